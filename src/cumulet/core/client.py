@@ -1,0 +1,100 @@
+"""How an agent reaches its controller: HTTP with its host token, one connection per thread, ETags.
+
+A controller that does not answer is ``Retry``: the loop touches nothing and asks again later.  No agent opens
+the database.
+"""
+
+import http.client
+import threading
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import msgspec
+
+from cumulet.core.context import REQUEST_ID
+from cumulet.core.errors import Retry, Terminal
+
+T = TypeVar("T")
+SECONDS = 30.0
+CHUNK = 1 << 20
+
+
+class Controller:
+    """One controller service, e.g. nova-conductor, as the agent of ``host`` sees it."""
+
+    def __init__(self, service: str, url: str, host: str, token: str) -> None:
+        self._service, self._url, self._host, self._token = service, urlsplit(url), host, token
+        self._local = threading.local()
+        self._seen: dict[str, tuple[str, Any]] = {}  # path → ETag and what was decoded under it
+
+    def get(self, path: str, kind: type[T]) -> T:
+        """The document at ``path`` as ``kind``; the one read before if the controller says it is the same."""
+        etag, before = self._seen.get(path, ("", None))
+        status, headers, body = self._request("GET", path, None, {"If-None-Match": etag} if etag else {})
+        if status == 304:
+            return before  # type: ignore[no-any-return]
+        value = msgspec.json.decode(body, type=kind)
+        if "etag" in headers:
+            self._seen[path] = (headers["etag"], value)
+        return value
+
+    def get_bytes(self, path: str) -> bytes:
+        return self._request("GET", path, None, {})[2]
+
+    def post(self, path: str, body: Any) -> None:
+        self._request("POST", path, msgspec.json.encode(body), {"Content-Type": "application/json"})
+
+    def download(self, path: str, write: Any, headers: dict[str, str] | None = None) -> None:
+        """Stream the bytes at ``path`` into ``write``, in constant memory, on a connection of its own."""
+        connection = self._connect()
+        try:
+            connection.request("GET", path, headers={**self._headers(), **(headers or {})})
+            response = connection.getresponse()
+            if response.status != 200:
+                self._refused(response.status, response.read(4096), path)
+            while chunk := response.read(CHUNK):
+                write(chunk)
+        except (OSError, http.client.HTTPException) as error:
+            raise Retry(f"{self._service} broke off {path}: {error}") from error
+        finally:
+            connection.close()
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        """One exchange; a kept connection that has gone stale is opened once more."""
+        for fresh in (False, True):
+            connection = self._connection(fresh)
+            try:
+                connection.request(method, path, body, {**self._headers(), **headers})
+                response = connection.getresponse()
+                data = response.read()
+            except (OSError, http.client.HTTPException) as error:
+                connection.close()
+                failure = error
+                continue
+            if response.status >= 400:
+                self._refused(response.status, data, path)
+            return response.status, {k.lower(): v for k, v in response.getheaders()}, data
+        raise Retry(f"{self._service} does not answer: {failure}") from failure
+
+    def _refused(self, status: int, body: bytes, path: str) -> None:
+        reason = body[:300].decode(errors="replace")
+        if status >= 500 or status in (401, 403, 404, 409):
+            raise Retry(f"{self._service} answers {status} for {path}: {reason}")
+        raise Terminal(f"{self._service} refuses {path}: {status} {reason}")
+
+    def _headers(self) -> dict[str, str]:
+        headers = {"X-Cumulet-Host": self._host, "X-Cumulet-Host-Token": self._token}
+        if REQUEST_ID.get():
+            headers["X-Openstack-Request-Id"] = REQUEST_ID.get()
+        return headers
+
+    def _connection(self, fresh: bool) -> http.client.HTTPConnection:
+        connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
+        if connection is None or fresh:
+            connection = self._local.connection = self._connect()
+        return connection
+
+    def _connect(self) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self._url.hostname or "", self._url.port, timeout=SECONDS)

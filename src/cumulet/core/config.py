@@ -1,0 +1,127 @@
+"""Configuration: one TOML file, every option in one table, as few as possible.
+
+``docs/reference/options.md`` is generated from the types below: name, type, unit (in the name), default and the
+docstring beneath each field's comment.  Secrets are not options: see ``core.secrets``.
+"""
+
+import socket
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from cumulet.core.errors import BadRequest
+
+DEFAULT_FILE = Path("/etc/cumulet/cumulet.toml")
+
+
+class Node(msgspec.Struct, forbid_unknown_fields=True):
+    name: Annotated[str, Meta(description="this node's name, on the map and in placement")] = socket.gethostname()
+    region: Annotated[str, Meta(description="the region's name in the catalogue")] = "RegionOne"
+    state_dir: Annotated[str, Meta(description="what must survive a reboot")] = "/var/lib/cumulet"
+    run_dir: Annotated[str, Meta(description="sockets and pid files; emptied at boot")] = "/run/cumulet"
+    log_dir: Annotated[str, Meta(description="one JSON log file per service")] = "/var/log/cumulet"
+    user: Annotated[str, Meta(description="API and controller services run as this user")] = "cumulet"
+
+
+class Api(msgspec.Struct, forbid_unknown_fields=True):
+    bind: Annotated[str, Meta(description="address that the public APIs listen on")] = "127.0.0.1"
+    public_host: Annotated[str, Meta(description="host name or address in the catalogue's URLs")] = "127.0.0.1"
+    internal_bind: Annotated[str, Meta(description="address of what only agents call")] = "127.0.0.1"
+    controller: Annotated[str, Meta(description="where agents find the controller")] = "127.0.0.1"
+
+
+class DatabaseOptions(msgspec.Struct, forbid_unknown_fields=True):
+    url: Annotated[str, Meta(description="SQLAlchemy URL; empty: SQLite in state_dir")] = ""
+
+
+class Identity(msgspec.Struct, forbid_unknown_fields=True):
+    token_seconds: Annotated[int, Meta(description="life of a token", ge=60)] = 3600
+    bcrypt_rounds: Annotated[int, Meta(description="cost of a password hash", ge=4, le=20)] = 12
+    key_rotation_seconds: Annotated[int, Meta(description="age at which the signing key is replaced")] = 86400
+
+
+class Images(msgspec.Struct, forbid_unknown_fields=True):
+    largest_bytes: Annotated[int, Meta(description="largest image that can be uploaded")] = 1 << 40
+
+
+class Compute(msgspec.Struct, forbid_unknown_fields=True):
+    virt_type: Annotated[str, Meta(description="auto (try KVM, else TCG), kvm, qemu")] = "auto"
+    cpu_ratio: Annotated[float, Meta(description="virtual CPUs per real one")] = 16.0
+    memory_ratio: Annotated[float, Meta(description="memory given out per real memory")] = 1.0
+    disk_ratio: Annotated[float, Meta(description="disk given out per real disk")] = 1.0
+    reserved_memory_mb: Annotated[int, Meta(description="memory kept for the host itself")] = 1024
+    overhead_memory_mb: Annotated[int, Meta(description="memory of a server beyond its flavor's")] = 110
+    image_cache_mb: Annotated[int, Meta(description="bound of the cache of base images")] = 20480
+    image_cache_seconds: Annotated[int, Meta(description="age at which an unused base image goes")] = 86400
+    console_log_bytes: Annotated[int, Meta(description="bound of one server's console log")] = 1048576
+    stop_seconds: Annotated[int, Meta(description="how long a guest may take to shut down")] = 60
+    destroy_limit: Annotated[int, Meta(description="most servers destroyed in one pass")] = 100
+
+
+class Network(msgspec.Struct, forbid_unknown_fields=True):
+    datapath: Annotated[str, Meta(description="auto (kernel if it has one), system, netdev")] = "auto"
+    mtu: Annotated[int, Meta(description="MTU of the physical network")] = 1500
+    tunnel_address: Annotated[str, Meta(description="this node's VXLAN end; empty: no tunnels")] = ""
+    public_cidr: Annotated[str, Meta(description="the public network that up makes")] = "172.24.4.0/24"
+    private_cidr: Annotated[str, Meta(description="the private network that up makes")] = "10.254.0.0/24"
+    dns_servers: Annotated[list[str], Meta(description="where dnsmasq asks for other names")] = []
+    dns_domain: Annotated[str, Meta(description="domain of the servers' names")] = "openstacklocal"
+    unwire_limit: Annotated[int, Meta(description="most wired ports that may lose their intent in one pass")] = 20
+
+
+class Agents(msgspec.Struct, forbid_unknown_fields=True):
+    resync_seconds: Annotated[float, Meta(description="time between two full passes")] = 30.0
+    heartbeat_seconds: Annotated[float, Meta(description="time between two signs of life")] = 10.0
+    down_seconds: Annotated[float, Meta(description="silence after which an agent counts as down")] = 35.0
+
+
+class Config(msgspec.Struct, forbid_unknown_fields=True):
+    node: Node = msgspec.field(default_factory=Node)
+    api: Api = msgspec.field(default_factory=Api)
+    database: DatabaseOptions = msgspec.field(default_factory=DatabaseOptions)
+    identity: Identity = msgspec.field(default_factory=Identity)
+    images: Images = msgspec.field(default_factory=Images)
+    compute: Compute = msgspec.field(default_factory=Compute)
+    network: Network = msgspec.field(default_factory=Network)
+    agents: Agents = msgspec.field(default_factory=Agents)
+    etc_dir: str = "/etc/cumulet"
+
+    @property
+    def state(self) -> Path:
+        return Path(self.node.state_dir)
+
+    @property
+    def run(self) -> Path:
+        return Path(self.node.run_dir)
+
+    @property
+    def logs(self) -> Path:
+        return Path(self.node.log_dir)
+
+    @property
+    def etc(self) -> Path:
+        return Path(self.etc_dir)
+
+    @property
+    def database_url(self) -> str:
+        return self.database.url or f"sqlite:///{self.state}/db/cumulet.sqlite"
+
+    @property
+    def keystone_url(self) -> str:
+        return f"http://{self.api.public_host}:5000/v3"
+
+
+def load(path: Path = DEFAULT_FILE) -> Config:
+    """The configuration in ``path``; defaults if there is no such file.  BadRequest names what is wrong."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return Config(etc_dir=str(path.parent))
+    try:
+        config = msgspec.toml.decode(raw, type=Config, strict=True)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise BadRequest(f"{path}: {error}") from error
+    config.etc_dir = str(path.parent)
+    return config

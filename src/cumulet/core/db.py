@@ -1,0 +1,183 @@
+"""Transactions.  The only way to the database, to send a hint and to write a notification.
+
+Hints leave after the commit, so nobody is told of something that did not happen; if the process dies in
+between, the hint is lost and the next full pass finds the change.  Notifications are rows of the same
+transaction.  SQLite is the single node's engine; ``_engine`` is the one place that knows engines apart.
+
+Every change must be a compare-and-set or an insert that a unique index guards: with MariaDB two controllers
+write at once.  Losing a race raises ``Conflict`` or ``Retry`` in the caller, never overwrites.
+"""
+
+import logging
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+from sqlalchemy.engine import Connection, Engine, Row
+from sqlalchemy.sql.expression import Executable
+
+from cumulet.core import clock
+from cumulet.core.bus import Bus
+from cumulet.core.context import REQUEST_ID, Context
+from cumulet.core.errors import Conflict, Unavailable
+from cumulet.core.metrics import COMMITS
+from cumulet.core.tables import notifications
+
+LOG = logging.getLogger(__name__)
+Values = Mapping[str, Any]
+BUSY_SECONDS = 20
+PRIVATE_FIELDS = frozenset({"password", "token", "secret", "user_data", "admin_pass", "adminPass"})
+
+
+class Transaction:
+    """One transaction.  Statements are SQLAlchemy Core; rows give their columns as attributes."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.hints: dict[tuple[str, str], None] = {}
+        self.wrote = False
+
+    def all(self, statement: Executable, values: Values | None = None) -> Sequence[Row[Any]]:
+        return self._connection.execute(statement, values).all()
+
+    def find(self, statement: Executable, values: Values | None = None) -> Row[Any] | None:
+        """The first row, or None."""
+        return self._connection.execute(statement, values).first()
+
+    def value(self, statement: Executable, values: Values | None = None) -> Any:
+        """The first column of the first row, or None."""
+        return self._connection.execute(statement, values).scalar()
+
+    def write(self, statement: Executable, values: Values | Sequence[Values] | None = None) -> int:
+        """Run an insert, update or delete; how many rows it changed.  A broken unique index is ``Conflict``."""
+        try:
+            result = cast("sa.CursorResult[Any]", self._connection.execute(statement, values))
+        except exc.IntegrityError as error:
+            raise Conflict(f"already exists or still in use: {error.orig}") from error
+        self.wrote = self.wrote or result.rowcount != 0
+        return int(result.rowcount)
+
+    def hint(self, topic: str, key: str) -> None:
+        """After the commit, tell those who listen to ``topic`` to look at ``key`` again."""
+        self.hints[(topic, key)] = None
+
+    def notify(self, context: Context, event_type: str, publisher: str, payload: Values) -> None:
+        """Write a notification in upstream's form.  Fields that hold secrets are left out."""
+        self.write(
+            notifications.insert(),
+            {
+                "id": str(uuid.uuid4()),
+                "created_at": clock.now(),
+                "publisher_id": publisher,
+                "event_type": event_type,
+                "request_id": context.request_id or REQUEST_ID.get(),
+                "context": {
+                    "user_id": context.user_id,
+                    "project_id": context.project_id,
+                    "request_id": context.request_id,
+                    "global_request_id": context.global_request_id,
+                },
+                "payload": without_secrets(payload),
+            },
+        )
+
+
+def without_secrets(value: Any) -> Any:
+    """``value`` with the fields that hold secrets left out, at any depth."""
+    if isinstance(value, Mapping):
+        return {k: without_secrets(v) for k, v in value.items() if k not in PRIVATE_FIELDS}
+    if isinstance(value, list | tuple):
+        return [without_secrets(item) for item in value]
+    return value
+
+
+class Database:
+    """The database of all projects.  Threads and forked children each get connections of their own."""
+
+    def __init__(self, url: str, bus: Bus) -> None:
+        self._engine = _engine(url)
+        self._bus = bus
+        self.engine = self._engine
+
+    @contextmanager
+    def transaction(self) -> Iterator[Transaction]:
+        """A transaction that may write.  Commits at the end of the block, rolls back on any exception."""
+        try:
+            with self._engine.connect() as connection:
+                with connection.begin():
+                    tx = Transaction(connection)
+                    yield tx
+                    self.before_commit(tx)
+                self.after_commit(tx)
+        except exc.OperationalError as error:
+            raise Unavailable(f"the database does not answer: {error.orig}") from error
+        for topic, key in tx.hints:
+            self._bus.hint(topic, key)
+
+    @contextmanager
+    def read(self) -> Iterator[Transaction]:
+        """A snapshot that cannot write and waits for nobody."""
+        try:
+            with self._engine.connect().execution_options(reads=True) as connection, connection.begin():
+                yield Transaction(connection)
+        except exc.OperationalError as error:
+            raise Unavailable(f"the database does not answer: {error.orig}") from error
+
+    def before_commit(self, tx: Transaction) -> None:
+        """A seam for tests that die just before a change lasts."""
+
+    def after_commit(self, tx: Transaction) -> None:
+        """A seam for tests that die just after a change lasts, before its hints leave."""
+        if tx.wrote:
+            COMMITS.inc()
+
+    def dispose(self) -> None:
+        """Forget inherited connections; called by each forked child before its first transaction."""
+        self._engine.dispose(close=False)
+
+
+def _engine(url: str) -> Engine:
+    """SQLite: write-ahead log, full sync (an acknowledged write survives a power cut), immediate writers."""
+    engine = sa.create_engine(
+        url,
+        json_serializer=lambda value: msgspec.json.encode(value).decode(),
+        json_deserializer=msgspec.json.decode,
+        **_pool(url),
+    )
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _pool(url: str) -> dict[str, Any]:
+    if url in ("sqlite://", "sqlite:///:memory:"):
+        return {"poolclass": sa.StaticPool, "connect_args": {"check_same_thread": False}}
+    if url.startswith("sqlite"):
+        return {"pool_size": 4, "max_overflow": 60, "connect_args": {"timeout": BUSY_SECONDS}}
+    return {"pool_size": 4, "max_overflow": 60, "pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
+
+
+def _prepare_sqlite(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None
+    connection.create_function("regexp", 2, _regexp, deterministic=True)
+    for pragma in ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "cache_size=-2000"):
+        connection.execute(f"pragma {pragma}").close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    reads = connection.get_execution_options().get("reads")
+    connection.exec_driver_sql("begin" if reads else "begin immediate")
+
+
+def _regexp(pattern: str, value: str | None) -> bool:
+    import re
+
+    try:
+        return value is not None and re.search(pattern, value, re.IGNORECASE) is not None
+    except re.error:
+        return False

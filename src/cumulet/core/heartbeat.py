@@ -1,0 +1,48 @@
+"""Signs of life: who runs where, since when, and which of its loops fail.
+
+Controller services write their own row; agents tell their controller, which writes it.  Not part of a
+reconcile pass: an idle pass writes nothing.
+"""
+
+import uuid
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+
+from cumulet.core import clock
+from cumulet.core.db import Transaction
+from cumulet.core.http import Request, Route
+from cumulet.core.policy import HOST
+from cumulet.core.tables import agents
+
+NAMESPACE = uuid.UUID("6f1d9a3e-52a5-4a4f-9c35-2d4a0f7d6d0b")
+
+
+class Heartbeat(msgspec.Struct, forbid_unknown_fields=True):
+    started_at: str
+    details: dict[str, Any]
+
+
+def agent_id(binary: str, host: str) -> str:
+    return str(uuid.uuid5(NAMESPACE, f"{binary}@{host}"))
+
+
+def beat(tx: Transaction, binary: str, host: str, heartbeat: Heartbeat) -> None:
+    """Write that ``binary`` on ``host`` is alive."""
+    now = clock.now()
+    seen = {"seen_at": now, "started_at": heartbeat.started_at, "details": heartbeat.details}
+    key = agent_id(binary, host)
+    if not tx.write(sa.update(agents).where(agents.c.id == key).values(seen)):
+        tx.write(agents.insert(), {"id": key, "binary": binary, "host": host, "created_at": now, **seen})
+
+
+def route(binaries: frozenset[str]) -> Route:
+    """Where the agents of a controller report that they live."""
+
+    def report(request: Request) -> None:
+        if request.params["binary"] in binaries:
+            with request.db.transaction() as tx:
+                beat(tx, request.params["binary"], request.params["host"], request.body)
+
+    return Route("POST", "/hosts/{host}/heartbeat/{binary}", report, HOST, 204, body=Heartbeat)

@@ -1,0 +1,436 @@
+"""Routing, and the checks that no handler can forget.
+
+A route names its policy; there is no default, so an unprotected URL has to say ``PUBLIC``.  Handlers are plain
+synchronous functions: they get a ``Request`` with a parsed body, return plain data (or a ``Reply``) and raise
+``ApiError``; JSON, status codes, tokens, request ids, microversions and errors are this module's business only.
+Routes with ``streams`` are ``async`` and move bytes without holding them.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl, unquote
+
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from cumulet.core import microversion, schema
+from cumulet.core.config import Config
+from cumulet.core.context import REQUEST_ID, Context, new_request_id
+from cumulet.core.db import Database
+from cumulet.core.errors import (
+    ApiError,
+    BadRequest,
+    Forbidden,
+    MethodNotAllowed,
+    NotFound,
+    Retry,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+)
+from cumulet.core.metrics import REQUEST_SECONDS, REQUESTS
+from cumulet.core.policy import AUTHENTICATED, HOST, PUBLIC, Policies
+
+LOG = logging.getLogger(__name__)
+ACCESS = logging.getLogger("cumulet.access")
+Json = dict[str, Any]
+T = TypeVar("T")
+LONGEST_BODY = 1024 * 1024
+TRIES = 5
+"""How often a handler that lost a race (``Retry``) is called before the caller is asked to repeat."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer that is more than data.  ``data`` is JSON, unless it is ``bytes`` with a ``content_type``."""
+
+    data: Any = None
+    status: int = 0  # 0: the route's
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = "application/json"
+    stream: AsyncIterator[bytes] | None = None
+
+
+@dataclass(frozen=True)
+class Route:
+    """One line of an API.  ``action`` tells apart what is posted to one URL by the body's only key.
+
+    ``body`` is a msgspec type; without it the handler's ``body`` is ``None``.  ``since`` and ``until`` bound
+    the microversions in which the route exists.
+    """
+
+    method: str
+    path: str
+    handler: Callable[["Request"], Any]
+    policy: str
+    status: int = 200
+    body: Any = None
+    response: Any = None
+    action: str = ""
+    since: microversion.Version | None = None
+    until: microversion.Version | None = None
+    streams: bool = False
+    longest_body: int = LONGEST_BODY
+
+    def exists_at(self, version: microversion.Version) -> bool:
+        return (self.since is None or version >= self.since) and (self.until is None or version <= self.until)
+
+
+@dataclass(frozen=True)
+class Caller:
+    """How an app finds out who is calling; both raise Unauthorized."""
+
+    user: Callable[[str], Context]  # from a token
+    host: Callable[[str, str], Context]  # from a host's name and its token
+
+
+@dataclass
+class Request:
+    """What a handler gets.  ``params`` are the URL's parts, ``query`` its pairs in order."""
+
+    app: "App"
+    method: str
+    path: str
+    headers: Mapping[str, str]  # names in lower case
+    params: dict[str, str] = field(default_factory=dict)
+    query: Sequence[tuple[str, str]] = ()
+    context: Context = field(default_factory=Context)
+    body: Any = None
+    version: microversion.Version = (0, 0)
+    client: str = ""
+    raw: bytes = b""
+    http: HttpRequest | None = None
+
+    @property
+    def db(self) -> Database:
+        return self.app.db
+
+    @property
+    def config(self) -> Config:
+        return self.app.config
+
+    def one(self, name: str) -> str | None:
+        """The last value of a query parameter."""
+        return next((value for key, value in reversed(self.query) if key == name), None)
+
+    def many(self, name: str) -> list[str]:
+        return [value for key, value in self.query if key == name]
+
+    def allows(self, rule: str, target: Mapping[str, Any] | None = None) -> bool:
+        """Whether the policy lets the caller do this to ``target`` (default: a thing of their own)."""
+        return self.app.policies.allows(rule, self.context, own(self.context) if target is None else target)
+
+    def enforce(self, rule: str, target: Mapping[str, Any] | None = None) -> None:
+        self.app.policies.enforce(rule, self.context, own(self.context) if target is None else target)
+
+    def stream(self) -> AsyncIterator[bytes]:
+        """The body's bytes as they arrive; for routes with ``streams``."""
+        assert self.http is not None
+        return self.http.stream()
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        """Call something that blocks (the database, a file) from an ``async`` handler."""
+        return await self.app.run(work, *args)
+
+
+def own(context: Context) -> Json:
+    """The target of a thing that the caller owns."""
+    return {
+        "project_id": context.project_id,
+        "tenant_id": context.project_id,
+        "user_id": context.user_id,
+        "domain_id": context.domain_id,
+    }
+
+
+class App:
+    """One API: the sum of its routes.  An ASGI application, and a function (``answer``) for tests."""
+
+    def __init__(
+        self,
+        name: str,
+        routes: Iterable[Route],
+        *,
+        db: Database,
+        config: Config,
+        policies: Policies,
+        caller: Caller,
+        render_error: Callable[[ApiError], tuple[bytes, str]],
+        versions: microversion.Versions | None = None,
+        endpoint: str = "",
+        extras: Any = None,
+        workers: int = 16,
+    ) -> None:
+        self.name, self.db, self.config, self.policies = name, db, config, policies
+        self.versions, self.endpoint, self.extras = versions, endpoint, extras
+        self.routes = list(routes)
+        self._caller, self._render_error = caller, render_error
+        self._tree = _tree(self.routes)
+        self._workers = workers
+        self._pool: ThreadPoolExecutor | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        http = HttpRequest(scope, receive)
+        request = self._request(http)
+        try:
+            if any(route.streams for route in self._find(request)):
+                reply = await self._answer_stream(request)
+            else:
+                request.raw = await _read_body(http, self._longest_body(request))
+                reply = await self.run(self.answer, request)
+        except ApiError as error:
+            reply = self._failed(request, error)
+        except ClientDisconnect:
+            return
+        await _response(reply)(scope, receive, send)
+
+    async def run(self, work: Callable[..., T], *args: Any) -> T:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix=self.name)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+
+    def call(
+        self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[int, Any, Mapping[str, str]]:
+        """One request, in process: status, JSON (or bytes), headers.  For tests and for the simulated cloud."""
+        path, _, query = url.partition("?")
+        request = Request(self, method, path, {k.lower(): v for k, v in (headers or {}).items()})
+        request.query = parse_qsl(query, keep_blank_values=True)
+        request.raw = body if isinstance(body, bytes) else b"" if body is None else schema.encode(body)
+        try:
+            self._find(request)
+            reply = self.answer(request)
+        except ApiError as error:
+            reply = self._failed(request, error)
+        data = _bytes(reply)
+        decoded = schema.decode(data, object) if data and "json" in reply.content_type else data
+        return reply.status, decoded, reply.headers
+
+    def answer(self, request: Request) -> Reply:
+        """Answer one request whose body has been read.  Never raises."""
+        started = time.perf_counter()
+        route: Route | None = None
+        try:
+            route = self._admit(request)
+            if request.raw and route.body is not None:
+                request.body = schema.decode(request.raw, route.body)
+            elif route.body is not None:
+                raise BadRequest("the request has no body", kind="HTTPBadRequest")
+            reply = self._finish(request, route, self._call(route, request))
+        except ApiError as error:
+            reply = self._failed(request, error)
+        except Exception:
+            LOG.exception("%s %s failed", request.method, request.path)
+            reply = self._failed(request, _unexpected())
+        self._account(request, route, reply.status, started)
+        return reply
+
+    async def _answer_stream(self, request: Request) -> Reply:
+        started = time.perf_counter()
+        route: Route | None = None
+        try:
+            route = await self.run(self._admit, request)
+            result = route.handler(request)
+            result = await result if isinstance(result, Awaitable) else result
+            reply = self._finish(request, route, result)
+        except ApiError as error:
+            reply = self._failed(request, error)
+        except (ClientDisconnect, asyncio.CancelledError):
+            raise
+        except Exception:
+            LOG.exception("%s %s failed", request.method, request.path)
+            reply = self._failed(request, _unexpected())
+        self._account(request, route, reply.status, started)
+        return reply
+
+    def _request(self, http: HttpRequest) -> Request:
+        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in http.scope["headers"]}
+        query = parse_qsl(http.scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace")
+        client = http.client.host if http.client else ""
+        path = unquote(http.scope.get("raw_path", b"").decode("latin-1").split("?")[0] or http.scope["path"])
+        return Request(self, http.method, path, headers, query=query, client=client, http=http)
+
+    def _find(self, request: Request) -> list[Route]:
+        """All routes of the URL and method; fills ``params``.  NotFound or MethodNotAllowed."""
+        if len(request.path) > 4096 or "\0" in request.path:
+            raise BadRequest("the URL is too long or has a NUL in it")
+        parts = [part for part in request.path.split("/") if part]
+        node, values = _descend(self._tree, parts)
+        if node is None:
+            raise NotFound("The resource could not be found.", kind="HTTPNotFound")
+        method = "GET" if request.method == "HEAD" and "HEAD" not in node.routes else request.method
+        routes = node.routes.get(method)
+        if not routes:
+            allowed = ", ".join(sorted(node.routes))
+            raise MethodNotAllowed("The method is not allowed for this URL.", headers={"Allow": allowed})
+        request.params = dict(zip(node.names[method], values, strict=True))
+        return routes
+
+    def _longest_body(self, request: Request) -> int:
+        return max(route.longest_body for route in self._find(request))
+
+    def _admit(self, request: Request) -> Route:
+        """Who is it, in which version, which route, and may they?"""
+        incoming = request.headers.get("x-openstack-request-id", "")
+        request.context = Context(request_id=new_request_id(), global_request_id=_request_id(incoming))
+        REQUEST_ID.set(request.context.request_id)
+        routes = self._find(request)
+        if any(route.policy != PUBLIC for route in routes):
+            request.context = self._authenticate(request, routes[0].policy)
+        if self.versions:
+            request.version = self.versions.choose(request.headers)
+        route = self._choose(request, routes)
+        if route.policy not in (PUBLIC, AUTHENTICATED, HOST):
+            request.enforce(route.policy)
+        return route
+
+    def _authenticate(self, request: Request, policy: str) -> Context:
+        if policy == HOST:
+            host = request.headers.get("x-cumulet-host", "")
+            who = self._caller.host(host, request.headers.get("x-cumulet-host-token", ""))
+            if request.params.get("host", host) != host:
+                raise Forbidden(f"a host may speak for itself only, {host!r} is not {request.params['host']!r}")
+        else:
+            token = request.headers.get("x-auth-token", "")
+            if not token:
+                raise Unauthorized("The request you have made requires authentication.")
+            who = self._caller.user(token)
+        ids = request.context
+        return replace(who, request_id=ids.request_id, global_request_id=ids.global_request_id)
+
+    def _choose(self, request: Request, routes: list[Route]) -> Route:
+        routes = [route for route in routes if route.exists_at(request.version)]
+        if len(routes) == 1 and not routes[0].action:
+            return routes[0]
+        actions = schema.decode(request.raw, dict[str, Any]) if any(route.action for route in routes) else {}
+        for route in routes:
+            if not route.action or (route.action in actions and len(actions) == 1):
+                return route
+        if routes:
+            raise BadRequest(f"There is no such action: {', '.join(actions) or 'none given'}")
+        raise NotFound("The resource could not be found.", kind="HTTPNotFound")
+
+    def _call(self, route: Route, request: Request) -> Any:
+        for attempt in range(TRIES):
+            try:
+                return route.handler(request)
+            except Retry as reason:
+                LOG.info("%s %s lost a race (%s), try %d", request.method, request.path, reason, attempt + 1)
+                last = reason
+        raise Unavailable(f"too many others change the same thing at once: {last}")
+
+    def _finish(self, request: Request, route: Route, result: Any) -> Reply:
+        reply = result if isinstance(result, Reply) else Reply(result)
+        headers = {**self._headers(request), **reply.headers}
+        return replace(reply, status=reply.status or route.status, headers=headers)
+
+    def _failed(self, request: Request, error: ApiError) -> Reply:
+        if not request.context.request_id:
+            request.context = Context(request_id=new_request_id())
+        body, content_type = self._render_error(error)
+        headers = {**self._headers(request), **error.headers}
+        if error.status == 401:
+            headers.setdefault("WWW-Authenticate", f'Keystone uri="{self.config.keystone_url}"')
+        return Reply(body, error.status, headers, content_type)
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        headers = {"X-Openstack-Request-Id": request.context.request_id}
+        if self.versions and request.version != (0, 0):
+            headers.update(self.versions.echo(request.version))
+        return headers
+
+    def _account(self, request: Request, route: Route | None, status: int, started: float) -> None:
+        seconds, path = time.perf_counter() - started, route.path if route else "unknown"
+        REQUESTS.labels(request.method, path, str(status)).inc()
+        REQUEST_SECONDS.labels(path).observe(seconds)
+        who = request.context.project_id or request.context.host or "-"
+        ACCESS.info("%s %s %d %.1f ms %s", request.method, request.path, status, seconds * 1000, who)
+
+
+@dataclass
+class _Node:
+    children: dict[str, "_Node"] = field(default_factory=dict)
+    any_child: "_Node | None" = None
+    rest_child: "_Node | None" = None
+    routes: dict[str, list[Route]] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
+
+
+def _tree(routes: Iterable[Route]) -> _Node:
+    """A tree by path segments.  ``{name}`` matches one segment, ``{name:path}`` all that follow."""
+    root = _Node()
+    for route in routes:
+        node, names = root, []
+        for part in (part for part in route.path.split("/") if part):
+            if part.startswith("{"):
+                name, _, kind = part[1:-1].partition(":")
+                names.append(name)
+                if kind == "path":
+                    node.rest_child = node = node.rest_child or _Node()
+                else:
+                    node.any_child = node = node.any_child or _Node()
+            else:
+                node = node.children.setdefault(part, _Node())
+        node.routes.setdefault(route.method, []).append(route)
+        node.names[route.method] = names
+    return root
+
+
+def _descend(node: _Node, parts: Sequence[str]) -> tuple[_Node | None, list[str]]:
+    """The node of a path and the values of its names; a literal segment goes before a name."""
+    if not parts:
+        return (node, []) if node.routes else (None, [])
+    if parts[0] in node.children:
+        found, values = _descend(node.children[parts[0]], parts[1:])
+        if found:
+            return found, values
+    if node.any_child:
+        found, values = _descend(node.any_child, parts[1:])
+        if found:
+            return found, [parts[0], *values]
+    if node.rest_child and node.rest_child.routes:
+        return node.rest_child, ["/".join(parts)]
+    return None, []
+
+
+async def _read_body(http: HttpRequest, longest: int) -> bytes:
+    chunks, size = [], 0
+    async for chunk in http.stream():
+        size += len(chunk)
+        if size > longest:
+            raise TooLarge(f"the body is longer than {longest} bytes")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _bytes(reply: Reply) -> bytes:
+    if reply.data is None:
+        return b""
+    return reply.data if isinstance(reply.data, bytes) else schema.encode(reply.data)
+
+
+def _response(reply: Reply) -> Response:
+    headers = dict(reply.headers)
+    if reply.stream is not None:
+        return StreamingResponse(reply.stream, reply.status, headers, reply.content_type)
+    data = _bytes(reply)
+    return Response(data, reply.status, headers, reply.content_type if data else None)
+
+
+def _request_id(text: str) -> str:
+    """A request id given by the caller, if it looks like one."""
+    good = len(text) == 40 and text.startswith("req-") and all(c in "0123456789abcdef-" for c in text[4:])
+    return text if good else ""
+
+
+def _unexpected() -> ApiError:
+    return ApiError("An unexpected error prevented the server from fulfilling your request.")

@@ -1,0 +1,64 @@
+"""The cloud's own secrets: made once by ``up``, kept in one file that only the cloud's user can read.
+
+A host's token is derived from the host secret and the host's name, so it is good for that host alone and a
+compute node needs nothing but its own.
+"""
+
+import hashlib
+import hmac
+import os
+from pathlib import Path
+
+import msgspec
+
+from cumulet.core.context import Secret
+
+
+class Secrets(msgspec.Struct, frozen=True):
+    admin_password: str
+    host_secret: str
+    metadata_secret: str
+    registry_secret: str
+
+
+def path(etc: Path) -> Path:
+    return etc / "secrets.json"
+
+
+def load(etc: Path) -> Secrets:
+    """The secrets in ``etc``; FileNotFoundError before ``up`` has made them."""
+    return msgspec.json.decode(path(etc).read_bytes(), type=Secrets)
+
+
+def ensure(etc: Path) -> Secrets:
+    """The secrets in ``etc``, made (mode 0600) if there are none."""
+    try:
+        return load(etc)
+    except FileNotFoundError:
+        secrets = generate()
+    temporary = path(etc).with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(msgspec.json.encode(secrets))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.rename(path(etc))
+    return secrets
+
+
+def generate() -> Secrets:
+    return Secrets(*(Secret.generate() for _ in Secrets.__struct_fields__))
+
+
+def host_token(secret: str, host: str) -> str:
+    return Secret(hmac.new(secret.encode(), f"host:{host}".encode(), hashlib.sha256).hexdigest())
+
+
+def same(one: str, other: str) -> bool:
+    """Compare in constant time."""
+    return hmac.compare_digest(one.encode(), other.encode())
+
+
+def sign(secret: str, text: str) -> str:
+    """HMAC-SHA256 in hex, e.g. nova's ``X-Instance-ID-Signature``."""
+    return hmac.new(secret.encode(), text.encode(), hashlib.sha256).hexdigest()

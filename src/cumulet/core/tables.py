@@ -1,0 +1,59 @@
+"""The kernel's own tables, and the one ``metadata`` that every project's tables join.
+
+Text is bounded, since MariaDB indexes only bounded text; times are ``core.clock`` text.
+"""
+
+from sqlalchemy import JSON, Boolean, Column, Index, MetaData, String, Table, Text
+
+from cumulet.core import clock
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Id = String(64)
+Name = String(255)
+Time = String(clock.LENGTH)
+
+# Who is alive: one row per running service, written by that service (agents: through their controller).
+agents = Table(
+    "agents",
+    metadata,
+    Column("id", Id, primary_key=True),  # stable: a name-based UUID of binary and host
+    Column("binary", Name, nullable=False),  # the service's name on the map
+    Column("host", Name, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("started_at", Time, nullable=False),
+    Column("seen_at", Time, nullable=False),  # the last heartbeat
+    Column("enabled", Boolean, nullable=False, default=True),  # written by the API (an operator's wish)
+    Column("disabled_reason", Name),
+    Column("details", JSON, nullable=False, default=dict),  # capabilities, loops that fail
+)
+Index("uq_agents_binary_host", agents.c.binary, agents.c.host, unique=True)
+
+# The transactional outbox: notifications in upstream's format, written with the change they tell of.
+notifications = Table(
+    "notifications",
+    metadata,
+    Column("id", Id, primary_key=True),  # the message id: a consumer drops what it has seen
+    Column("created_at", Time, nullable=False, index=True),
+    Column("publisher_id", Name, nullable=False),
+    Column("event_type", Name, nullable=False),
+    Column("request_id", Id, nullable=False),
+    Column("context", JSON, nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("relayed_at", Time),  # written by the relay; null where there is no broker
+)
+
+# Small facts of the whole cloud that must be agreed on, e.g. when the schema was made.
+facts = Table(
+    "facts",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("value", Text, nullable=False),
+)

@@ -1,0 +1,1 @@
+"""Networks, their ports and routers, and the agents that make them real."""

@@ -1,0 +1,1 @@
+"""nova-compute: makes this host's machines what the intent says."""

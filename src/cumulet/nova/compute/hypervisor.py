@@ -1,0 +1,49 @@
+"""The seam between nova-compute and a hypervisor: what ``libvirt.py`` and the simulated host both are.
+
+Every method may be repeated with no further effect.  Failures that are the server's own fault (an image that
+is refused, a disk smaller than the image) are ``Terminal``; what may pass is ``Retry``.
+"""
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from cumulet.nova.model import Domain, Inventory, ServerIntent, Verb
+
+
+class Hypervisor(Protocol):
+    def look(self) -> Mapping[str, Domain]:
+        """Everything on this host that belongs to any server, by server id; one look per pass."""
+
+    def look_at(self, server_id: str) -> Domain:
+        """The same for one server, now."""
+
+    def make_disk(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
+        """The base image into the cache (checked), an overlay of the flavor's size, the config drive's files."""
+
+    def plug(self, server: ServerIntent) -> None:
+        """A tap on the switch for each wanted nic that has none, marked with its port's id."""
+
+    def unplug(self, server: ServerIntent, port_ids: frozenset[str]) -> None:
+        """Take taps away that no nic wants any more (and from the running domain, if it has them)."""
+
+    def define(self, server: ServerIntent) -> None:
+        """Write the domain down, with these nics; not started."""
+
+    def start(self, server: ServerIntent) -> None: ...
+
+    def stop(self, server: ServerIntent) -> bool:
+        """Ask the guest to shut down; True when it is off.  After the grace time it is switched off."""
+
+    def perform(self, server: ServerIntent, verb: Verb) -> bool:
+        """Carry out a verb; True when it is done, False to be called again.
+
+        The domain remembers the verb's id (``Domain.last_verb``), so that a repeat after a crash knows.
+        """
+
+    def destroy(self, server: ServerIntent) -> None:
+        """The domain, its taps and its files: nothing is left."""
+
+    def inventory(self) -> Inventory: ...
+
+    def console_log(self, server_id: str) -> bytes:
+        """The tail of the serial console's log, at most ``console_log_bytes``."""

@@ -1,0 +1,113 @@
+"""nova's nouns.  Types only: importable from anywhere above, from agents and from pure code.
+
+``ServerIntent`` goes from nova-conductor to nova-compute, ``Seen`` and ``Inventory`` come back; both are JSON
+of exactly these types.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class Nic(Struct, frozen=True):
+    """One of a server's ports, as nova-compute needs it."""
+
+    port_id: str
+    mac: str
+    mtu: int
+    network_id: str
+    wired: bool  # the L2 agent of this host has its flows in place
+
+    @property
+    def tap(self) -> str:
+        """The host's device; the same name for everybody who looks for this port."""
+        return f"tap{self.port_id[:11]}"
+
+
+class ImageSource(Struct, frozen=True):
+    """Where a server's root disk comes from.  ``disk_format`` is the database's word, never probed."""
+
+    id: str
+    disk_format: str
+    size: int  # bytes
+    virtual_size: int  # bytes
+    sha512: str
+    ticket: str  # proof towards glance that this host may fetch this image
+
+
+class Verb(Struct, frozen=True):
+    """Something to be done once to a server, in order: a row of server_actions.  Done at least once."""
+
+    id: int
+    name: str  # 'reboot'
+    args: dict[str, Any] = {}
+    request_id: str = ""
+
+
+class ServerIntent(Struct, frozen=True):
+    """A server as it should be on one host.  ``generation`` grows with every change of the wish."""
+
+    id: str
+    project_id: str
+    name: str
+    vcpus: int
+    memory_mb: int
+    root_gb: int
+    image: ImageSource | None
+    power: str  # 'on' or 'off'
+    absent: bool  # an order: nothing of this server may be left on this host
+    generation: int
+    nics: tuple[Nic, ...]
+    verbs: tuple[Verb, ...] = ()
+    config_drive: bool = False
+    request_id: str = ""  # of the latest change
+    seen: "Seen | None" = None  # what the controller knows of this host's last report
+
+
+class Seen(Struct, frozen=True):
+    """What nova-compute reports of one server: the intent it has acted on, and what came of it.
+
+    ``power``: 'on', 'off', 'paused', 'crashed' (off, and not by order), 'absent' (nothing is left).
+    """
+
+    generation: int
+    power: str
+    fault: str = ""  # Terminal: shown to the user
+    waiting: str = ""  # what the next step waits for, e.g. "ports to be wired"
+    verbs_done: tuple[int, ...] = ()
+    verb_faults: dict[str, str] = {}  # verb id → why it could not be done
+
+
+class Domain(Struct, frozen=True):
+    """A server as its host has it: one field for every kind of thing that nova-compute makes.
+
+    What is not seen here is leaked by a crash, for only what is seen gets destroyed.  ``generation`` and
+    ``last_verb`` are what the driver wrote down with the domain itself.
+    """
+
+    taps: frozenset[str] = frozenset()  # port ids with a tap on the switch
+    files: bool = False  # a directory with a disk, config drive or console log
+    disk: bool = False  # the root disk is complete
+    defined: bool = False
+    nics: frozenset[str] = frozenset()  # port ids in the domain's definition
+    state: str = "off"  # 'on', 'off', 'paused', 'crashed'
+    last_verb: int = 0
+
+    @property
+    def power(self) -> str:
+        if not (self.taps or self.files or self.defined):
+            return "absent"
+        return self.state if self.defined else "off"
+
+
+class Inventory(Struct, frozen=True):
+    """What a host can give.  Reported at start and when it changes."""
+
+    vcpus: int
+    memory_mb: int
+    disk_gb: int
+    virt_type: str  # 'kvm' or 'qemu'
+    hypervisor_version: int  # libvirt's number, e.g. 7002022
+    cpu_model: str
+    address: str  # where nova-compute's own small API answers (console log)
+    details: dict[str, Any] = {}

@@ -1,0 +1,123 @@
+"""nova's data.  Each column has one writer, named here; ``status`` is derived (``nova.status``), never stored."""
+
+from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Index, Integer, String, Table, Text
+
+from cumulet.core.tables import Id, Name, Time, metadata
+
+# Written by nova-api unless a comment says otherwise.
+servers = Table(
+    "servers",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("project_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("name", Name, nullable=False),
+    Column("hostname", Name, nullable=False),
+    Column("description", Name),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+    Column("flavor", JSON, nullable=False),  # a copy: id, name, vcpus, ram, disk, ephemeral, swap, extra_specs
+    Column("vcpus", Integer, nullable=False),
+    Column("memory_mb", Integer, nullable=False),
+    Column("root_gb", Integer, nullable=False),
+    Column("image_id", Id),
+    Column("image", JSON),  # a copy of what the host needs: nova.model.ImageSource without the ticket
+    Column("key_name", Name),
+    Column("key", JSON),  # a copy: name, type, public_key
+    Column("user_data", Text),  # base64, as given
+    Column("config_drive", Boolean, nullable=False, default=False),
+    Column("metadata", JSON, nullable=False, default=dict),
+    Column("availability_zone", Name),  # as asked for
+    Column("scheduler_hints", JSON, nullable=False, default=dict),
+    Column("reservation_id", Id, nullable=False),
+    Column("launch_index", Integer, nullable=False, default=0),
+    Column("access_ip_v4", String(15)),
+    Column("access_ip_v6", String(39)),
+    Column("locked", Boolean, nullable=False, default=False),
+    Column("power", String(8), nullable=False),  # wanted: 'on' or 'off'
+    Column("deleted_at", Time),  # an order to destroy, not yet a fact
+    Column("generation", Integer, nullable=False, default=1),
+    Column("request_id", Id, nullable=False),  # of the latest change
+    # written by nova-scheduler
+    Column("placement_fault", Text),  # why no host was found; ends the search until the generation changes
+    Column("placement_fault_at", Time),
+    Column("placed_at", Time),
+    # written by nova-conductor, when nothing of it is left on any host and all it held is released
+    Column("gone_at", Time),
+)
+Index("ix_servers_project_created", servers.c.project_id, servers.c.gone_at, servers.c.created_at)
+Index("ix_servers_deleted", servers.c.deleted_at, servers.c.gone_at)
+
+# What each host should do about a server.  Written by nova-scheduler (and later by migrations).
+server_hosts = Table(
+    "server_hosts",
+    metadata,
+    Column("server_id", Id, ForeignKey("servers.id"), primary_key=True),
+    Column("host", Name, primary_key=True),
+    Column("wanted", String(8), nullable=False),  # 'run'; 'absent' is a tombstone
+    # what was seen: written by nova-conductor from nova-compute's reports
+    Column("seen_generation", Integer, nullable=False, default=0),
+    Column("seen_power", String(8)),  # nova.model.Seen.power; null before the first report
+    Column("seen_fault", Text),
+    Column("seen_fault_at", Time),
+    Column("seen_waiting", Text),
+    Column("seen_at", Time),
+    Column("launched_at", Time),
+)
+Index("ix_server_hosts_host", server_hosts.c.host)
+
+# Verbs, and the history that os-instance-actions shows.  Intent by nova-api; the rest by nova-conductor.
+server_actions = Table(
+    "server_actions",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("server_id", Id, ForeignKey("servers.id"), nullable=False),
+    Column("action", Name, nullable=False),  # 'create', 'delete', 'stop', 'start', 'reboot', …
+    Column("request_id", Id, nullable=False),
+    Column("user_id", Id, nullable=False),
+    Column("project_id", Id, nullable=False),
+    Column("started_at", Time, nullable=False),
+    Column("generation", Integer, nullable=False),  # done when a host has acted on this generation
+    Column("verb", Boolean, nullable=False, default=False),  # a host must carry it out once (reboot)
+    Column("params", JSON, nullable=False, default=dict),
+    # written by nova-conductor
+    Column("finished_at", Time),
+    Column("fault", Text),
+    Column("host", Name),
+)
+Index("ix_server_actions_server", server_actions.c.server_id, server_actions.c.id)
+
+flavors = Table(
+    "flavors",
+    metadata,
+    Column("id", Name, primary_key=True),  # the flavorid, which an administrator may choose
+    Column("name", Name, nullable=False, unique=True),
+    Column("description", Text),
+    Column("vcpus", Integer, nullable=False),
+    Column("memory_mb", Integer, nullable=False),
+    Column("root_gb", Integer, nullable=False),
+    Column("ephemeral_gb", Integer, nullable=False, default=0),
+    Column("swap_mb", Integer, nullable=False, default=0),
+    Column("rxtx_factor", Float, nullable=False, default=1.0),
+    Column("is_public", Boolean, nullable=False, default=True),
+    Column("extra_specs", JSON, nullable=False, default=dict),
+    Column("created_at", Time, nullable=False),
+)
+
+flavor_access = Table(
+    "flavor_access",
+    metadata,
+    Column("flavor_id", Name, ForeignKey("flavors.id", ondelete="CASCADE"), primary_key=True),
+    Column("project_id", Id, primary_key=True),
+)
+
+keypairs = Table(
+    "keypairs",
+    metadata,
+    Column("user_id", Id, primary_key=True),
+    Column("name", Name, primary_key=True),
+    Column("type", String(8), nullable=False, default="ssh"),
+    Column("fingerprint", Name, nullable=False),
+    Column("public_key", Text, nullable=False),
+    Column("created_at", Time, nullable=False),
+)
