@@ -1,0 +1,123 @@
+"""One named service in this process: its environment made from the configuration, then run to its end.
+
+Controller services run as the cloud's own user and get the database; agents run as root and get clients of
+their controllers instead.
+"""
+
+import functools
+import grp
+import importlib
+import os
+import pwd
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from cumulet.core import heartbeat, log, run, secrets
+from cumulet.core.bus import SocketBus
+from cumulet.core.client import Controller
+from cumulet.core.config import Config
+from cumulet.core.heartbeat import Heartbeat
+from cumulet.core.service import HostEnv, Service
+from cumulet.services import BY_NAME, Named
+
+BEATING = frozenset({"nova-scheduler", "nova-conductor"})
+"""Controller services that are listed among os-services, so they say that they live; agents all do."""
+
+
+def builder(service: Named) -> Callable[[Any], Service]:
+    """The service's ``build``; importing it is what the node's parent does before it forks."""
+    module, _, function = service.build.partition(":")
+    found: Callable[[Any], Service] = getattr(importlib.import_module(module), function)
+    return found
+
+
+def run_service(
+    service: Named,
+    config: Config,
+    status_socket: socket.socket | None,
+    api_sockets: Sequence[socket.socket],
+) -> None:
+    """Become ``service``: name, user, log; then serve until SIGTERM."""
+    import setproctitle
+
+    setproctitle.setproctitle(service.name)
+    known = secrets.load(config.etc)
+    if not service.agent:
+        become(config.node.user)
+    log.setup(service.name, config.logs)
+    bus = SocketBus(config.run / "bus")
+    build = builder(service)
+    beat: Callable[[Heartbeat], None] | None
+    if service.agent:
+        host_env = _host_env(config, bus, known)
+        beat = _agent_beat(service, host_env)
+        made = build(host_env)
+    else:
+        made, beat = _controller_service(service, config, bus, known, build)
+    run.serve(
+        service.name,
+        made,
+        bus,
+        status_socket=status_socket,
+        api_sockets=api_sockets,
+        beat=beat,
+        heartbeat_seconds=config.agents.heartbeat_seconds,
+    )
+
+
+def become(user: str) -> None:
+    """Give up root for ``user``; nothing to do if this process is not root."""
+    if os.geteuid() != 0:
+        return
+    entry = pwd.getpwnam(user)
+    os.setgroups([group.gr_gid for group in grp.getgrall() if user in group.gr_mem])
+    os.setgid(entry.pw_gid)
+    os.setuid(entry.pw_uid)
+    os.umask(0o027)
+
+
+def api_address(service: Named, config: Config) -> tuple[str, int]:
+    """Where a service listens; port 0: nowhere."""
+    return (config.api.bind if service.public else config.api.internal_bind), service.port
+
+
+def _controller_service(
+    service: Named, config: Config, bus: SocketBus, known: secrets.Secrets, build: Callable[[Any], Service]
+) -> tuple[Service, Callable[[Heartbeat], None] | None]:
+    from cumulet.core.controller import ControllerEnv
+    from cumulet.core.db import Database
+    from cumulet.keystone.public import build_authenticator
+
+    db = Database(config.database_url, bus)
+    made = build(ControllerEnv(config, db, bus, known, build_authenticator(config, db)))
+
+    def beat(sign: Heartbeat) -> None:
+        with db.transaction() as tx:
+            heartbeat.beat(tx, service.name, config.node.name, sign)
+
+    return made, beat if service.name in BEATING else None
+
+
+def _host_env(config: Config, bus: SocketBus, known: secrets.Secrets) -> HostEnv:
+    host = config.node.name
+    token = secrets.host_token(known.host_secret, host)
+
+    def client(name: str) -> Controller:
+        return Controller(name, f"http://{config.api.controller}:{BY_NAME[name].port}", host, token)
+
+    return HostEnv(
+        config,
+        bus,
+        host,
+        nova=client("nova-conductor"),
+        neutron=client("neutron-server"),
+        glance=client("glance-api"),
+        metadata=client("nova-api-metadata"),
+        metadata_secret=known.metadata_secret,
+    )
+
+
+def _agent_beat(service: Named, env: HostEnv) -> Callable[[Heartbeat], None]:
+    controller = env.nova if service.name.startswith("nova-") else env.neutron
+    return functools.partial(controller.post, f"/hosts/{env.host}/heartbeat/{service.name}")

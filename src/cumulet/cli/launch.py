@@ -1,0 +1,163 @@
+"""``cumulet launch`` and ``cumulet ssh``: a server with all that one needs to get into it."""
+
+import argparse
+import os
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cumulet.cli.cloud import Cloud, Refused, wait
+from cumulet.core import config as configuration
+from cumulet.core.config import Config
+
+KEY = "cumulet"
+GROUP = "cumulet-ssh"
+ACTIVE_SECONDS, SSH_SECONDS = 120.0, 180.0
+
+
+@dataclass(frozen=True)
+class Launched:
+    name: str
+    status: str
+    floating_ip: str
+
+
+def main(options: argparse.Namespace) -> int:
+    config = configuration.load(options.config)
+    try:
+        server = ensure(Cloud(config), config, options.name, options.image, options.flavor, options.network)
+    except Refused as error:
+        sys.exit(str(error))
+    print(f"{server.name} is {server.status} and answers ssh on {server.floating_ip}: cumulet ssh {server.name}")
+    return 0
+
+
+def ssh(options: argparse.Namespace) -> int:
+    config = configuration.load(options.config)
+    cloud = Cloud(config)
+    try:
+        server = cloud.find("compute", "/servers/detail", options.name)
+        if server is None:
+            sys.exit(f"there is no server {options.name}")
+        address = _floating_ip(cloud, server)
+    except Refused as error:
+        sys.exit(str(error))
+    if not address:
+        sys.exit(f"server {options.name} has no floating IP")
+    words = [word for word in options.words if word != "--"]
+    os.execvp("ssh", [*ssh_command(server["id"], address), *words])
+
+
+def ssh_command(server_id: str, address: str) -> list[str]:
+    """ssh with our key; the host's key is remembered under the server's id, since addresses change hands."""
+    known = _home() / "known_hosts.cumulet"
+    return [
+        "ssh", "-i", str(private_key()), "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=accept-new",
+        "-o", f"UserKnownHostsFile={known}", "-o", f"HostKeyAlias={server_id}", "-o", "LogLevel=ERROR",
+        "-o", "ConnectTimeout=10", f"cirros@{address}",
+    ]  # fmt: skip
+
+
+def ensure(cloud: Cloud, config: Config, name: str, image: str, flavor: str, network: str) -> Launched:
+    """A server called ``name`` that answers ssh on a floating IP; one that is there already is used."""
+    server = cloud.find("compute", "/servers/detail", name)
+    if server is None:
+        server = _create(cloud, name, image, flavor, network)
+    elif server["status"] == "SHUTOFF":
+        cloud.post("compute", f"/servers/{server['id']}/action", {"os-start": None})
+    server = wait(f"server {name}", ACTIVE_SECONDS, lambda: _active(cloud, server["id"]))
+    address = _floating_ip(cloud, server) or _associate(cloud, server)
+    wait(f"server {name}", SSH_SECONDS, lambda: _answers(address))
+    return Launched(name, server["status"], address)
+
+
+def private_key() -> Path:
+    """Our ssh key, made if there is none."""
+    path = _home() / "cumulet_ed25519"
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", KEY, "-f", path], check=True)
+    return path
+
+
+def _home() -> Path:
+    return Path.home() / ".ssh"
+
+
+def _create(cloud: Cloud, name: str, image: str, flavor: str, network: str) -> dict[str, Any]:
+    public_key = private_key().with_suffix(".pub").read_text().strip()
+    wish = {"keypair": {"name": KEY, "public_key": public_key}}
+    known = cloud.find("compute", "/os-keypairs", KEY)
+    if known is not None and known["public_key"].split()[:2] != public_key.split()[:2]:
+        cloud.delete("compute", f"/os-keypairs/{KEY}")
+    cloud.ensure("compute", "/os-keypairs", KEY, lambda: wish)
+    group = _security_group(cloud)
+    body = {
+        "name": name,
+        "imageRef": _id(cloud, "image", "/v2/images", image),
+        "flavorRef": _id(cloud, "compute", "/flavors", flavor),
+        "networks": [{"uuid": _id(cloud, "network", "/v2.0/networks", network)}],
+        "key_name": KEY,
+        "security_groups": [{"name": "default"}, {"name": group["name"]}],
+    }
+    found: dict[str, Any] = cloud.post("compute", "/servers", {"server": body})["server"]
+    return found
+
+
+def _security_group(cloud: Cloud) -> dict[str, Any]:
+    """A group that lets ssh and ping in."""
+    project = cloud.get("identity", "/auth/projects")["projects"][0]["id"]
+    group = cloud.find("network", "/v2.0/security-groups", GROUP, project_id=project)
+    if group is None:
+        wish = {"name": GROUP, "description": "ssh and ping from anywhere"}
+        group = dict(cloud.post("network", "/v2.0/security-groups", {"security_group": wish})["security_group"])
+    have = {rule["protocol"] for rule in group["security_group_rules"] if rule["direction"] == "ingress"}
+    for protocol, port in (("tcp", 22), ("icmp", None)):
+        if protocol not in have:
+            rule = {"security_group_id": group["id"], "direction": "ingress", "protocol": protocol}
+            if port:
+                rule |= {"port_range_min": port, "port_range_max": port}
+            cloud.post("network", "/v2.0/security-group-rules", {"security_group_rule": rule})
+    return group
+
+
+def _id(cloud: Cloud, service: str, path: str, name: str) -> str:
+    found = cloud.find(service, path, name)
+    if found is None:
+        sys.exit(f"there is no {path.rsplit('/', 1)[-1].removesuffix('s')} called {name}")
+    return str(found["id"])
+
+
+def _active(cloud: Cloud, server_id: str) -> tuple[dict[str, Any] | None, str]:
+    server = cloud.get("compute", f"/servers/{server_id}")["server"]
+    if server["status"] == "ERROR":
+        sys.exit(f"server {server['name']} failed: {server.get('fault', {}).get('message', 'no reason given')}")
+    state = f"{server['status']} {server.get('OS-EXT-STS:task_state') or ''}".strip()
+    return (server, state) if server["status"] == "ACTIVE" else (None, state)
+
+
+def _floating_ip(cloud: Cloud, server: dict[str, Any]) -> str:
+    for port in cloud.get("network", f"/v2.0/ports?device_id={server['id']}")["ports"]:
+        for floating in cloud.get("network", f"/v2.0/floatingips?port_id={port['id']}")["floatingips"]:
+            return str(floating["floating_ip_address"])
+    return ""
+
+
+def _associate(cloud: Cloud, server: dict[str, Any]) -> str:
+    ports = cloud.get("network", f"/v2.0/ports?device_id={server['id']}")["ports"]
+    wish = {"floating_network_id": _id(cloud, "network", "/v2.0/networks", "public"), "port_id": ports[0]["id"]}
+    floating = cloud.post("network", "/v2.0/floatingips", {"floatingip": wish})["floatingip"]
+    return str(floating["floating_ip_address"])
+
+
+def _answers(address: str) -> tuple[bool | None, str]:
+    """Whether an ssh server greets on port 22."""
+    try:
+        with socket.create_connection((address, 22), timeout=2) as connection:
+            greeting = connection.recv(64)
+    except OSError:
+        greeting = b""
+    return (True, "") if greeting.startswith(b"SSH-") else (None, f"booting, no ssh on {address} yet")

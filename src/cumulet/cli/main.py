@@ -1,0 +1,76 @@
+"""The command ``cumulet``.  Each subcommand's module is imported only when it is called."""
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+EPILOG = "Configuration: /etc/cumulet/cumulet.toml, or --config FILE before the command."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns the exit code."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    module, _, function = options.run.partition(":")
+    try:
+        return int(getattr(importlib.import_module(f"cumulet.cli.{module}"), function)(options) or 0)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("cumulet", description="An OpenStack cloud in one package.", epilog=EPILOG)
+    parser.add_argument("--config", type=Path, default=Path("/etc/cumulet/cumulet.toml"), help=argparse.SUPPRESS)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, run: str, text: str) -> argparse.ArgumentParser:
+        found = commands.add_parser(name, help=text, description=text)
+        found.set_defaults(run=run)
+        return found
+
+    up = command("up", "up:main", "install what is missing, start the cloud, boot a first server")
+    up.add_argument("--yes", "-y", action="store_true", help="do not ask")
+    up.add_argument("--no-server", action="store_true", help="without the first server")
+    down = command("down", "down:main", "stop everything; the data stays")
+    down.add_argument("--now", action="store_true", help="switch guests off instead of shutting them down")
+    purge = command("purge", "down:purge", "stop everything and remove the data, after asking")
+    purge.add_argument("--yes", "-y", action="store_true", help="do not ask")
+    where = command("where", "where:main", "what runs where, and whether it is healthy")
+    where.add_argument("--json", action="store_true")
+    launch = command("launch", "launch:main", "make a server with key, floating IP and ssh allowed, and wait")
+    launch.add_argument("name")
+    launch.add_argument("--image", default="cirros")
+    launch.add_argument("--flavor", default="m1.tiny")
+    launch.add_argument("--network", default="private")
+    ssh = command("ssh", "launch:ssh", "log in to a server by its floating IP")
+    ssh.add_argument("name")
+    ssh.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="instead of a shell")
+    why = command("why", "why:main", "what is wanted of a thing, what is seen, what it waits for and since when")
+    why.add_argument("thing", help="name or id of a server, port, network, router, or a floating IP's address")
+    why.add_argument("--json", action="store_true")
+    logs = command("logs", "logs:main", "a service's log, readable")
+    logs.add_argument("service", nargs="?", help="default: all")
+    logs.add_argument("--follow", "-f", action="store_true")
+    logs.add_argument("--lines", "-n", type=int, default=40)
+    doctor = command("doctor", "doctor:main", "check the machine and the cloud, with a remedy for each finding")
+    doctor.add_argument("--json", action="store_true")
+    node = command("node", "nodes:node", "run this node's services, in the foreground")
+    node.add_argument("--services", default="", help="names, separated by commas; default: all")
+    run = command("run", "nodes:run", "run one service alone, in the foreground")
+    run.add_argument("service")
+    test = command("test", "testing:test", "run every ring of tests that this machine can run")
+    test.add_argument("--yes", "-y", action="store_true", help="install without asking")
+    test.add_argument("words", nargs=argparse.REMAINDER, metavar="PYTEST", help="passed on to pytest")
+    check = command("check", "testing:check", "format, lint, types, import contracts")
+    check.add_argument("--yes", "-y", action="store_true", help="install without asking")
+    check.add_argument("--fix", action="store_true", help="format and repair what can be repaired")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""What must be there before services start: directories, a clean run directory, the database, the first facts.
+
+Everything here may be repeated and is quick when there is nothing to do.
+"""
+
+import os
+import pwd
+import shutil
+import signal
+import sqlite3
+import subprocess
+from pathlib import Path
+
+from cumulet.cli import child
+from cumulet.core import secrets
+from cumulet.core.config import Config
+from cumulet.services import SERVICES
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+MIGRATIONS = Path(__file__).parent.parent / "migrations"
+
+
+def user(config: Config) -> None:
+    """The system user that API and controller services run as."""
+    try:
+        pwd.getpwnam(config.node.user)
+    except KeyError:
+        options = ["--system", "--user-group", "--no-create-home", "--home-dir", config.node.state_dir]
+        subprocess.run(["useradd", *options, "--shell", "/usr/sbin/nologin", "--", config.node.user], check=True)
+
+
+def directories(config: Config) -> None:
+    """State, run and log directories with the owners and modes that their users need."""
+    user(config)
+    entry = pwd.getpwnam(config.node.user)
+    own = (entry.pw_uid, entry.pw_gid)
+    for path, mode, owner in (
+        (config.etc, 0o755, own),
+        (config.etc / "policy.d", 0o755, own),
+        (config.state, 0o755, own),
+        (config.state / "db", 0o700, own),
+        (config.state / "images", 0o750, own),
+        (config.run, 0o755, own),
+        (config.run / "bus", 0o770, own),
+        (config.run / "status", 0o750, (0, entry.pw_gid)),
+        (config.run / "parts", 0o755, (0, 0)),
+        (config.logs, 0o750, own),
+    ):
+        path.mkdir(parents=True, exist_ok=True)
+        path.chmod(mode)
+        os.chown(path, *owner)
+    secrets.ensure(config.etc)
+    os.chown(secrets.path(config.etc), *own)
+
+
+def after_reboot(config: Config) -> None:
+    """Empty the run directory of what a machine left that lost power: pids in it may be strangers' now."""
+    boot_id = BOOT_ID.read_text().strip()
+    kept = config.run / "boot_id"
+    if kept.exists() and kept.read_text() == boot_id:
+        _forget_hints(config)
+        return
+    for entry in config.run.iterdir():
+        if entry.name == "node.lock":
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+    directories(config)
+    kept.write_text(boot_id)
+
+
+def _forget_hints(config: Config) -> None:
+    """Sockets of processes of an earlier run; whoever still lives is found by the passes."""
+    shutil.rmtree(config.run / "bus")
+    directories(config)
+
+
+def database(config: Config) -> None:
+    """The schema at its newest and keystone's first rows, made as the cloud's user in a child process."""
+    pid = os.fork()
+    if pid:
+        _, status = os.waitpid(pid, 0)
+        if status:
+            raise SystemExit(f"the database could not be prepared, see {config.logs}/cumulet-node.log")
+        return
+    code = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        known = secrets.load(config.etc)
+        child.become(config.node.user)
+        migrate(config)
+        _bootstrap(config, known)
+        code = 0
+    except BaseException:
+        import logging
+
+        logging.getLogger("cumulet.database").exception("cannot prepare the database")
+    finally:
+        os._exit(code)
+
+
+def newest_revision() -> str:
+    """The newest migration, by its file's number."""
+    return max(path.stem.split("_")[0] for path in (MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+
+
+def migrate(config: Config) -> None:
+    """Bring the schema to the newest revision; Alembic is loaded only if there is something to do."""
+    if _revision(config) == newest_revision():
+        return
+    from alembic import command
+    from alembic.config import Config as AlembicConfig
+
+    alembic = AlembicConfig()
+    alembic.set_main_option("script_location", str(MIGRATIONS))
+    alembic.set_main_option("sqlalchemy.url", config.database_url.replace("%", "%%"))
+    command.upgrade(alembic, "head")
+
+
+def _revision(config: Config) -> str:
+    """The schema's revision where it can be read without Alembic (SQLite); empty: find out by Alembic."""
+    path = config.database_url.removeprefix("sqlite:///")
+    if path == config.database_url or not Path(path).exists():
+        return ""
+    connection = sqlite3.connect(path)
+    try:
+        row = connection.execute("select version_num from alembic_version").fetchone()
+    except sqlite3.OperationalError:
+        return ""
+    finally:
+        connection.close()
+    return str(row[0]) if row else ""
+
+
+def _bootstrap(config: Config, known: secrets.Secrets) -> None:
+    from cumulet.core.bus import LocalBus
+    from cumulet.core.db import Database
+    from cumulet.keystone.model import CatalogEntry
+    from cumulet.keystone.public import bootstrap
+
+    catalog = [
+        CatalogEntry(kind, name, f"http://{config.api.public_host}:{service.port}{path}")
+        for service in SERVICES
+        for kind, name, path in service.catalog
+    ]
+    with Database(config.database_url, LocalBus()).transaction() as tx:
+        bootstrap(tx, config, known.admin_password, catalog)

@@ -1,0 +1,65 @@
+"""``cumulet test`` and ``cumulet check``: what continuous integration runs, too."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+HOME = Path(__file__).parents[3]
+BIN = Path(sys.executable).parent
+
+
+def test(options: argparse.Namespace) -> int:
+    """All rings that this machine can run; the others are named with the reason."""
+    words = [word for word in options.words if word not in ("--", "--yes", "-y")]
+    skipped = _cannot_run()
+    for ring, reason in skipped.items():
+        print(f"skipped: {ring} ring, {reason}")
+    deselect = ["-m", " and ".join(f"not {ring}" for ring in skipped)] if skipped else []
+    command = [BIN / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *deselect, *words]
+    done = subprocess.run([str(word) for word in command], cwd=HOME, env=environment(), check=False)
+    for ring, reason in skipped.items():
+        print(f"skipped: {ring} ring, {reason}")
+    return done.returncode
+
+
+def check(options: argparse.Namespace) -> int:
+    """Format, lint, types, import contracts; every check runs, the exit code says whether all passed."""
+    fix = ["--fix"] if options.fix else []
+    commands = (
+        ("format", ["ruff", "format", *([] if options.fix else ["--check"]), "."]),
+        ("lint", ["ruff", "check", *fix, "."]),
+        ("types", ["mypy"]),
+        ("imports", ["lint-imports"]),
+    )
+    failed = []
+    for name, words in commands:
+        done = subprocess.run([BIN / words[0], *words[1:]], cwd=HOME, capture_output=True, text=True, check=False)
+        print(f"{name}: {'ok' if done.returncode == 0 else 'FAILED'}")
+        if done.returncode:
+            failed.append(name)
+            print(done.stdout[-6000:] + done.stderr[-2000:])
+    return 1 if failed else 0
+
+
+def environment() -> dict[str, str]:
+    """No plug-ins by accident, and the environment's own programs first."""
+    return {
+        **os.environ,
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+    }
+
+
+def _cannot_run() -> dict[str, str]:
+    needs = ("ovs-vswitchd", "libvirtd", "qemu-system-x86_64", "dnsmasq", "unshare")
+    missing = [tool for tool in needs if shutil.which(tool) is None]
+    if os.geteuid() != 0:
+        reason = "it needs root"
+    elif missing:
+        reason = f"{', '.join(missing)} missing"
+    else:
+        return {}
+    return {"host": reason, "compat": reason}

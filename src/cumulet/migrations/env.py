@@ -1,0 +1,18 @@
+"""How Alembic reaches the schema.  Migrations are expand/contract: an older service runs beside the newer schema."""
+
+import importlib
+
+from alembic import context
+from sqlalchemy import create_engine
+
+from cumulet.core.tables import metadata
+
+for project in ("keystone", "glance", "placement", "neutron", "nova"):
+    importlib.import_module(f"cumulet.{project}.tables")
+
+engine = create_engine(context.config.get_main_option("sqlalchemy.url") or "")
+with engine.connect() as connection:
+    context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
+    with context.begin_transaction():
+        context.run_migrations()
+    connection.commit()

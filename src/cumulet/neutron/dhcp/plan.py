@@ -1,0 +1,186 @@
+"""What dnsmasq is told about one network.  Pure: an intent goes in, files and arguments come out.
+
+Everything that users can choose (names, options, routes) passes a typed writer here: what does not look like
+what it should be is left out and named, so that no text becomes a line of configuration of its own.
+"""
+
+import hashlib
+import ipaddress
+import re
+from dataclasses import dataclass
+
+from cumulet.neutron.model import DhcpIntent, Lease, Subnet
+
+METADATA = "169.254.169.254"
+LEASE_SECONDS = 86400
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_OPTION = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
+_VALUE = re.compile(r"[^\x00-\x1f\x7f,]{1,255}")
+_DOMAIN = re.compile(r"[A-Za-z0-9.-]{1,200}")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``files``: name → content, below the network's directory; ``refused``: what was left out and why."""
+
+    files: dict[str, str]
+    arguments: tuple[str, ...]
+    refused: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Changes when dnsmasq must be started anew, not when it only must read its files again."""
+        return hashlib.blake2b("\0".join(self.arguments).encode(), digest_size=8).hexdigest()
+
+
+def interface(intent: DhcpIntent) -> tuple[str, str]:
+    """The outer and the inner device of this network's DHCP port."""
+    return f"tap{intent.port_id[:11]}", f"ns-{intent.port_id[:11]}"
+
+
+def addresses(intent: DhcpIntent) -> set[str]:
+    """The DHCP port's own addresses, and the metadata address where it is served here."""
+    own = set(intent.ips)
+    return own | {f"{METADATA}/32"} if intent.metadata_isolated else own
+
+
+def plan(intent: DhcpIntent, directory: str, servers: tuple[str, ...]) -> Plan:
+    """dnsmasq's files and arguments for ``intent``; ``servers``: where it asks for names it does not know."""
+    served = [subnet for subnet in intent.subnets if subnet.dhcp]
+    refused: list[str] = []
+    domain = intent.domain if _DOMAIN.fullmatch(intent.domain) else ""
+    leases = sorted(intent.leases, key=lambda lease: lease.port_id)
+    own = [str(ipaddress.ip_interface(ip).ip) for ip in intent.ips]
+    hosts = [line for lease in leases for line in _host_lines(lease, served, domain, refused)]
+    names = [line for lease in leases for line in _name_lines(lease, domain)]
+    options = [line for subnet in served for line in _subnet_options(subnet, own, intent, refused)]
+    options += [line for lease in leases for line in _lease_options(lease, refused)]
+    files = {"hosts": _text(hosts), "names": _text(names), "options": _text(options)}
+    return Plan(files, tuple(_arguments(intent, directory, served, domain, servers)), tuple(refused))
+
+
+def _host_lines(lease: Lease, served: list[Subnet], domain: str, refused: list[str]) -> list[str]:
+    lines = []
+    tags = f"set:port-{lease.port_id}," if lease.options else ""
+    for ip in lease.ips:
+        address = ipaddress.ip_address(ip)
+        if not any(address in ipaddress.ip_network(subnet.cidr) for subnet in served):
+            continue
+        shown = f"[{ip}]" if address.version == 6 else ip
+        lines.append(f"{lease.mac},{tags}{_full_name(_hostname(lease, ip), domain)},{shown}")
+    if lease.hostname and not _NAME.fullmatch(lease.hostname):
+        refused.append(f"port {lease.port_id}: its name is not a host name")
+    return lines
+
+
+def _name_lines(lease: Lease, domain: str) -> list[str]:
+    found = []
+    for ip in lease.ips:
+        name = _hostname(lease, ip)
+        found.append(f"{ip}\t{_full_name(name, domain)} {name}" if domain else f"{ip}\t{name}")
+    return found
+
+
+def _hostname(lease: Lease, ip: str) -> str:
+    if _NAME.fullmatch(lease.hostname):
+        return lease.hostname
+    return "host-" + ip.replace(".", "-").replace(":", "-").strip("-")
+
+
+def _full_name(name: str, domain: str) -> str:
+    return f"{name}.{domain}" if domain else name
+
+
+def _subnet_options(subnet: Subnet, own: list[str], intent: DhcpIntent, refused: list[str]) -> list[str]:
+    block = ipaddress.ip_network(subnet.cidr)
+    here = [ip for ip in own if ipaddress.ip_address(ip) in block]
+    tag = f"tag:{_tag(subnet)}"
+    dns = [server for server in subnet.dns if _is_address(server)] or here
+    if subnet.ip_version == 6:
+        return [f"{tag},option6:dns-server,{','.join(f'[{server}]' for server in dns)}"] if dns else []
+    lines = [f"{tag},option:dns-server,{','.join(dns)}"] if dns else []
+    routes = []
+    if intent.metadata_isolated and here:
+        routes += [f"{METADATA}/32", here[0]]
+    for destination, hop in subnet.routes:
+        if _is_network(destination) and _is_address(hop):
+            routes += [destination, hop]
+        else:
+            refused.append(f"subnet {subnet.id}: not a route: {destination!r} via {hop!r}")
+    if routes and subnet.gateway:
+        routes += ["0.0.0.0/0", subnet.gateway]
+    if routes:
+        lines += [f"{tag},option:classless-static-route,{','.join(routes)}", f"{tag},249,{','.join(routes)}"]
+    lines.append(f"{tag},option:router,{subnet.gateway}" if subnet.gateway else f"{tag},option:router")
+    return lines
+
+
+def _lease_options(lease: Lease, refused: list[str]) -> list[str]:
+    lines = []
+    for name, value, version in lease.options:
+        if not (_OPTION.fullmatch(name) and _VALUE.fullmatch(value)):
+            refused.append(f"port {lease.port_id}: option {name!r} cannot be written")
+            continue
+        keyword = "option6:" if version == 6 else "option:"
+        lines.append(f"tag:port-{lease.port_id},{name if name.isdigit() else keyword + name},{value}")
+    return lines
+
+
+def _arguments(
+    intent: DhcpIntent, directory: str, served: list[Subnet], domain: str, servers: tuple[str, ...]
+) -> list[str]:
+    found = [
+        "dnsmasq",
+        "--conf-file=",
+        "--no-hosts",
+        "--no-resolv",
+        "--bind-dynamic",
+        f"--interface={interface(intent)[1]}",
+        "--except-interface=lo",
+        f"--pid-file={directory}/pid",
+        f"--dhcp-hostsfile={directory}/hosts",
+        f"--addn-hosts={directory}/names",
+        f"--dhcp-optsfile={directory}/options",
+        f"--dhcp-leasefile={directory}/leases",
+        "--dhcp-authoritative",
+        f"--dhcp-option-force=option:mtu,{intent.mtu}",
+        "--dhcp-lease-max=16777216",
+    ]
+    if domain:
+        found += [f"--domain={domain}", f"--local=/{domain}/"]
+    found += [f"--server={server}" for server in servers if _is_address(server)]
+    return found + [_range(subnet) for subnet in served]
+
+
+def _range(subnet: Subnet) -> str:
+    block = ipaddress.ip_network(subnet.cidr)
+    start = f"--dhcp-range=set:{_tag(subnet)},{block.network_address},static"
+    if block.version == 4:
+        return f"{start},{block.netmask},{LEASE_SECONDS}s"
+    if subnet.ipv6_address_mode == "dhcpv6-stateless":
+        return f"--dhcp-range=set:{_tag(subnet)},{block.network_address},ra-stateless,{block.prefixlen}"
+    return f"{start},{block.prefixlen},{LEASE_SECONDS}s"
+
+
+def _tag(subnet: Subnet) -> str:
+    return f"subnet-{subnet.id}"
+
+
+def _text(lines: list[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
