@@ -13,6 +13,7 @@ import msgspec
 
 from cumulet.core.context import REQUEST_ID
 from cumulet.core.errors import Retry, Terminal
+from cumulet.core.secrets import same
 
 T = TypeVar("T")
 SECONDS = 30.0
@@ -58,6 +59,10 @@ class Controller:
             raise Retry(f"{self._service} broke off {path}: {error}") from error
         finally:
             connection.close()
+
+    def has_token(self, host: str, token: str) -> bool:
+        """Whether somebody shows this host's own token; only the controller and this host have it."""
+        return same(f"{host} {token}", f"{self._host} {self._token}")
 
     def _request(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]

@@ -20,7 +20,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from cumulet.core import microversion, schema
+from cumulet.core import microversion, openapi, schema
 from cumulet.core.config import Config
 from cumulet.core.context import REQUEST_ID, Context, new_request_id
 from cumulet.core.db import Database
@@ -125,10 +125,13 @@ class Request:
 
     def allows(self, rule: str, target: Mapping[str, Any] | None = None) -> bool:
         """Whether the policy lets the caller do this to ``target`` (default: a thing of their own)."""
-        return self.app.policies.allows(rule, self.context, own(self.context) if target is None else target)
+        return self.app.policies.allows(rule, self.context, self._target(target))
 
     def enforce(self, rule: str, target: Mapping[str, Any] | None = None) -> None:
-        self.app.policies.enforce(rule, self.context, own(self.context) if target is None else target)
+        self.app.policies.enforce(rule, self.context, self._target(target))
+
+    def _target(self, target: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        return self.app.own_target(self.context) if target is None else target
 
     def stream(self) -> AsyncIterator[bytes]:
         """The body's bytes as they arrive; for routes with ``streams``."""
@@ -166,11 +169,12 @@ class App:
         versions: microversion.Versions | None = None,
         endpoint: str = "",
         extras: Any = None,
+        own_target: Callable[[Context], Json] = own,
         workers: int = 16,
     ) -> None:
         self.name, self.db, self.config, self.policies = name, db, config, policies
-        self.versions, self.endpoint, self.extras = versions, endpoint, extras
-        self.routes = list(routes)
+        self.versions, self.endpoint, self.extras, self.own_target = versions, endpoint, extras, own_target
+        self.routes = [*routes, Route("GET", "/openapi.json", _openapi, PUBLIC)]
         self._caller, self._render_error = caller, render_error
         self._tree = _tree(self.routes)
         self._workers = workers
@@ -363,6 +367,11 @@ class _Node:
     rest_child: "_Node | None" = None
     routes: dict[str, list[Route]] = field(default_factory=dict)
     names: dict[str, list[str]] = field(default_factory=dict)
+
+
+def _openapi(request: Request) -> Json:
+    """This API, described."""
+    return openapi.document(request.app)
 
 
 def _tree(routes: Iterable[Route]) -> _Node:

@@ -2,7 +2,8 @@
 
 A rule is text as in ``policy.yaml``: ``role:admin or project_id:%(project_id)s``.  Checks: ``role:R``,
 ``rule:NAME``, ``@`` (anybody), ``!`` (nobody), ``ATTRIBUTE:%(target)s`` and ``ATTRIBUTE:literal`` where the
-attribute is one of the caller's (``user_id``, ``project_id``, ``domain_id``, ``system_scope``, ``is_admin``).
+attribute is one of the caller's (``user_id``, ``project_id``, ``domain_id``, ``system_scope``, ``is_admin``),
+``None:%(target)s`` and ``'literal':%(target)s``.
 The target comes from the database row or the URL, never from the request's body.  An unknown rule denies.
 """
 
@@ -112,11 +113,35 @@ def _atom(name: str, token: str, named: Any) -> Check:
         return lambda context, target: role in context.roles
     if kind == "rule":
         return lambda context, target: named(value, context, target)
+    if kind == "field":
+        return _field(name, value)
     reference = _REFERENCE.fullmatch(value)
     if reference:
-        key = reference.group(1)
-        return lambda context, target: _is(_attribute(context, kind), target.get(key))
+        return _compare_target(kind, reference.group(1))
+    if value == "None":
+        return lambda context, target: not _attribute(context, kind)
     return lambda context, target: _is(_attribute(context, kind), value)
+
+
+def _compare_target(kind: str, key: str) -> Check:
+    """``project_id:%(project_id)s``, and the literals of keystone's rules: ``None:%(…)s``, ``'member':%(…)s``."""
+    if kind == "None":
+        return lambda context, target: target.get(key) is None
+    if kind[0] == kind[-1] == "'":
+        literal = kind[1:-1]
+        return lambda context, target: target.get(key) == literal
+    return lambda context, target: _is(_attribute(context, kind), target.get(key))
+
+
+def _field(name: str, value: str) -> Check:
+    """neutron's ``field:COLLECTION:ATTRIBUTE=VALUE``: an attribute of the target (``=~``: a pattern)."""
+    attribute, separator, wanted = value.partition(":")[2].partition("=")
+    if not separator:
+        raise PolicyError(f"{name}: not a check: {value!r}")
+    if wanted.startswith("~"):
+        pattern = re.compile(wanted[1:])
+        return lambda context, target: pattern.match(str(target.get(attribute) or "")) is not None
+    return lambda context, target: str(target.get(attribute)) == wanted
 
 
 def _attribute(context: Context, name: str) -> str:
@@ -128,8 +153,10 @@ def _attribute(context: Context, name: str) -> str:
         return "all" if context.system else ""
     if name == "is_admin":
         return str(context.admin)
-    if name == "domain_id":
+    if name in ("domain_id", "token.domain.id"):
         return context.domain_id
+    if name == "token.project.domain.id":
+        return context.project_domain_id
     return ""
 
 

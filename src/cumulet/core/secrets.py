@@ -20,6 +20,9 @@ class Secrets(msgspec.Struct, frozen=True):
     metadata_secret: str
     registry_secret: str
 
+    def __repr__(self) -> str:
+        return "Secrets(***)"
+
 
 def path(etc: Path) -> Path:
     return etc / "secrets.json"
@@ -47,7 +50,7 @@ def ensure(etc: Path) -> Secrets:
 
 
 def generate() -> Secrets:
-    return Secrets(*(Secret.generate() for _ in Secrets.__struct_fields__))
+    return Secrets(*(str(Secret.generate()) for _ in Secrets.__struct_fields__))
 
 
 def host_token(secret: str, host: str) -> str:
