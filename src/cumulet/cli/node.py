@@ -226,6 +226,7 @@ def listen_status(config: Config, name: str) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(str(path))
     os.chmod(path, 0o660)
+    os.chown(path, -1, path.parent.stat().st_gid)
     listener.listen(64)
     listener.setblocking(False)
     return listener

@@ -64,5 +64,5 @@ def setup(service: str, directory: Path | None, level: int = logging.INFO) -> No
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("uvicorn", "uvicorn.error", "asyncio"):
+    for noisy in ("uvicorn", "uvicorn.error", "asyncio", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
