@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import uuid
 from pathlib import Path
 
 from cumulet.cli import child
@@ -49,6 +50,9 @@ def directories(config: Config) -> None:
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(mode)
         os.chown(path, *owner)
+    epoch = config.run / "guests.epoch"
+    if not epoch.exists():
+        epoch.write_text(str(uuid.uuid4()))  # guests that ran before this file was made were ended, and come back
     secrets.ensure(config.etc)
     os.chown(secrets.path(config.etc), *own)
 

@@ -1,0 +1,159 @@
+"""Everything dies before or after every single lasting change; it must end up the same.
+
+For each operation a run without a crash counts its effects (commits, and changes of a host); then the operation is
+run once for each effect, dying just before and just after it, with hints and without.  The user repeats a request
+that died on the way.  Afterwards: nothing is stuck, nothing is left over, and three passes write nothing.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from tests.sim.world import World
+
+
+@dataclass(frozen=True)
+class Operation:
+    """``prepare`` happens undisturbed; ``ask`` may be repeated by the user; ``check`` says what must be so."""
+
+    name: str
+    ask: Callable[[World], None]
+    check: Callable[[World], None]
+    prepare: Callable[[World], None] = lambda world: None
+
+
+def find(world: World) -> str:
+    servers = world.call(world.nova, "GET", "/v2.1/servers")["servers"]
+    return str(servers[0]["id"]) if servers else ""
+
+
+def running(world: World) -> None:
+    world.create_server()
+    world.settle()
+
+
+def stopped(world: World) -> None:
+    running(world)
+    world.act(find(world), "os-stop")
+    world.settle()
+
+
+def with_floating_ip(world: World) -> None:
+    running(world)
+    wish = {"floating_network_id": world.base["public"]}
+    world.call(world.neutron, "POST", "/v2.0/floatingips", {"floatingip": wish})
+    world.settle()
+
+
+def act(action: str, value: Any = None) -> Callable[[World], None]:
+    """The action, unless an earlier try got through: then upstream answers 409 and the user is content."""
+
+    def ask(world: World) -> None:
+        body = {action: value}
+        status, _, _ = world.nova.call(
+            "POST", f"/v2.1/servers/{find(world)}/action", body, {"X-Auth-Token": "alice"}
+        )
+        assert status in (202, 409)
+
+    return ask
+
+
+def delete(world: World) -> None:
+    if server := find(world):
+        status, _, _ = world.nova.call("DELETE", f"/v2.1/servers/{server}", headers={"X-Auth-Token": "alice"})
+        assert status in (204, 404)
+
+
+def floating(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = world.call(world.neutron, "GET", "/v2.0/floatingips")["floatingips"][0]
+    return found
+
+
+def associate(world: World) -> None:
+    body = {"floatingip": {"port_id": world.port_of(find(world))["id"]}}
+    world.call(world.neutron, "PUT", f"/v2.0/floatingips/{floating(world)['id']}", body)
+
+
+def is_now(status: str) -> Callable[[World], None]:
+    def check(world: World) -> None:
+        assert world.status(find(world)) == status
+
+    return check
+
+
+def gone(world: World) -> None:
+    assert find(world) == ""
+    assert world.left_over() == []
+
+
+def associated(world: World) -> None:
+    assert floating(world)["status"] == "ACTIVE"
+
+
+OPERATIONS = (
+    Operation("boot", lambda world: world.create_server() and None, is_now("ACTIVE")),
+    Operation("delete", delete, gone, running),
+    Operation("stop", act("os-stop"), is_now("SHUTOFF"), running),
+    Operation("start", act("os-start"), is_now("ACTIVE"), stopped),
+    Operation("soft reboot", act("reboot", {"type": "SOFT"}), is_now("ACTIVE"), running),
+    Operation("hard reboot", act("reboot", {"type": "HARD"}), is_now("ACTIVE"), running),
+    Operation("associate", associate, associated, with_floating_ip),
+)
+
+
+def run(world: World, operation: Operation) -> None:
+    world.survive(lambda: operation.ask(world))
+    world.survive(world.settle)
+    operation.check(world)
+
+
+@cache
+def effects_of(operation: Operation) -> tuple[str, ...]:
+    with TemporaryDirectory() as place:
+        world = World(Path(place))
+        operation.prepare(world)
+        before = len(world.effects.log)
+        run(world, operation)
+        return tuple(world.effects.log[before:])
+
+
+CASES = [(operation, number) for operation in OPERATIONS for number in range(len(effects_of(operation)))]
+
+
+@pytest.mark.parametrize("hints", [True, False], ids=["hints", "no hints"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize(("operation", "number"), CASES, ids=[f"{o.name}-{n}" for o, n in CASES])
+def test_crash(make_world: Callable[..., World], operation: Operation, number: int, when: str, hints: bool) -> None:
+    world = make_world(hints=hints)
+    operation.prepare(world)
+    world.effects.crash_at = (len(world.effects.log) + number, when)
+    run(world, operation)
+    assert world.effects.crash_at is None, "the crash point was never reached"
+    world.survive(lambda: delete(world))
+    world.survive(world.settle)
+    assert world.left_over() == []
+
+
+@pytest.mark.parametrize("number", range(len(effects_of(OPERATIONS[0]))))
+@pytest.mark.parametrize("hints", [True, False], ids=["hints", "no hints"])
+def test_deleted_in_the_middle_of_its_boot(make_world: Callable[..., World], number: int, hints: bool) -> None:
+    """The user changes their mind, and everybody else reacts, in the middle of somebody's work."""
+    world = make_world(hints=hints)
+
+    def change_of_mind() -> None:
+        delete(world)
+        for loop in world.loops:
+            if loop.reconciler.name != "servers":
+                loop.resync()
+                loop.run_once()
+
+    world.effects.interrupt_at, world.effects.interrupt = number, change_of_mind
+    world.create_server()
+    world.settle()
+    assert world.effects.interrupt_at is None, "never reached"
+    gone(world)

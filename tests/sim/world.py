@@ -1,0 +1,358 @@
+"""A whole cloud in one process, with a clock and a crash button.
+
+Real code all the way down to the host: real APIs, transactions, loops and agents; only the hypervisor, the switch,
+dnsmasq and the routers are made of dictionaries (``cumulet.sim``).  Every lasting change, of the database or of a
+host, is an *effect*: they are counted, and the process that makes one can die just before or just after it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import sqlalchemy as sa
+from cumulet.neutron.l2.agent import L2Agent
+from cumulet.sim.network import SimDhcp, SimRouters
+from cumulet.sim.switch import SimSwitch
+
+from cumulet.core import clock as time
+from cumulet.core import heartbeat
+from cumulet.core.bus import LocalBus
+from cumulet.core.client import Controller
+from cumulet.core.config import Config, Node
+from cumulet.core.context import Context
+from cumulet.core.controller import ControllerEnv
+from cumulet.core.db import Database, Transaction
+from cumulet.core.errors import Unauthorized
+from cumulet.core.http import App
+from cumulet.core.reconcile import Loop, Reconciler
+from cumulet.core.secrets import Secrets, host_token
+from cumulet.core.tables import metadata
+from cumulet.glance import tables as glance_tables
+from cumulet.keystone import tables as _keystone_tables  # noqa: F401 - part of the schema
+from cumulet.neutron import app as neutron
+from cumulet.neutron import tables as neutron_tables
+from cumulet.neutron.dhcp.agent import DhcpAgent
+from cumulet.neutron.l3.agent import L3Agent
+from cumulet.nova import app as nova
+from cumulet.nova import conductor, scheduler
+from cumulet.nova import tables as nova_tables
+from cumulet.nova.compute.agent import ComputeAgent, HttpConductor
+from cumulet.placement import tables as placement_tables
+from cumulet.sim.hypervisor import SimHypervisor
+
+T = TypeVar("T")
+IMAGE = "11111111-1111-4111-8111-111111111111"
+SECRETS = Secrets("admin", "host", "metadata", "registry")
+TOKENS = {
+    "admin": Context(user_id="root", project_id="p0", roles=frozenset({"admin", "manager", "member", "reader"})),
+    "alice": Context(user_id="alice", project_id="p1", roles=frozenset({"member", "reader"})),
+    "bob": Context(user_id="bob", project_id="p2", roles=frozenset({"member", "reader"})),
+}
+
+
+class Crash(BaseException):
+    """The process died.  A BaseException, so that no code under test survives it."""
+
+
+class Effects:
+    """Counts every lasting change; dies before or after the chosen one; runs something in between."""
+
+    def __init__(self) -> None:
+        self.log: list[str] = []
+        self.crash_at: tuple[int, str] | None = None
+        self.interrupt_at: int | None = None
+        self.interrupt: Callable[[], None] = lambda: None
+        self.quiet = False
+
+    @contextmanager
+    def effect(self, name: str) -> Iterator[None]:
+        self.before(name)
+        yield
+        self.after(name)
+
+    def before(self, name: str) -> None:
+        if not self.quiet and self.crash_at == (len(self.log), "before"):
+            self.crash_at = None
+            raise Crash(name)
+
+    def after(self, name: str) -> None:
+        if self.quiet:
+            return
+        number = len(self.log)
+        self.log.append(name)
+        if self.crash_at == (number, "after"):
+            self.crash_at = None
+            raise Crash(name)
+        if self.interrupt_at == number:
+            self.interrupt_at = None
+            self.interrupt()
+
+
+class CountedDatabase(Database):
+    """A database whose commits are effects.  Signs of life are not: they are no part of a pass."""
+
+    def __init__(self, url: str, bus: LocalBus, effects: Effects) -> None:
+        super().__init__(url, bus)
+        self._effects = effects
+
+    def before_commit(self, tx: Transaction) -> None:
+        if tx.wrote:
+            self._effects.before("commit")
+
+    def after_commit(self, tx: Transaction) -> None:
+        if tx.wrote:
+            self._effects.after("commit")
+
+
+class InProcess(Controller):
+    """A controller reached by a function call instead of a socket: the same routes, headers and errors."""
+
+    def __init__(self, app: App, host: str) -> None:
+        super().__init__(app.name, "http://in-process", host, host_token(SECRETS.host_secret, host))
+        self._app = app
+
+    def _request(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> tuple[int, dict[str, str], bytes]:
+        status, data, answered = self._app.call(method, path, body, {**self._headers(), **headers})
+        raw = data if isinstance(data, bytes) else msgspec.json.encode(data)
+        if status >= 400:
+            self._refused(status, raw, path)
+        return status, {key.lower(): value for key, value in answered.items()}, raw
+
+
+class SimHost:
+    """One host: its hypervisor, its switch, its DHCP servers and routers."""
+
+    def __init__(self, name: str, effects: Effects) -> None:
+        self.name = name
+        self.switch = SimSwitch()
+        self.hypervisor = SimHypervisor(on_tap=self._on_tap, is_wired=self._is_wired)
+        self.dhcp = SimDhcp(self.switch)
+        self.routers = SimRouters(self.switch)
+        for part in (self.switch, self.hypervisor, self.dhcp, self.routers):
+            part.effect = effects.effect  # type: ignore[method-assign, attr-defined]
+
+    def _on_tap(self, port_id: str) -> None:
+        if port_id in self.hypervisor.taps:
+            self.switch.add_device(port_id)
+        else:
+            self.switch.remove_device(port_id)
+
+    def _is_wired(self, port_id: str) -> bool:
+        return self.switch.is_wired(port_id)
+
+    def left_over(self) -> list[object]:
+        """Everything on this host that belongs to a server, a network or a router."""
+        places = (self.hypervisor.machines, self.hypervisor.taps, *self.switch.holdings())
+        return [place for place in (*places, *self.dhcp.holdings(), *self.routers.holdings()) if place]
+
+
+class World:
+    def __init__(self, place: Path, hosts: tuple[str, ...] = ("h1", "h2"), hints: bool = True) -> None:
+        self.effects = Effects()
+        self.effects.quiet = True
+        self.bus = LocalBus(cut=not hints)
+        self.config = Config(node=Node(name="h1", state_dir=str(place)), etc_dir=str(place))
+        self.now = 0.0
+        self.db = CountedDatabase(f"sqlite:///{place}/cloud.sqlite?", self.bus, self.effects)
+        metadata.create_all(self.db.engine)
+        self.hosts = {name: SimHost(name, self.effects) for name in hosts}
+        self.boot()
+        self._image()
+        self.settle()
+        self.base = self._base_network()
+        self.settle()
+        self.effects.log.clear()
+        self.effects.quiet = False
+
+    # ── processes ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def boot(self) -> None:
+        """(Re)start every process: all memory is lost; the database and the hosts are not."""
+        self.bus.clear()
+        env = ControllerEnv(self.config, self.db, self.bus, SECRETS, _authenticate)
+        services = {part.__name__: part.build(env) for part in (nova, neutron, scheduler, conductor)}
+        self.nova: App = services[nova.__name__].app
+        self.neutron: App = services[neutron.__name__].app
+        conductor_app: App = services[conductor.__name__].app
+        self.loops: list[Loop[Any]] = []
+        for service in services.values():
+            self._add(service.loops)
+        for host in self.hosts.values():
+            self._add(self._agents(host, conductor_app))
+
+    def _agents(self, host: SimHost, conductor_app: App) -> list[Reconciler[Any]]:
+        name = host.name
+        to_nova, to_neutron = InProcess(conductor_app, name), InProcess(self.neutron, name)
+        compute = ComputeAgent(
+            HttpConductor(to_nova, name),
+            host.hypervisor,
+            self.config,
+            boot_id=host.hypervisor.boot_id,
+            topic=f"nova.hosts.{name}",
+            workers=1,
+        )
+        l2 = L2Agent(to_neutron, name, host.switch, self.config)
+        dhcp = DhcpAgent(to_neutron, name, host.dhcp)
+        l3 = L3Agent(to_neutron, name, host.routers)
+        wires = l2.reconciler()
+        loops = [*compute.reconcilers(), wires, dhcp.reconciler(), l3.reconciler()]
+        self._beat(name, compute)
+        return loops
+
+    def _beat(self, host: str, compute: ComputeAgent) -> None:
+        """Every agent of the host says that it lives."""
+        quiet, self.effects.quiet = self.effects.quiet, True
+        with self.db.transaction() as tx:
+            for binary in ("neutron-openvswitch-agent", "neutron-dhcp-agent", "neutron-l3-agent"):
+                heartbeat.beat(tx, binary, host, heartbeat.Heartbeat(time.now(), {}))
+            heartbeat.beat(tx, "nova-compute", host, heartbeat.Heartbeat(time.now(), compute.details()))
+        self.effects.quiet = quiet
+
+    def _add(self, reconcilers: Any) -> None:
+        for reconciler in reconcilers:
+            if reconciler.name == "history":
+                continue
+            loop = Loop(reconciler, clock=lambda: self.now)
+            loop.listen(self.bus)
+            self.loops.append(loop)
+
+    # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def settle(self, step: float = 31.0, rounds: int = 60) -> None:
+        """Let time pass until nothing changes in three passes; a cloud that never rests is a failure."""
+        quiet = 0
+        for _ in range(rounds):
+            before = self._writes()
+            for loop in self.loops:
+                loop.run_once()
+            self.now += step
+            quiet = quiet + 1 if self._writes() == before else 0
+            if quiet == 3:
+                return
+        raise AssertionError(f"does not settle: {self.effects.log[-10:]} {self.failures()}")
+
+    def run_until(self, done: Callable[[], bool], step: float = 0.1, rounds: int = 40) -> None:
+        """Let a little time pass, again and again, until ``done``."""
+        for _ in range(rounds):
+            for loop in self.loops:
+                loop.run_once()
+            if done():
+                return
+            self.now += step
+        raise AssertionError(f"not done: {self.failures()}")
+
+    def survive(self, work: Callable[[], T]) -> T:
+        """Do ``work``; when everything dies on the way, start everything again and repeat, as a user would."""
+        while True:
+            try:
+                return work()
+            except Crash:
+                self.boot()
+
+    def failures(self) -> dict[str, str]:
+        return {key: f.reason for loop in self.loops for key, f in loop.failures.items()}
+
+    def _writes(self) -> int:
+        return len(self.effects.log) if not self.effects.quiet else self.db_version()
+
+    def db_version(self) -> int:
+        with self.db.engine.connect() as connection:
+            return int(connection.exec_driver_sql("select total_changes()").scalar() or 0)
+
+    # ── what users do ────────────────────────────────────────────────────────────────────────────────────────
+
+    def call(self, app: App, method: str, url: str, body: Any = None, user: str = "alice") -> Any:
+        headers = {"X-Auth-Token": user, "OpenStack-API-Version": "compute 2.67"}
+        status, data, _ = app.call(method, url, body, headers)
+        assert status < 300, f"{method} {url}: {status} {data}"
+        return data
+
+    def create_server(self, name: str = "vm", **more: Any) -> str:
+        """Ask for a server; a repeat after a crash finds the one that was made."""
+        for server in self.call(self.nova, "GET", "/v2.1/servers")["servers"]:
+            if server["name"] == name:
+                return str(server["id"])
+        wish = {
+            "name": name,
+            "imageRef": IMAGE,
+            "flavorRef": "1",
+            "networks": [{"uuid": self.base["network"]}],
+            **more,
+        }
+        return str(self.call(self.nova, "POST", "/v2.1/servers", {"server": wish})["server"]["id"])
+
+    def act(self, server: str, action: str, value: Any = None) -> None:
+        self.call(self.nova, "POST", f"/v2.1/servers/{server}/action", {action: value})
+
+    def status(self, server: str) -> str:
+        """The server's status, or 'gone'."""
+        headers = {"X-Auth-Token": "alice"}
+        status, data, _ = self.nova.call("GET", f"/v2.1/servers/{server}", headers=headers)
+        return str(data["server"]["status"]) if status == 200 else "gone"
+
+    def port_of(self, server: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.call(self.neutron, "GET", f"/v2.0/ports?device_id={server}")["ports"][0]
+        return found
+
+    def left_over(self) -> list[object]:
+        """Everything that belongs to servers and should be gone when none is left."""
+        with self.db.read() as tx:
+            rows = [
+                tx.all(sa.select(nova_tables.servers).where(nova_tables.servers.c.gone_at.is_(None))),
+                tx.all(sa.select(nova_tables.server_hosts)),
+                tx.all(sa.select(placement_tables.allocations)),
+                tx.all(
+                    sa.select(neutron_tables.ports).where(neutron_tables.ports.c.device_owner.like("compute:%"))
+                ),
+            ]
+        machines = [
+            place for host in self.hosts.values() for place in (host.hypervisor.machines, host.hypervisor.taps)
+        ]
+        return [thing for thing in (*rows, *machines) if thing]
+
+    # ── what is there at the beginning ───────────────────────────────────────────────────────────────────────
+
+    def _image(self) -> None:
+        image = {
+            "id": IMAGE, "name": "cirros", "status": "active", "owner": "p0", "visibility": "public",
+            "disk_format": "qcow2", "container_format": "bare", "size": 1000, "virtual_size": 1000,
+            "checksum": "0" * 32, "os_hash_value": "0" * 128, "min_disk": 0, "min_ram": 0,
+            "created_at": time.now(), "updated_at": time.now(),
+        }  # fmt: skip
+        columns = {column.name for column in glance_tables.images.c}
+        with self.db.transaction() as tx:
+            tx.write(glance_tables.images.insert(), {k: v for k, v in image.items() if k in columns})
+        flavor = {"name": "m1.tiny", "ram": 512, "vcpus": 1, "disk": 1, "id": "1"}
+        self.call(self.nova, "POST", "/v2.1/flavors", {"flavor": flavor}, user="admin")
+
+    def _base_network(self) -> dict[str, str]:
+        """A public network, and Alice's network with a router."""
+        made: dict[str, str] = {}
+        public = {"name": "public", "router:external": True, "provider:network_type": "flat",
+                  "provider:physical_network": "public"}  # fmt: skip
+        made["public"] = self._make("network", public, "admin")
+        self._make("subnet", {"network_id": made["public"], "cidr": "172.24.4.0/24", "ip_version": 4,
+                              "enable_dhcp": False}, "admin")  # fmt: skip
+        made["network"] = self._make("network", {"name": "private"})
+        made["subnet"] = self._make(
+            "subnet", {"network_id": made["network"], "cidr": "10.0.0.0/24", "ip_version": 4}
+        )
+        made["router"] = self._make(
+            "router", {"name": "r", "external_gateway_info": {"network_id": made["public"]}}
+        )
+        path = f"/v2.0/routers/{made['router']}/add_router_interface"
+        self.call(self.neutron, "PUT", path, {"subnet_id": made["subnet"]})
+        return made
+
+    def _make(self, kind: str, wish: dict[str, Any], user: str = "alice") -> str:
+        return str(self.call(self.neutron, "POST", f"/v2.0/{kind}s", {kind: wish}, user)[kind]["id"])
+
+
+def _authenticate(token: str) -> Context:
+    if token not in TOKENS:
+        raise Unauthorized("The request you have made requires authentication.")
+    return TOKENS[token]
