@@ -57,8 +57,8 @@ class Cloud:
 
     def find(self, service: str, path: str, name: str, **also: str) -> Json | None:
         """The thing of a collection that has this name (or id), or None."""
-        collection = path.rsplit("/", 1)[-1]
-        key = collection.replace("-", "_") if collection != "detail" else path.split("/")[-2]
+        collection = path.removesuffix("/detail").rsplit("/", 1)[-1]
+        key = collection.removeprefix("os-").replace("-", "_")
         query = "&".join(f"{k}={quote(v)}" for k, v in also.items())
         things = self.get(service, f"{path}?{query}" if query else path)[key]
         unwrapped = [thing.get("keypair", thing) for thing in things]

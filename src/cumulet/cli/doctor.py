@@ -194,9 +194,9 @@ def _orphans(config: Config) -> Iterator[Finding]:
 
 
 def _domains(config: Config, servers: set[str]) -> Iterator[Finding]:
-    from cumulet.nova.compute.libvirt import list_domains
+    from cumulet.nova.compute.guests import list_servers
 
-    found = set(list_domains(config))
+    found = list_servers(config)
     for server in sorted(found - servers):
         remedy = "left alone: the database may be the one that is wrong; virsh undefine it by hand"
         yield Finding(

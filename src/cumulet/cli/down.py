@@ -19,6 +19,7 @@ from cumulet.cli.leftovers import leftovers
 from cumulet.cli.up import SYSTEMD, UNIT
 from cumulet.core import config as configuration
 from cumulet.core.config import Config
+from cumulet.core.errors import Retry
 from cumulet.host import libvirtd, process
 
 NODE_SECONDS, GUEST_SECONDS = 30.0, 30.0
@@ -91,7 +92,7 @@ def _stop_guests(config: Config, seconds: float) -> None:
             str(parts.pid_file(config, "libvirtd")),
             log_path=str(config.logs / "libvirtd.log"),
         )
-    from cumulet.nova.compute.libvirt import stop_all
+    from cumulet.nova.compute.guests import stop_all
 
     stop_all(config, seconds)
 
@@ -100,7 +101,12 @@ def _remove_networks(config: Config) -> None:
     from cumulet.neutron.dhcp import driver as dhcp
     from cumulet.neutron.l2 import uplink
     from cumulet.neutron.l3 import driver as l3
+    from cumulet.nova.compute import guests
 
+    try:
+        guests.remove_taps(config)
+    except Retry as reason:
+        print(f"({reason}) ", end="")
     l3.remove_all(config)
     dhcp.remove_all(config)
     uplink.remove_all(config)

@@ -27,7 +27,7 @@ KINDS: tuple[tuple[str, sa.Table, tuple[str, ...]], ...] = (
     ("port", neutron.ports, ("id", "name")),
     ("network", neutron.networks, ("id", "name")),
     ("router", neutron.routers, ("id", "name")),
-    ("floating ip", neutron.floatingips, ("id", "floating_ip_address")),
+    ("floating ip", neutron.floatingips, ("id", "floating_ip")),
 )
 HOSTS: dict[str, tuple[sa.Table, str]] = {
     "server": (nova.server_hosts, "server_id"),

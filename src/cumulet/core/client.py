@@ -28,6 +28,11 @@ class Controller:
         self._local = threading.local()
         self._seen: dict[str, tuple[str, Any]] = {}  # path → ETag and what was decoded under it
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port of the service, for who speaks to it in a way of its own."""
+        return self._url.hostname or "", self._url.port or 80
+
     def get(self, path: str, kind: type[T]) -> T:
         """The document at ``path`` as ``kind``; the one read before if the controller says it is the same."""
         etag, before = self._seen.get(path, ("", None))

@@ -54,7 +54,8 @@ class Reconciler(Generic[Intent]):
     ``read`` returns everything this reconciler is responsible for in one read; it may raise ``Retry`` when the
     controller does not answer: then nothing is touched.  ``reconcile_all`` gives an outcome for each key
     that is not done.  ``before`` runs once a pass, after ``read`` (look at the host once, not per key).
-    With ``workers`` above 1 keys are worked off side by side, one key never twice at once.
+    With ``workers`` above 1 keys are worked off side by side, one key never twice at once.  Without ``events``
+    the service's own source of events (libvirt, OVSDB) does not wake it.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Reconciler(Generic[Intent]):
     topics: tuple[str, ...] = ()
     resync_seconds: float = 30.0
     workers: int = 1
+    events: bool = True
 
 
 @dataclass

@@ -51,13 +51,14 @@ def serve(
     """Run ``service`` until SIGTERM or SIGINT.  ``beat`` tells the controller that it lives."""
     started_at = clock.now()
     loops: list[Loop[Any]] = [Loop(reconciler) for reconciler in service.loops]
+    woken = [loop for loop in loops if loop.reconciler.events]
     if beat:
         loops.append(Loop(_heartbeat(beat, service, loops, started_at, heartbeat_seconds)))
     for loop in loops:
         loop.listen(bus)
 
     def wake(key: str) -> None:
-        for loop in loops:
+        for loop in woken:  # not the heartbeat: a sign of life is no part of a pass
             loop.wake(key)
 
     if service.start:

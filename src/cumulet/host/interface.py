@@ -52,8 +52,11 @@ def ensure_interface(
     mac: str,
     mtu: int,
     addresses: Collection[str],
+    up: bool = True,
 ) -> bool:
     """The port ``port_id`` plugged into ``namespace`` with exactly these addresses; True when something changed.
+
+    With ``up`` false the inner end stays down: nothing answers there.
 
     A device is never made anew under a live switch port (the port would be deaf): the port goes first, in a
     change of its own.
@@ -71,7 +74,7 @@ def ensure_interface(
         with netns.enter(namespace), Netlink() as inside:
             if made:
                 checksum_off(inner)
-            inside.set_up(inner)
+            (inside.set_up if up else inside.set_down)(inner)
             changed = inside.ensure_addresses(inner, set(addresses)) or made
     if made or switch.find_port(outer) is None:
         with ovsdb.change() as change:

@@ -10,6 +10,10 @@ the end (QEMU goes into the background), so they outlive its SIGTERM and its kil
 libvirtd finds them again. The supervisor should be a child subreaper: libvirt waits for the end of a QEMU until
 somebody has reaped it, and a slow PID 1 costs up to two seconds for every destroy.
 
+libvirt looks at /dev/kvm twice, as root when it asks QEMU what it can do and as QEMU's user afterwards; where the
+two disagree it asks again at every definition, which takes up to 20 seconds. So QEMU's user is given a usable
+/dev/kvm, and one that is of no use is hidden.
+
 What may go wrong: a run directory that survived a reboot names pids that are strangers' now, and libvirtd would
 kill them. So the run directory is emptied whenever the machine (or the container: process 1) is another one.
 """
@@ -19,16 +23,18 @@ import grp
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from cumulet.host import kvm
+
 QEMU_USER = "libvirt-qemu"
 """libvirt refuses to start where this user does not exist, whatever its configuration says."""
 
-_KVM = "/dev/kvm"
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _FIRST_PROCESS = Path("/proc/1/stat")
 _CGROUP2 = Path("/sys/fs/cgroup/cgroup.controllers")
@@ -61,6 +67,7 @@ def prepare(state_dir: Path, run_dir: Path, qemu_user: str = QEMU_USER) -> None:
         _write(state / "incarnation", incarnation)
     host_uuid = _read(state / "uuid") or str(uuid.uuid4())
     _write(state / "uuid", host_uuid)
+    _write(state / "qemu_user", qemu_user)
     _write(state / "etc" / "libvirtd.conf", "\n".join(_daemon_options(host_uuid)))
     _write(state / "etc" / "qemu.conf", "\n".join(_qemu_options(qemu_user)))
 
@@ -119,7 +126,7 @@ def _ensure_user(name: str) -> None:
 def _kvm_group() -> str:
     """The group that may open /dev/kvm, if it is not root's."""
     try:
-        number = os.stat(_KVM).st_gid
+        number = os.stat(kvm.DEVICE).st_gid
         return grp.getgrgid(number).gr_name if number else ""
     except (FileNotFoundError, KeyError):
         return ""
@@ -171,8 +178,29 @@ def become(state_dir: Path, run_dir: Path) -> None:
     _mount(libc, None, "/", _MS_REC | _MS_SLAVE)
     for source, place in places.items():
         _mount(libc, str(source), place, _MS_BIND)
+    if not _share_kvm(_read(state_dir / "libvirt" / "qemu_user") or QEMU_USER):
+        hidden = run_dir / "libvirt" / "no-kvm"
+        hidden.touch(mode=0)
+        _mount(libc, str(hidden), kvm.DEVICE, _MS_BIND)
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("LISTEN_", "NOTIFY_"))}
     os.execve(program, ["libvirtd", "--pid-file", str(run_dir / "libvirt" / "libvirtd.pid")], environment)
+
+
+def _share_kvm(user: str) -> bool:
+    """Whether root and QEMU's user see the same of KVM; where only root may use it, let the user's group in."""
+    try:
+        status = os.stat(kvm.DEVICE)
+    except FileNotFoundError:
+        return True
+    entry = pwd.getpwnam(user)
+    groups = os.getgrouplist(user, entry.pw_gid)
+    if status.st_mode & 0o006 == 0o006 or (status.st_gid in groups and status.st_mode & 0o060 == 0o060):
+        return True
+    if not kvm.usable():
+        return False
+    os.chown(kvm.DEVICE, -1, entry.pw_gid)
+    os.chmod(kvm.DEVICE, stat.S_IMODE(status.st_mode) | 0o060)
+    return True
 
 
 def _mount(libc: ctypes.CDLL, source: str | None, target: str, flags: int) -> None:

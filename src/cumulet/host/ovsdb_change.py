@@ -56,10 +56,11 @@ class Change:
         fail_mode: str = _SECURE,
         hwaddr: str | None = None,
         external_ids: Mapping[str, str] | None = None,
+        other_config: Mapping[str, str] | None = None,
     ) -> None:
         """A bridge; `secure` forwards nothing until flows say so, `standalone` is a learning switch."""
         check_name(name)
-        config = {"hwaddr": hwaddr} if hwaddr else {}
+        config = {**(other_config or {}), **({"hwaddr": hwaddr} if hwaddr else {})}
         bridge = self._switch.bridges.get(name)
         if name in self._new:
             return

@@ -19,6 +19,14 @@ def device_name(port_id: str) -> str:
     return f"tap{port_id[:11]}"
 
 
+class PortWish(Struct, frozen=True):
+    """A port that a server asks for: an existing one, or a new one on a network, perhaps at an address."""
+
+    network_id: str = ""
+    port_id: str = ""
+    fixed_ip: str = ""
+
+
 class Port(Struct, frozen=True):
     """A port as other projects see it (``neutron.public``)."""
 
@@ -31,7 +39,7 @@ class Port(Struct, frozen=True):
     wired: bool
     device_id: str
     status: str
-    security_groups: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()  # names, as nova shows them
     floating_ips: tuple[tuple[str, str], ...] = ()  # (fixed address, floating address)
     created_by_nova: bool = True
     name: str = ""

@@ -62,6 +62,8 @@ class ServerIntent(Struct, frozen=True):
     config_drive: bool = False
     request_id: str = ""  # of the latest change
     seen: "Seen | None" = None  # what the controller knows of this host's last report
+    start_generation: int = 0  # of the latest order to be on that is not carried out yet; 0: there is none
+    launched: bool = False  # it has been on, on this host: its disk holds the user's data
 
 
 class Seen(Struct, frozen=True):
@@ -76,6 +78,8 @@ class Seen(Struct, frozen=True):
     waiting: str = ""  # what the next step waits for, e.g. "ports to be wired"
     verbs_done: tuple[int, ...] = ()
     verb_faults: dict[str, str] = {}  # verb id → why it could not be done
+    boot_id: str = ""  # of the host when this was seen
+    reached: bool = False  # it was on as ordered since that boot: if it is off now, it went off by itself
 
 
 class Domain(Struct, frozen=True):

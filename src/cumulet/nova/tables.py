@@ -27,19 +27,23 @@ servers = Table(
     Column("user_data", Text),  # base64, as given
     Column("config_drive", Boolean, nullable=False, default=False),
     Column("metadata", JSON, nullable=False, default=dict),
-    Column("availability_zone", Name),  # as asked for
+    Column("availability_zone", Name),  # as asked for; 'zone:host' where an administrator named the host
     Column("scheduler_hints", JSON, nullable=False, default=dict),
     Column("reservation_id", Id, nullable=False),
     Column("launch_index", Integer, nullable=False, default=0),
     Column("access_ip_v4", String(15)),
     Column("access_ip_v6", String(39)),
+    Column("disk_config", String(6), nullable=False, default="MANUAL"),  # 'AUTO' or 'MANUAL', as asked for
     Column("locked", Boolean, nullable=False, default=False),
+    Column("locked_by", String(8)),  # 'owner' or 'admin'
+    Column("locked_reason", Name),
     Column("power", String(8), nullable=False),  # wanted: 'on' or 'off'
     Column("deleted_at", Time),  # an order to destroy, not yet a fact
     Column("generation", Integer, nullable=False, default=1),
     Column("request_id", Id, nullable=False),  # of the latest change
+    Column("encrypted_password", Text),  # set once by the guest (metadata service), cleared by nova-api
     # written by nova-scheduler
-    Column("placement_fault", Text),  # why no host was found; ends the search until the generation changes
+    Column("placement_fault", Text),  # why no host was found; final: it can only be deleted
     Column("placement_fault_at", Time),
     Column("placed_at", Time),
     # written by nova-conductor, when nothing of it is left on any host and all it held is released
@@ -47,6 +51,7 @@ servers = Table(
 )
 Index("ix_servers_project_created", servers.c.project_id, servers.c.gone_at, servers.c.created_at)
 Index("ix_servers_deleted", servers.c.deleted_at, servers.c.gone_at)
+Index("ix_servers_placed", servers.c.placed_at, servers.c.deleted_at)
 
 # What each host should do about a server.  Written by nova-scheduler (and later by migrations).
 server_hosts = Table(
@@ -61,8 +66,10 @@ server_hosts = Table(
     Column("seen_fault", Text),
     Column("seen_fault_at", Time),
     Column("seen_waiting", Text),
+    Column("seen_boot_id", Id),
+    Column("seen_reached", Boolean, nullable=False, default=False),
     Column("seen_at", Time),
-    Column("launched_at", Time),
+    Column("launched_at", Time),  # when it was first seen on
 )
 Index("ix_server_hosts_host", server_hosts.c.host)
 
@@ -80,12 +87,14 @@ server_actions = Table(
     Column("generation", Integer, nullable=False),  # done when a host has acted on this generation
     Column("verb", Boolean, nullable=False, default=False),  # a host must carry it out once (reboot)
     Column("params", JSON, nullable=False, default=dict),
-    # written by nova-conductor
+    # written by nova-conductor (by nova-scheduler where no host was found)
     Column("finished_at", Time),
     Column("fault", Text),
     Column("host", Name),
 )
 Index("ix_server_actions_server", server_actions.c.server_id, server_actions.c.id)
+Index("ix_server_actions_verbs", server_actions.c.verb, server_actions.c.finished_at)
+Index("ix_server_actions_unfinished", server_actions.c.finished_at, server_actions.c.server_id)
 
 flavors = Table(
     "flavors",
@@ -102,6 +111,7 @@ flavors = Table(
     Column("is_public", Boolean, nullable=False, default=True),
     Column("extra_specs", JSON, nullable=False, default=dict),
     Column("created_at", Time, nullable=False),
+    Column("generation", Integer, nullable=False, default=1),  # grows with every change; guards it
 )
 
 flavor_access = Table(
@@ -120,4 +130,22 @@ keypairs = Table(
     Column("fingerprint", Name, nullable=False),
     Column("public_key", Text, nullable=False),
     Column("created_at", Time, nullable=False),
+)
+
+# Limits that an administrator has set for a project; what is not here has its default (``nova.quotas``).
+quota_limits = Table(
+    "quota_limits",
+    metadata,
+    Column("project_id", Id, primary_key=True),
+    Column("resource", String(64), primary_key=True),
+    Column("hard_limit", Integer, nullable=False),  # -1: none
+)
+
+# One row per project that has made servers: whoever makes more counts under its generation, so that two
+# requests at once cannot both take the last of a quota.
+quota_guards = Table(
+    "quota_guards",
+    metadata,
+    Column("project_id", Id, primary_key=True),
+    Column("generation", Integer, nullable=False, default=1),
 )

@@ -122,7 +122,8 @@ def _lease_options(lease: Lease, refused: list[str]) -> list[str]:
             refused.append(f"port {lease.port_id}: option {name!r} cannot be written")
             continue
         keyword = "option6:" if version == 6 else "option:"
-        lines.append(f"tag:port-{lease.port_id},{name if name.isdigit() else keyword + name},{value}")
+        written = name if name.isdigit() and version == 4 else keyword + name
+        lines.append(f"tag:port-{lease.port_id},{written},{value}")
     return lines
 
 
@@ -171,11 +172,12 @@ def _text(lines: list[str]) -> str:
 
 
 def _is_address(text: str) -> bool:
+    """An address without a zone: that may be any text, and the library takes it."""
     try:
         ipaddress.ip_address(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text
 
 
 def _is_network(text: str) -> bool:
@@ -183,4 +185,4 @@ def _is_network(text: str) -> bool:
         ipaddress.ip_network(text)
     except ValueError:
         return False
-    return True
+    return "%" not in text

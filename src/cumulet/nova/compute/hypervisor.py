@@ -27,7 +27,7 @@ class Hypervisor(Protocol):
         """Take taps away that no nic wants any more (and from the running domain, if it has them)."""
 
     def define(self, server: ServerIntent) -> None:
-        """Write the domain down, with these nics; not started."""
+        """Write the domain down, with these nics; not started.  If it runs, it gets the nics that it lacks now."""
 
     def start(self, server: ServerIntent) -> None: ...
 
@@ -35,7 +35,7 @@ class Hypervisor(Protocol):
         """Ask the guest to shut down; True when it is off.  After the grace time it is switched off."""
 
     def perform(self, server: ServerIntent, verb: Verb) -> bool:
-        """Carry out a verb; True when it is done, False to be called again.
+        """Carry out a verb; True when it is done, False to be called again.  A reboot starts what is off.
 
         The domain remembers the verb's id (``Domain.last_verb``), so that a repeat after a crash knows.
         """

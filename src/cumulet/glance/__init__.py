@@ -1,0 +1,1 @@
+"""glance: images, their metadata (glance-registry) and their data (glance-api)."""

@@ -1,0 +1,75 @@
+"""glance-api: the image API, and the loop that keeps the store clean.
+
+It has no table of its own: metadata is glance-registry's, data lies in files (``store``).
+"""
+
+import html
+
+from cumulet.core.controller import ControllerEnv
+from cumulet.core.errors import ApiError
+from cumulet.core.http import App, Reply, Route
+from cumulet.core.policy import PUBLIC
+from cumulet.core.service import Service
+from cumulet.glance import image_data, images, info, members, policies, schemas, tags, versions
+from cumulet.glance.leftovers import Leftovers
+from cumulet.glance.registry import PORT as REGISTRY_PORT
+from cumulet.glance.registry_client import HttpTransport, RegistryClient
+from cumulet.glance.store import Store
+from cumulet.glance.wiring import Wiring
+
+PORT = 9292
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
+
+ROUTES = [
+    Route("GET", "/healthcheck", lambda request: Reply(b"OK", content_type="text/plain"), PUBLIC),
+    *versions.ROUTES,
+    *schemas.ROUTES,
+    *info.ROUTES,
+    *images.ROUTES,
+    *image_data.ROUTES,
+    *tags.ROUTES,
+    *members.ROUTES,
+]
+
+
+def build(env: ControllerEnv) -> Service:
+    address = env.config.api.internal_bind
+    registry = HttpTransport(_ANYWHERE.get(address, address), REGISTRY_PORT)
+    wiring = Wiring(
+        RegistryClient(registry, env.secrets.registry_secret),
+        Store(env.config.state / "images"),
+        env.config.node.name,
+        env.secrets.host_secret,
+    )
+    wiring.store.prepare()
+    return build_service(env, wiring)
+
+
+def build_service(env: ControllerEnv, wiring: Wiring) -> Service:
+    loop = Leftovers(wiring.registry, wiring.store, wiring.node)
+    return Service(app=build_app(env, wiring), loops=[loop.reconciler(env.config.agents.resync_seconds)])
+
+
+def build_app(env: ControllerEnv, wiring: Wiring) -> App:
+    return App(
+        "glance-api",
+        ROUTES,
+        db=env.db,
+        config=env.config,
+        policies=env.policies("glance", policies.DEFAULTS),
+        caller=env.caller,
+        render_error=render_error,
+        endpoint=f"http://{env.config.api.public_host}:{PORT}",
+        extras=wiring,
+        own_target=policies.own_target,
+    )
+
+
+def render_error(error: ApiError) -> tuple[bytes, str]:
+    """glance's errors are pages, as its old framework made them."""
+    title = f"{error.status} {error.title}"
+    page = (
+        f"<html>\n <head>\n  <title>{title}</title>\n </head>\n <body>\n  <h1>{title}</h1>\n"
+        f"  {html.escape(error.message)}<br /><br />\n\n\n\n </body>\n</html>"
+    )
+    return page.encode(), "text/html; charset=UTF-8"

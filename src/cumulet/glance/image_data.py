@@ -1,0 +1,259 @@
+"""/v2/images/{image_id}/file: the images' data, in and out, in constant memory.
+
+``async`` handlers: the bytes wait for nobody's thread, and each piece of about 1 MiB is hashed, looked at and
+written in one.  An upload makes its file, claims the image, receives, and tells the registry; whatever goes wrong
+on the way, the image is queued again and the file removed, by this handler or, if the process died, by the loop
+in ``leftovers``.
+"""
+
+import asyncio
+import io
+import logging
+import re
+import uuid
+from collections.abc import AsyncIterator
+
+from cumulet.core.context import Context
+from cumulet.core.errors import (
+    ApiError,
+    BadRequest,
+    Conflict,
+    Forbidden,
+    Gone,
+    NotFound,
+    RangeNotSatisfiable,
+    TooLarge,
+    Unauthorized,
+    UnsupportedMedia,
+)
+from cumulet.core.http import Reply, Request, Route
+from cumulet.core.policy import HOST
+from cumulet.core.secrets import same
+from cumulet.glance import store
+from cumulet.glance.images import get_record
+from cumulet.glance.inspection import PIECE, UnsafeImage
+from cumulet.glance.model import Claim, Record, Stored
+from cumulet.glance.public import image_ticket
+from cumulet.glance.registry_client import SERVICE
+from cumulet.glance.store import Upload
+from cumulet.glance.wiring import Wiring, wiring_of
+
+LOG = logging.getLogger(__name__)
+_RANGE = re.compile(r"bytes=(\d{1,18})?-(\d{1,18})?")
+
+
+class RequestTimeout(ApiError):
+    status, title = 408, "Request Timeout"
+
+
+async def upload_image(request: Request) -> None:
+    """PUT: the data of a queued image."""
+    record = await request.run(_admit, request)
+    wiring, attempt = wiring_of(request), uuid.uuid4().hex
+    format_ = record.disk_format or "raw"
+    upload = await request.run(wiring.store.begin, record.id, attempt, format_, request.config.images.largest_bytes)
+    stored = False
+    try:
+        claim = Claim(attempt, wiring.node, format_)
+        await request.run(wiring.registry.claim, request.context, record.id, claim)
+        data = await _receive(request, record.id, attempt, upload)
+        await _activate(request, record.id, attempt, data)
+        stored = True
+    except UnsafeImage as error:
+        raise UnsupportedMedia(str(error)) from error
+    finally:
+        await request.run(_end, wiring, request.context, record.id, attempt, upload, stored)
+
+
+async def download_image(request: Request) -> Reply:
+    """GET: the data, or one range of it."""
+    record: Record = await request.run(get_record, request, "download_image")
+    if record.status == "deactivated" and not request.context.admin:
+        raise Forbidden("The requested image has been deactivated. Image data download is forbidden.")
+    return await _send(request, record)
+
+
+async def download_to_host(request: Request) -> Reply:
+    """GET: the data for a host that shows nova's ticket for it."""
+    wiring, image_id = wiring_of(request), request.params["image_id"]
+    ticket = image_ticket(wiring.ticket_secret, image_id, request.params["host"])
+    if not same(request.headers.get("x-image-ticket", ""), ticket):
+        raise Unauthorized(f"this is not a ticket for image {image_id} on {request.params['host']}")
+    record = await request.run(wiring.registry.get_image, SERVICE, image_id)
+    if record.status == "deactivated":
+        raise Forbidden(f"image {image_id} is deactivated")
+    if record.status != "active":
+        raise NotFound(f"image {image_id} has no data")
+    return await _send(request, record)
+
+
+def _admit(request: Request) -> Record:
+    """The image that is to get data; every reason against it that is known before the first byte."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type != "application/octet-stream":
+        raise UnsupportedMedia(f"Invalid content type {content_type}; it must be application/octet-stream")
+    wanted_store = request.headers.get("x-image-meta-store", store.NAME)
+    if wanted_store != store.NAME:
+        raise BadRequest(f"Store '{wanted_store}' does not exist.")
+    size = _declared_size(request, "content-length") or _declared_size(request, "x-openstack-image-size")
+    if size and size > request.config.images.largest_bytes:
+        raise TooLarge(f"The incoming image is too large: more than {request.config.images.largest_bytes} bytes")
+    record = get_record(request, "upload_image")
+    if record.status != "queued":
+        raise Conflict(f"Image status transition from {record.status} to saving is not allowed")
+    missing = [name for name in ("disk_format", "container_format") if not getattr(record, name)]
+    if missing:
+        noun = "Property" if len(missing) == 1 else "Properties"
+        raise BadRequest(f"{noun} {', '.join(missing)} must be set prior to saving data.")
+    return record
+
+
+async def _receive(request: Request, image_id: str, attempt: str, upload: Upload) -> Stored:
+    """Everything that the client sends, through ``upload``."""
+    wiring = wiring_of(request)
+    clock = asyncio.get_running_loop()
+    renew_at = clock.time() + wiring.renew_seconds
+    async for piece in _pieces(request, wiring.idle_seconds):
+        await request.run(upload.write, piece)
+        if clock.time() >= renew_at:
+            await _renew(request, image_id, attempt)
+            renew_at = clock.time() + wiring.renew_seconds
+    declared = _declared_size(request, "x-openstack-image-size")
+    if declared is not None and declared != upload.size:
+        raise BadRequest(f"{declared} bytes were announced for image {image_id}, {upload.size} came")
+    return await request.run(upload.finish)
+
+
+async def _pieces(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
+    """The body in pieces of about ``PIECE``; RequestTimeout if nothing comes for too long."""
+    held: list[bytes] = []
+    size = 0
+    stream = aiter(request.stream())
+    while True:
+        try:
+            async with asyncio.timeout(idle_seconds):
+                chunk = await anext(stream, None)
+        except TimeoutError:
+            raise RequestTimeout(f"nothing came for {idle_seconds:.0f} seconds") from None
+        if chunk:
+            held.append(chunk)
+            size += len(chunk)
+        if held and (chunk is None or size >= PIECE):
+            piece = held[0] if len(held) == 1 else b"".join(held)
+            held, size = [], 0
+            yield piece
+        if chunk is None:
+            return
+
+
+async def _renew(request: Request, image_id: str, attempt: str) -> None:
+    """Say that the upload goes on.  A registry that is away for the moment is no reason to end it."""
+    try:
+        await request.run(wiring_of(request).registry.renew, request.context, image_id, attempt)
+    except (Conflict, NotFound):
+        raise _deleted(image_id) from None
+    except ApiError as error:
+        LOG.warning("the upload of image %s cannot be renewed: %s", image_id, error.message)
+
+
+async def _activate(request: Request, image_id: str, attempt: str, data: Stored) -> None:
+    try:
+        await request.run(wiring_of(request).registry.activate, request.context, image_id, attempt, data)
+    except (Conflict, NotFound):
+        raise _deleted(image_id) from None
+
+
+def _end(wiring: Wiring, context: Context, image_id: str, attempt: str, upload: Upload, stored: bool) -> None:
+    """The file goes only when the registry has confirmed that it is nobody's data; else the loop finds it."""
+    try:
+        if not stored:
+            wiring.registry.release(context, image_id, attempt)
+            upload.discard()
+    except ApiError as error:
+        LOG.warning("the upload of image %s is left to the loop: %s", image_id, error.message)
+    finally:
+        upload.close()
+
+
+async def _send(request: Request, record: Record) -> Reply:
+    if record.size is None or record.attempt is None:
+        return Reply(None, 204)
+    headers = {"Content-MD5": record.checksum or "", "Accept-Ranges": "bytes"}
+    first, last, status = 0, record.size - 1, 200
+    if "range" in request.headers:
+        first, last = _range(request.headers["range"], record.size)
+        headers["Content-Range"] = f"bytes {first}-{last}/{record.size}"
+        status = 206
+    headers["Content-Length"] = str(last - first + 1)
+    try:
+        file = await request.run(wiring_of(request).store.open, record.id, record.attempt)
+    except FileNotFoundError:
+        raise NotFound(f"The data of image {record.id} cannot be found") from None
+    if request.method == "HEAD":
+        file.close()
+        return Reply(None, status, headers)
+    stream = _read(request, file, first, last - first + 1)
+    return Reply(None, status, headers, "application/octet-stream", stream)
+
+
+async def _read(request: Request, file: io.FileIO, start: int, length: int) -> AsyncIterator[bytes]:
+    try:
+        file.seek(start)
+        while length > 0:
+            piece = await request.run(file.read, min(PIECE, length))
+            if not piece:
+                raise OSError(f"{file.name!r} ends too early")
+            length -= len(piece)
+            yield piece
+    finally:
+        file.close()
+
+
+def _range(text: str, size: int) -> tuple[int, int]:
+    """The first and last byte that a Range header asks for."""
+    if "," in text:
+        raise BadRequest(
+            "Requests with multiple ranges are not supported in Glance. "
+            "You may make multiple single-range requests instead."
+        )
+    found = _RANGE.fullmatch(text.strip())
+    if not found or found.group() == "bytes=-":
+        raise _unsatisfiable("Invalid Range header.", size)
+    if found[1] is None:
+        first, last = max(0, size - int(found[2])), size - 1
+    else:
+        first, last = int(found[1]), min(int(found[2] or size - 1), size - 1)
+    if first >= size:
+        reason = f"Start position MUST be in the inclusive range [0, {size - 1}]."
+        raise _unsatisfiable(f"Invalid start position in Range header. {reason}", size)
+    if last < first:
+        raise _unsatisfiable("Invalid Range header.", size)
+    return first, last
+
+
+def _declared_size(request: Request, header: str) -> int | None:
+    text = request.headers.get(header)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 18:
+        raise BadRequest("Invalid or missing image size in request headers.")
+    return int(text)
+
+
+def _unsatisfiable(message: str, size: int) -> RangeNotSatisfiable:
+    return RangeNotSatisfiable(message, headers={"Content-Range": f"bytes */{size}"})
+
+
+def _deleted(image_id: str) -> Gone:
+    return Gone(
+        f"Image {image_id} could not be found after upload. The image may have been deleted during the upload, "
+        "cleaning up the chunks uploaded."
+    )
+
+
+_FILE = "/v2/images/{image_id}/file"
+ROUTES = [
+    Route("PUT", _FILE, upload_image, "upload_image", 204, streams=True),
+    Route("GET", _FILE, download_image, "download_image", streams=True),
+    Route("GET", "/hosts/{host}/images/{image_id}/file", download_to_host, HOST, streams=True),
+]

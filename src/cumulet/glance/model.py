@@ -1,0 +1,88 @@
+"""glance's nouns.  Types only.
+
+``Image`` is what other projects see.  ``Record`` is what glance-registry tells glance-api: the image, and what
+only glance needs to know of it.
+"""
+
+from msgspec import Struct
+
+CONTAINER_FORMATS = ("ami", "ari", "aki", "bare")
+"""The containers that are accepted: those whose content can be looked into.  An archive (ova) cannot."""
+DISK_FORMATS = ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso")
+VISIBILITIES = ("community", "public", "private", "shared")
+MEMBER_STATUSES = ("pending", "accepted", "rejected")
+
+
+class Image(Struct, frozen=True, kw_only=True):
+    """``size`` and ``virtual_size`` are bytes, known once the image has data."""
+
+    id: str
+    name: str | None
+    status: str  # 'queued', 'saving', 'active', 'deactivated'
+    owner: str | None  # a project
+    visibility: str
+    disk_format: str | None
+    container_format: str | None
+    size: int | None
+    virtual_size: int | None
+    checksum: str | None  # MD5
+    sha512: str | None
+    min_disk: int  # GB
+    min_ram: int  # MB
+    properties: dict[str, str]
+    created_at: str
+    updated_at: str
+
+
+class Record(Image, frozen=True, kw_only=True):
+    """``revision`` counts the changes: a change names the revision it was made for, and loses if that is past."""
+
+    protected: bool
+    os_hidden: bool
+    tags: list[str]
+    revision: int
+    attempt: str | None  # the upload that made, or is making, the data; with ``id`` the name of its file
+    member: str | None = None  # the caller's project, where the image is shared with it
+
+
+class RecordPage(Struct, frozen=True):
+    images: list[Record]
+    next_marker: str | None = None  # null: this is the last page
+
+
+class Member(Struct, frozen=True, kw_only=True):
+    """A project that an image is shared with."""
+
+    image_id: str
+    member_id: str
+    status: str
+    created_at: str
+    updated_at: str
+
+
+class Claim(Struct, frozen=True):
+    """Who uploads what: the attempt's id, the node of the process, the format that it looks for."""
+
+    attempt: str
+    node: str
+    disk_format: str
+
+
+class Stored(Struct, frozen=True, kw_only=True):
+    """The data of a finished upload."""
+
+    size: int
+    virtual_size: int
+    checksum: str
+    sha512: str
+
+
+class DataState(Struct, frozen=True, kw_only=True):
+    """What glance-api's loop must know of one image to tell its files from litter."""
+
+    id: str
+    status: str  # an image's, or 'deleted'; an image that the registry does not know is 'deleted', too
+    attempt: str | None = None
+    node: str | None = None
+    silent: bool = False  # saving, and nothing was heard of the upload for long
+    gone: bool = False  # deleted, and its data is known to be removed

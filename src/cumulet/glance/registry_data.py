@@ -1,0 +1,190 @@
+"""glance-registry's part in the life of image data: claims by uploads, and what the loop of glance-api asks.
+
+An upload claims its image (queued → saving), and ends in ``finish`` (active) or ``release`` (queued).  Each is a
+compare-and-set on the attempt's id, so whoever comes too late changes nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from cumulet.core import clock
+from cumulet.core.db import Transaction
+from cumulet.core.errors import Conflict
+from cumulet.core.http import Request, Route
+from cumulet.core.policy import AUTHENTICATED
+from cumulet.glance import records
+from cumulet.glance.model import Claim, DataState, Stored
+from cumulet.glance.registry_notes import notify
+from cumulet.glance.tables import images
+
+TOPIC = "glance.images"
+SILENT_SECONDS = 900
+"""An upload on another node that has not been renewed for so long is dead; glance-api renews every minute."""
+TOMBSTONE_DAYS = 30
+_MOST_IDS = 500
+
+_STATES = sa.select(
+    images.c.id,
+    images.c.attempt,
+    images.c.attempt_node,
+    images.c.attempt_seen_at,
+    images.c.gone_at,
+    records.STATUS,
+)
+
+
+def claim(request: Request) -> None:
+    """Begin an upload; again is no harm."""
+    wanted: Claim = request.body
+    with request.db.transaction() as tx:
+        row = records.get_row(tx, request.context, request.params["image_id"])
+        if row.status == "saving" and row.attempt == wanted.attempt:
+            return
+        statement = sa.update(images).where(
+            images.c.id == row.id,
+            images.c.attempt.is_(None),
+            images.c.deleted_at.is_(None),
+            images.c.disk_format == wanted.disk_format,
+        )
+        values = {
+            "attempt": wanted.attempt,
+            "attempt_node": wanted.node,
+            "attempt_seen_at": clock.now(),
+            "revision": images.c.revision + 1,
+        }
+        if not tx.write(statement.values(values)):
+            raise Conflict(f"Image status transition from {row.status} to saving is not allowed")
+        _tell(tx, request, row.id, "image.prepare")
+
+
+def renew(request: Request) -> None:
+    with request.db.transaction() as tx:
+        if not tx.write(_uploading(request).values(attempt_seen_at=clock.now())):
+            raise _no_longer(request)
+
+
+def finish(request: Request) -> None:
+    """The data is complete; again is no harm."""
+    stored: Stored = request.body
+    now = clock.now()
+    values = {
+        "size": stored.size,
+        "virtual_size": stored.virtual_size,
+        "checksum": stored.checksum,
+        "sha512": stored.sha512,
+        "stored_at": now,
+        "updated_at": now,
+        "revision": images.c.revision + 1,
+    }
+    with request.db.transaction() as tx:
+        if tx.write(_uploading(request).values(values)):
+            _tell(tx, request, request.params["image_id"], "image.upload", "image.activate")
+            return
+        if not _is_data(tx, request):
+            raise _no_longer(request)
+
+
+def release(request: Request) -> None:
+    """End an upload without data; Conflict if its data is the image's.  Again is no harm.
+
+    Only after this may the upload's file be removed.
+    """
+    values = {
+        "attempt": None,
+        "attempt_node": None,
+        "attempt_seen_at": None,
+        "updated_at": clock.now(),
+        "revision": images.c.revision + 1,
+    }
+    with request.db.transaction() as tx:
+        if not tx.write(_uploading(request).values(values)) and _is_data(tx, request):
+            raise Conflict(f"image {request.params['image_id']} has the data of this attempt")
+
+
+def list_data(request: Request) -> list[DataState]:
+    """The state of the images asked for, and of all that are saving or deleted with their data not yet gone."""
+    work = sa.or_(
+        sa.and_(images.c.stored_at.is_(None), images.c.attempt.is_not(None), images.c.deleted_at.is_(None)),
+        sa.and_(images.c.deleted_at.is_not(None), images.c.gone_at.is_(None)),
+    )
+    states = {image_id: DataState(id=image_id, status="deleted", gone=True) for image_id in request.body}
+    quiet_since = clock.later(-SILENT_SECONDS)
+    with request.db.read() as tx:
+        for number in range(0, len(request.body), _MOST_IDS):
+            asked = images.c.id.in_(request.body[number : number + _MOST_IDS])
+            states |= _states(tx.all(_STATES.where(asked)), quiet_since)
+        states |= _states(tx.all(_STATES.where(work)), quiet_since)
+    return list(states.values())
+
+
+def report_gone(request: Request) -> None:
+    """No file is left of a deleted image.  Old tombstones go on this occasion."""
+    with request.db.transaction() as tx:
+        tx.write(
+            sa.update(images)
+            .where(
+                images.c.id == request.params["image_id"],
+                images.c.deleted_at.is_not(None),
+                images.c.gone_at.is_(None),
+            )
+            .values(gone_at=clock.now())
+        )
+        tx.write(sa.delete(images).where(images.c.gone_at < clock.later(-TOMBSTONE_DAYS * 86400)))
+
+
+def _states(rows: Sequence[Row[Any]], quiet_since: str) -> dict[str, DataState]:
+    return {
+        row.id: DataState(
+            id=row.id,
+            status=row.status,
+            attempt=row.attempt,
+            node=row.attempt_node,
+            silent=row.status == "saving" and row.attempt_seen_at < quiet_since,
+            gone=row.gone_at is not None,
+        )
+        for row in rows
+    }
+
+
+def _uploading(request: Request) -> sa.Update:
+    """A change to the image while this attempt is the one that uploads it."""
+    return sa.update(images).where(
+        images.c.id == request.params["image_id"],
+        images.c.attempt == request.params["attempt"],
+        images.c.stored_at.is_(None),
+        images.c.deleted_at.is_(None),
+    )
+
+
+def _is_data(tx: Transaction, request: Request) -> bool:
+    """Whether what this attempt uploaded is the image's data."""
+    statement = sa.select(images.c.id).where(
+        images.c.id == request.params["image_id"],
+        images.c.attempt == request.params["attempt"],
+        images.c.stored_at.is_not(None),
+        images.c.deleted_at.is_(None),
+    )
+    return tx.find(statement) is not None
+
+
+def _tell(tx: Transaction, request: Request, image_id: str, *events: str) -> None:
+    record = records.records_of(tx, records.find_rows(tx, [image_id]))[0]
+    for event in events:
+        notify(tx, request, event, record)
+
+
+def _no_longer(request: Request) -> Conflict:
+    return Conflict(f"image {request.params['image_id']} is no longer uploaded by this attempt")
+
+
+ROUTES = [
+    Route("POST", "/images/{image_id}/uploads", claim, AUTHENTICATED, 204, body=Claim),
+    Route("POST", "/images/{image_id}/uploads/{attempt}/renew", renew, AUTHENTICATED, 204),
+    Route("POST", "/images/{image_id}/uploads/{attempt}/finish", finish, AUTHENTICATED, 204, body=Stored),
+    Route("DELETE", "/images/{image_id}/uploads/{attempt}", release, AUTHENTICATED, 204),
+    Route("POST", "/data", list_data, AUTHENTICATED, body=list[str]),
+    Route("POST", "/data/{image_id}/gone", report_gone, AUTHENTICATED, 204),
+]

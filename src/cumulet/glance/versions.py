@@ -1,0 +1,46 @@
+"""The versions of the image API that this service fulfils: up to 2.9.
+
+From 2.10 on a version promises parts that are not here (image import to many stores, tasks of an image, usage,
+the cache, locations).
+"""
+
+from typing import Any
+
+from cumulet.core.errors import NotFound
+from cumulet.core.http import Reply, Request, Route
+from cumulet.core.policy import PUBLIC
+
+NEWEST = 9
+
+
+def list_versions(request: Request) -> dict[str, Any]:
+    href = f"{request.app.endpoint}/v2/"
+    return {
+        "versions": [
+            {
+                "id": f"v2.{minor}",
+                "status": "CURRENT" if minor == NEWEST else "SUPPORTED",
+                "links": [{"rel": "self", "href": href}],
+            }
+            for minor in range(NEWEST, -1, -1)
+        ]
+    }
+
+
+def choose(request: Request) -> Reply:
+    """The document of the root, as it answers to whoever asks for no version or for a version's root."""
+    return Reply(list_versions(request), 300)
+
+
+def choose_minor(request: Request) -> Reply:
+    name = request.params["version"]
+    if name not in {"v2", *(f"v2.{minor}" for minor in range(NEWEST + 1))}:
+        raise NotFound("The resource could not be found.")
+    return choose(request)
+
+
+ROUTES = [
+    Route("GET", "/", choose, PUBLIC),
+    Route("GET", "/versions", list_versions, PUBLIC),
+    Route("GET", "/{version}", choose_minor, PUBLIC),
+]

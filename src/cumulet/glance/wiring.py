@@ -1,0 +1,28 @@
+"""What glance-api's handlers work with, beyond core's: the registry, the store, the secret of the tickets."""
+
+from dataclasses import dataclass
+
+from cumulet.core.http import Request
+from cumulet.glance.registry_client import RegistryClient
+from cumulet.glance.store import Store
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """``idle_seconds``: how long an upload may be silent; ``renew_seconds``: how often it says that it goes on."""
+
+    registry: RegistryClient
+    store: Store
+    node: str
+    ticket_secret: str
+    idle_seconds: float = 60.0
+    renew_seconds: float = 60.0
+
+
+def wiring_of(request: Request) -> Wiring:
+    wiring: Wiring = request.app.extras
+    return wiring
+
+
+def registry_of(request: Request) -> RegistryClient:
+    return wiring_of(request).registry

@@ -1,0 +1,144 @@
+"""What a token stands on, looked up for every request of every service in one query.
+
+The user is enabled and so is their domain; their password is the one they had; the token's scope exists and is
+enabled with its domain; neither the token nor one it was made from was given back; and the roles are those of
+now, with what groups, parents and role inferences add.  Nothing of it is cached: a token dies with the commit
+that takes away its ground, and a new role counts from its commit.
+"""
+
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.sql.elements import ColumnElement
+from sqlalchemy.sql.expression import CTE
+
+from cumulet.core.db import Transaction
+from cumulet.keystone.model import SYSTEM, Role, Scope, ScopeKind, Standing
+from cumulet.keystone.tables import (
+    assignments,
+    group_members,
+    implied_roles,
+    projects,
+    revocations,
+    roles,
+    users,
+)
+
+USER: Any = sa.bindparam("user")
+SCOPE: Any = sa.bindparam("scope")
+_home = projects.alias("home")  # the user's domain
+_project = projects.alias("project")
+_domain = projects.alias("domain")
+_who = users.alias("who")
+_place = projects.alias("place")
+
+
+def find_standing(
+    tx: Transaction, user_id: str, revision: int, scope: Scope, audit_ids: tuple[str, ...] = ()
+) -> Standing | None:
+    """What the user may be in ``scope`` now; None if they may not be there, or a token of this kind is dead."""
+    values: dict[str, Any] = {"user": user_id, "revision": revision}
+    if scope.kind in ("project", "domain"):
+        values["scope"] = scope.id
+    values.update((f"audit_{number}", audit_id) for number, audit_id in enumerate(audit_ids))
+    rows = tx.all(_statement(scope.kind, len(audit_ids)), values)
+    if not rows:
+        return None
+    row = rows[0]
+    return Standing(
+        user_id,
+        row.user_name,
+        row.user_domain_id,
+        row.user_domain_name,
+        revision,
+        scope,
+        row.scope_name,
+        row.scope_domain_id,
+        row.scope_domain_name,
+        tuple(Role(each.role_id, each.role_name) for each in rows) if scope.kind != "unscoped" else (),
+    )
+
+
+def held_by(user: Any) -> ColumnElement[bool]:
+    """Assignments of the user and of the groups they are in."""
+    member = sa.select(group_members.c.group_id).where(group_members.c.user_id == user)
+    return sa.or_(
+        sa.and_(assignments.c.actor_type == "user", assignments.c.actor_id == user),
+        sa.and_(assignments.c.actor_type == "group", assignments.c.actor_id.in_(member)),
+    )
+
+
+def _held_roles(kind: ScopeKind) -> CTE:
+    """Of the user, in the scope: the roles assigned there, and all roles that those imply."""
+    columns: list[ColumnElement[Any]] = [assignments.c.role_id, _who.c.id.label("user_id")]
+    where = [_who.c.id == USER, held_by(_who.c.id), _assigned(kind)]
+    if kind != "system":
+        columns.append(_place.c.id.label("scope_id"))
+        where.append(_place.c.id == SCOPE)
+    held = sa.select(*columns).where(*where).cte("held", recursive=True)
+    implied = [implied_roles.c.implied_role_id, *list(held.c)[1:]]
+    return held.union(sa.select(*implied).where(implied_roles.c.prior_role_id == held.c.role_id))
+
+
+def _assigned(kind: ScopeKind) -> ColumnElement[bool]:
+    here = sa.and_(
+        assignments.c.target_type == kind,
+        assignments.c.target_id == (SYSTEM if kind == "system" else _place.c.id),
+        sa.not_(assignments.c.inherited),
+    )
+    return sa.or_(here, _inherited()) if kind == "project" else here
+
+
+def _inherited() -> ColumnElement[bool]:
+    """Assigned below one of the project's parents, its domain the last of them."""
+    line = sa.select(projects.c.parent_id.label("id")).where(projects.c.id == SCOPE).cte("line", recursive=True)
+    line = line.union(sa.select(projects.c.parent_id).where(projects.c.id == line.c.id))
+    parents = sa.select(line.c.id).where(line.c.id.is_not(None))
+    return sa.and_(assignments.c.inherited, assignments.c.target_id.in_(parents))
+
+
+@cache
+def _statement(kind: ScopeKind, audit_count: int) -> sa.Select[Any]:
+    """Built once for each kind of scope and number of audit ids; of each there are few."""
+    empty = sa.literal("")
+    scope: tuple[ColumnElement[Any], ...] = (empty, empty, empty)
+    ground: Any = users.join(_home, _home.c.id == users.c.domain_id)
+    if kind != "unscoped":
+        held = _held_roles(kind)
+        ground = ground.join(held, held.c.user_id == users.c.id).join(
+            roles, sa.and_(roles.c.id == held.c.role_id, roles.c.domain_id == "")
+        )
+    if kind == "project":
+        scope = (_project.c.name, _project.c.domain_id, _domain.c.name)
+        ground = ground.join(
+            _project, sa.and_(_project.c.id == held.c.scope_id, _project.c.enabled, sa.not_(_project.c.is_domain))
+        ).join(_domain, sa.and_(_domain.c.id == _project.c.domain_id, _domain.c.enabled))
+    elif kind == "domain":
+        scope = (_domain.c.name, empty, empty)
+        ground = ground.join(
+            _domain, sa.and_(_domain.c.id == held.c.scope_id, _domain.c.enabled, _domain.c.is_domain)
+        )
+    columns: list[ColumnElement[Any]] = [
+        users.c.name.label("user_name"),
+        users.c.domain_id.label("user_domain_id"),
+        _home.c.name.label("user_domain_name"),
+        scope[0].label("scope_name"),
+        scope[1].label("scope_domain_id"),
+        scope[2].label("scope_domain_name"),
+    ]
+    if kind != "unscoped":
+        columns += [roles.c.id.label("role_id"), roles.c.name.label("role_name")]
+    audit_ids: list[Any] = [sa.bindparam(f"audit_{number}") for number in range(audit_count)]
+    given_back = sa.exists().where(revocations.c.audit_id.in_(audit_ids))
+    return (
+        sa.select(*columns)
+        .select_from(ground)
+        .where(
+            users.c.id == USER,
+            users.c.enabled,
+            users.c.token_revision == sa.bindparam("revision"),
+            _home.c.enabled,
+            sa.not_(given_back),
+        )
+    )

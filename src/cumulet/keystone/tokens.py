@@ -1,0 +1,339 @@
+"""Tokens: log in, take another scope, show, check, give back.
+
+A login reads the user, spends one bcrypt outside of any transaction, and reads again what the user may be; a
+password changed in between makes a token that is dead from birth, because it carries the older revision.
+Whatever is wrong with a login, the answer is the same 401.
+"""
+
+import time
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+
+from cumulet.core import clock
+from cumulet.core.db import Transaction
+from cumulet.core.errors import BadRequest, Conflict, NotFound, Unauthorized
+from cumulet.core.http import Json, Reply, Request, Route
+from cumulet.core.policy import PUBLIC
+from cumulet.core.schema import UNSET, Open, Strict, UnsetType
+from cumulet.keystone import passwords, token_format
+from cumulet.keystone.catalog import list_catalog
+from cumulet.keystone.keys import Keyring
+from cumulet.keystone.model import Payload, Scope, Standing
+from cumulet.keystone.standing import find_standing
+from cumulet.keystone.tables import projects, revocations, users
+
+LONGEST_LOGIN = 64 * 1024
+MOST_RESCOPES = 32
+DENIED = "The request you have made requires authentication."
+
+
+class DomainRef(Open):
+    id: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+
+
+class UserRef(Open):
+    password: str
+    id: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    domain: DomainRef | UnsetType = UNSET
+
+
+class PasswordMethod(Open):
+    user: UserRef
+
+
+class TokenMethod(Open):
+    id: str
+
+
+class IdentityBody(Open):
+    methods: list[str]
+    password: PasswordMethod | UnsetType = UNSET
+    token: TokenMethod | UnsetType = UNSET
+
+
+class ProjectRef(Open):
+    id: str | UnsetType = UNSET
+    name: str | UnsetType = UNSET
+    domain: DomainRef | UnsetType = UNSET
+
+
+class SystemRef(Strict):
+    all: Literal[True]
+
+
+class ScopeBody(Strict):
+    """Unknown keys are refused: a scope that we cannot give must not become another one."""
+
+    project: ProjectRef | UnsetType = UNSET
+    domain: DomainRef | UnsetType = UNSET
+    system: SystemRef | UnsetType = UNSET
+    unscoped: dict[str, Any] | UnsetType = UNSET
+
+
+class AuthBody(Open):
+    identity: IdentityBody
+    scope: ScopeBody | Literal["unscoped"] | UnsetType = UNSET
+
+
+class LoginBody(Open):
+    auth: AuthBody
+
+
+class Proven(NamedTuple):
+    """Whom a login has proven to be, and what the new token takes over from the one it is made from."""
+
+    user_id: str
+    revision: int
+    default_project_id: str
+    methods: frozenset[str]
+    audit_ids: tuple[str, ...] = ()
+    expires_at: int = 0
+
+
+def create_token(request: Request) -> Reply:
+    auth: AuthBody = request.body.auth
+    proven = _prove(request, auth.identity)
+    now = int(time.time())
+    audit_ids = (token_format.new_audit_id(), *proven.audit_ids)
+    if len(audit_ids) > MOST_RESCOPES:
+        raise Unauthorized("This token was made from too many others; log in again.")
+    with request.db.read() as tx:
+        standing = _choose_standing(tx, proven, auth.scope)
+        payload = Payload(
+            user_id=proven.user_id,
+            scope=standing.scope,
+            methods=tuple(sorted(proven.methods)),
+            issued_at=now,
+            expires_at=proven.expires_at or now + request.config.identity.token_seconds,
+            audit_ids=audit_ids,
+            revision=proven.revision,
+        )
+        document = view(tx, payload, standing, request.one("nocatalog") is None)
+    return _reply(document, token_format.seal(_keyring(request), payload), 201)
+
+
+def show_token(request: Request) -> Reply:
+    payload, standing = _subject(request, "identity:validate_token")
+    with request.db.read() as tx:
+        document = view(tx, payload, standing, request.one("nocatalog") is None)
+    return _reply(document, request.headers["x-subject-token"], 200)
+
+
+def check_token(request: Request) -> Reply:
+    _subject(request, "identity:check_token")
+    return Reply(None, 200)
+
+
+def revoke_token(request: Request) -> None:
+    payload, _ = _subject(request, "identity:revoke_token")
+    with request.db.transaction() as tx:
+        revoke(tx, payload)
+
+
+def revoke(tx: Transaction, payload: Payload) -> None:
+    """Kill the token and all that were made from it.  Killing it twice is the same."""
+    row = {"audit_id": payload.audit_ids[0], "expires_at": payload.expires_at}
+    if not tx.find(sa.select(revocations).where(revocations.c.audit_id == row["audit_id"])):
+        try:
+            tx.write(revocations.insert(), row)
+        except Conflict:
+            return
+
+
+def view(tx: Transaction, payload: Payload, standing: Standing, with_catalog: bool) -> Json:
+    token: Json = {
+        "methods": list(payload.methods),
+        "user": {
+            "domain": {"id": standing.user_domain_id, "name": standing.user_domain_name},
+            "id": standing.user_id,
+            "name": standing.user_name,
+            "password_expires_at": None,
+        },
+        "audit_ids": list(dict.fromkeys((payload.audit_ids[0], payload.audit_ids[-1]))),
+        "expires_at": _time(payload.expires_at),
+        "issued_at": _time(payload.issued_at),
+    }
+    scope = standing.scope
+    if scope.kind == "project":
+        domain = {"id": standing.scope_domain_id, "name": standing.scope_domain_name}
+        token["project"] = {"domain": domain, "id": scope.id, "name": standing.scope_name}
+        token["is_domain"] = False
+    elif scope.kind == "domain":
+        token["domain"] = {"id": scope.id, "name": standing.scope_name}
+    elif scope.kind == "system":
+        token["system"] = {"all": True}
+    if scope.kind != "unscoped":
+        token["roles"] = [{"id": role.id, "name": role.name} for role in standing.roles]
+        if with_catalog:
+            token["catalog"] = list_catalog(tx, standing)
+    return {"token": token}
+
+
+def _prove(request: Request, identity: IdentityBody) -> Proven:
+    """Every method that is named must prove the same user."""
+    found: list[Proven] = []
+    for method in dict.fromkeys(identity.methods):
+        if method == "password":
+            if isinstance(identity.password, UnsetType):
+                raise _expected("password", "identity")
+            found.append(_prove_password(request, identity.password.user))
+        elif method == "token":
+            if isinstance(identity.token, UnsetType):
+                raise _expected("token", "identity")
+            found.append(_prove_token(request, identity.token.id))
+        else:
+            raise Unauthorized("Attempted to authenticate with an unsupported method.")
+    if len({proven.user_id for proven in found}) != 1:
+        raise Unauthorized(DENIED)
+    parent = next((proven for proven in found if proven.audit_ids), found[0])
+    return parent._replace(methods=frozenset().union(*(proven.methods for proven in found)))
+
+
+def _prove_password(request: Request, who: UserRef) -> Proven:
+    with request.db.read() as tx:
+        row = _find_user(tx, who)
+    stored = row.password_hash if row and row.enabled and row.domain_enabled else None
+    if not passwords.matches(who.password, stored, request.config.identity.bcrypt_rounds) or row is None:
+        raise Unauthorized(DENIED)
+    return Proven(row.id, row.token_revision, row.default_project_id or "", frozenset({"password"}))
+
+
+def _find_user(tx: Transaction, who: UserRef) -> sa.Row[Any] | None:
+    domains = projects.alias()
+    statement = sa.select(users, domains.c.enabled.label("domain_enabled")).select_from(
+        users.join(domains, domains.c.id == users.c.domain_id)
+    )
+    if who.id is not UNSET:
+        return tx.find(statement.where(users.c.id == who.id))
+    if who.name is UNSET:
+        raise _expected("id or name", "user")
+    return tx.find(statement.where(users.c.name == who.name, *_in_domain(who.domain, domains, "user")))
+
+
+def _in_domain(domain: DomainRef | UnsetType, table: sa.FromClause, what: str) -> list[sa.ColumnElement[bool]]:
+    if not isinstance(domain, UnsetType):
+        if domain.id is not UNSET:
+            return [table.c.id == domain.id]
+        if domain.name is not UNSET:
+            return [table.c.name == domain.name, table.c.is_domain]
+    raise _expected("domain", what)
+
+
+def _prove_token(request: Request, text: str) -> Proven:
+    """The token must be alive in its own scope to be made into another."""
+    payload = token_format.unseal(_keyring(request), text)
+    if payload is None:
+        raise Unauthorized(DENIED)
+    with request.db.read() as tx:
+        if find_standing(tx, payload.user_id, payload.revision, payload.scope, payload.audit_ids) is None:
+            raise Unauthorized(DENIED)
+        default = tx.value(sa.select(users.c.default_project_id).where(users.c.id == payload.user_id))
+    return Proven(
+        payload.user_id,
+        payload.revision,
+        default or "",
+        frozenset({"token", *payload.methods}),
+        payload.audit_ids,
+        payload.expires_at,
+    )
+
+
+def _choose_standing(
+    tx: Transaction, proven: Proven, body: ScopeBody | Literal["unscoped"] | UnsetType
+) -> Standing:
+    """In the scope that is asked for; else in the user's default project if they may be there; else in none."""
+    scope = _find_scope(tx, body)
+    if scope is None:
+        default = Scope("project", proven.default_project_id)
+        standing = _stand(tx, proven, default) if default.id else None
+        standing = standing or _stand(tx, proven, Scope())
+    else:
+        standing = _stand(tx, proven, scope)
+    if standing is None:
+        raise Unauthorized(DENIED)
+    return standing
+
+
+def _stand(tx: Transaction, proven: Proven, scope: Scope) -> Standing | None:
+    return find_standing(tx, proven.user_id, proven.revision, scope, proven.audit_ids)
+
+
+def _find_scope(tx: Transaction, body: ScopeBody | Literal["unscoped"] | UnsetType) -> Scope | None:
+    """The scope that ``body`` names, None if it names none.  What does not exist is an id nobody has a role on."""
+    if isinstance(body, UnsetType):
+        return None
+    if isinstance(body, str):
+        return Scope()
+    given = [name for name in body.__struct_fields__ if getattr(body, name) is not UNSET]
+    if len(given) != 1:
+        raise BadRequest("Expecting to find one of project, domain, system or unscoped in scope.")
+    if not isinstance(body.project, UnsetType):
+        return Scope("project", _find_project_id(tx, body.project))
+    if not isinstance(body.domain, UnsetType):
+        return Scope("domain", _find_domain_id(tx, body.domain))
+    return Scope() if given == ["unscoped"] else Scope("system")
+
+
+def _find_project_id(tx: Transaction, project: ProjectRef) -> str:
+    if not isinstance(project.id, UnsetType):
+        return project.id
+    if project.name is UNSET:
+        raise _expected("id or name", "project")
+    domains = projects.alias()
+    statement = (
+        sa.select(projects.c.id)
+        .select_from(projects.join(domains, domains.c.id == projects.c.domain_id))
+        .where(projects.c.name == project.name, *_in_domain(project.domain, domains, "project"))
+    )
+    return tx.value(statement) or ""
+
+
+def _find_domain_id(tx: Transaction, domain: DomainRef) -> str:
+    domains = projects.alias()
+    return tx.value(sa.select(domains.c.id).where(*_in_domain(domain, domains, "scope"))) or ""
+
+
+def _subject(request: Request, rule: str) -> tuple[Payload, Standing]:
+    """The token in X-Subject-Token, if it is alive and the caller may see it."""
+    text = request.headers.get("x-subject-token", "")
+    payload = token_format.unseal(_keyring(request), text) if text else None
+    request.enforce(rule, {"target.token.user_id": payload.user_id if payload else None})
+    standing = None
+    if payload:
+        with request.db.read() as tx:
+            standing = find_standing(tx, payload.user_id, payload.revision, payload.scope, payload.audit_ids)
+    if payload is None or standing is None:
+        raise NotFound("Could not find token." if text else "No token in the request")
+    return payload, standing
+
+
+def _reply(document: Json, text: str, status: int) -> Reply:
+    return Reply(document, status, {"X-Subject-Token": text, "Vary": "X-Auth-Token"})
+
+
+def _keyring(request: Request) -> Keyring:
+    keyring: Keyring = request.app.extras
+    return keyring
+
+
+def _time(seconds: int) -> str:
+    return clock.text(datetime.fromtimestamp(seconds, UTC))
+
+
+def _expected(what: str, where: str) -> BadRequest:
+    return BadRequest(
+        f"Expecting to find {what} in {where}. The server could not comply with the request since it is either "
+        "malformed or otherwise incorrect. The client is assumed to be in error."
+    )
+
+
+ROUTES = [
+    Route("POST", "/v3/auth/tokens", create_token, PUBLIC, 201, body=LoginBody, longest_body=LONGEST_LOGIN),
+    Route("GET", "/v3/auth/tokens", show_token, "identity:validate_token"),
+    Route("HEAD", "/v3/auth/tokens", check_token, "identity:check_token"),
+    Route("DELETE", "/v3/auth/tokens", revoke_token, "identity:revoke_token", 204),
+]

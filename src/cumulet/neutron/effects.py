@@ -1,0 +1,136 @@
+"""Who must look again?  Called in the transaction of each change that an agent has to act on.
+
+A binding's generation tells an agent's report of the old intent from one of the new.  It grows here and nowhere
+else: a port's when it is bound (``bind``), DHCP's with whatever dnsmasq must know (``bump_dhcp``), a router's
+with gateway, interfaces, floating IPs and routes (``bump_router``).  Addresses, rules and members need no
+generation: the L2 agent reads them as part of its one document, and is only hinted.
+"""
+
+from collections.abc import Collection
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.core.db import Transaction
+from cumulet.neutron.tables import (
+    dhcp_bindings,
+    port_bindings,
+    port_groups,
+    ports,
+    router_bindings,
+    routers,
+    security_group_rules,
+)
+
+BINDINGS = "neutron.bindings"
+_HOSTS_OF_NETWORK = (
+    sa.select(port_bindings.c.host)
+    .join(ports, ports.c.id == port_bindings.c.port_id)
+    .where(ports.c.network_id == sa.bindparam("network"))
+    .distinct()
+)
+
+
+def bind(tx: Transaction, port_id: str, network_id: str, host: str) -> bool:
+    """Let ``host`` wire the port, and no other; whether that is new.
+
+    Hosts that had none of the network's ports become tunnel peers of those that have: all of them look again.
+    """
+    before = tx.all(sa.select(port_bindings).where(port_bindings.c.port_id == port_id))
+    if [row.host for row in before] == [host]:
+        return False
+    peers = {row.host for row in tx.all(_HOSTS_OF_NETWORK, {"network": network_id})}
+    generation = max((row.generation for row in before), default=0) + 1
+    if before:
+        unbind(tx, port_id)
+    tx.write(port_bindings.insert(), {"port_id": port_id, "host": host, "generation": generation})
+    for name in {host} if host in peers else {host, *peers}:
+        tx.hint(f"neutron.ports.{name}", port_id)
+    return True
+
+
+def unbind(tx: Transaction, port_id: str) -> None:
+    """No host wires the port any more; those that did look again."""
+    hint_port(tx, port_id)
+    tx.write(sa.delete(port_bindings).where(port_bindings.c.port_id == port_id))
+
+
+def rewire(tx: Transaction, port_id: str) -> None:
+    """What the wiring is made of (the MAC) changed."""
+    tx.write(
+        sa.update(port_bindings)
+        .where(port_bindings.c.port_id == port_id)
+        .values(generation=port_bindings.c.generation + 1)
+    )
+    hint_port(tx, port_id)
+
+
+def hint_port(tx: Transaction, port_id: str) -> None:
+    for row in tx.all(sa.select(port_bindings.c.host).where(port_bindings.c.port_id == port_id)):
+        tx.hint(f"neutron.ports.{row.host}", port_id)
+
+
+def hint_network(tx: Transaction, network_id: str) -> None:
+    """Every host that wires a port of the network."""
+    for row in tx.all(_HOSTS_OF_NETWORK, {"network": network_id}):
+        tx.hint(f"neutron.ports.{row.host}", "*")
+
+
+def hint_members(tx: Transaction, group_ids: Collection[str]) -> None:
+    """The addresses of these groups changed: hosts with a port whose rules name one of them as remote."""
+    if not group_ids:
+        return
+    rules = security_group_rules
+    statement = (
+        sa.select(port_bindings.c.host)
+        .join(port_groups, port_groups.c.port_id == port_bindings.c.port_id)
+        .join(rules, rules.c.security_group_id == port_groups.c.security_group_id)
+        .where(rules.c.remote_group_id.in_(sorted(group_ids)))
+        .distinct()
+    )
+    _hint_hosts(tx, statement)
+
+
+def hint_users(tx: Transaction, group_ids: Collection[str]) -> None:
+    """The rules of these groups changed: hosts with a port that has one of them."""
+    statement = (
+        sa.select(port_bindings.c.host)
+        .join(port_groups, port_groups.c.port_id == port_bindings.c.port_id)
+        .where(port_groups.c.security_group_id.in_(sorted(group_ids)))
+        .distinct()
+    )
+    _hint_hosts(tx, statement)
+
+
+def _hint_hosts(tx: Transaction, statement: sa.Select[Any]) -> None:
+    for row in tx.all(statement):
+        tx.hint(f"neutron.ports.{row.host}", "*")
+
+
+def bump_dhcp(tx: Transaction, network_id: str) -> None:
+    """What the network's DHCP server has to know changed."""
+    mine = sa.and_(dhcp_bindings.c.network_id == network_id, dhcp_bindings.c.wanted == "run")
+    if tx.write(sa.update(dhcp_bindings).where(mine).values(generation=dhcp_bindings.c.generation + 1)):
+        for row in tx.all(sa.select(dhcp_bindings.c.host).where(mine)):
+            tx.hint(f"neutron.dhcp.{row.host}", network_id)
+
+
+def bump_router(tx: Transaction, router_id: str) -> int:
+    """What the router has to be changed; the generation at which it is so."""
+    mine = sa.and_(router_bindings.c.router_id == router_id, router_bindings.c.wanted == "run")
+    if not tx.write(sa.update(router_bindings).where(mine).values(generation=router_bindings.c.generation + 1)):
+        tx.hint(BINDINGS, router_id)
+        return 1
+    rows = tx.all(sa.select(router_bindings.c.host, router_bindings.c.generation).where(mine))
+    for row in rows:
+        tx.hint(f"neutron.routers.{row.host}", router_id)
+    return max(int(row.generation) for row in rows)
+
+
+def bump_routers_of_network(tx: Transaction, network_id: str) -> None:
+    """A subnet of the network changed: the routers that stand in it."""
+    owned = sa.select(ports.c.device_id).where(
+        ports.c.network_id == network_id, ports.c.device_owner.like("network:router%")
+    )
+    for row in tx.all(sa.select(routers.c.id).where(routers.c.id.in_(owned))):
+        bump_router(tx, row.id)

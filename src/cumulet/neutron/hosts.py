@@ -1,0 +1,160 @@
+"""neutron-server for agents: the intent of their host to read, what they have seen to write.
+
+A host reads and writes only what is bound to it: the path's host is the caller (``core.http``), and each
+statement names it.  Reports that come twice, late or for things that are gone change nothing.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+
+from cumulet.core import clock
+from cumulet.core.controller import etagged
+from cumulet.core.db import Transaction
+from cumulet.core.http import Reply, Request, Route
+from cumulet.core.policy import HOST
+from cumulet.neutron.dhcp_intent import dhcp_intents
+from cumulet.neutron.model import DhcpSeen, Owner, RouterSeen, WireSeen
+from cumulet.neutron.router_intent import INTERFACE, router_intents
+from cumulet.neutron.tables import (
+    dhcp_bindings,
+    floatingips,
+    port_addresses,
+    port_bindings,
+    ports,
+    router_bindings,
+)
+from cumulet.neutron.wire_intent import wire_intent
+
+
+def get_wire_intent(request: Request) -> Reply:
+    with request.db.read() as tx:
+        return etagged(request, wire_intent(tx, request.params["host"]))
+
+
+def report_wired(request: Request) -> None:
+    """Ports that are wired, at which generation; 0 for those whose device is not there."""
+    seen: WireSeen = request.body
+    with request.db.transaction() as tx:
+        changed = [
+            port_id
+            for port_id, generation in seen.wired.items()
+            if _write_wired(tx, request.params["host"], port_id, generation)
+        ]
+        statement = sa.select(ports.c.server_id).where(ports.c.id.in_(changed), ports.c.server_id.is_not(None))
+        for row in tx.all(statement.distinct()) if changed else ():
+            tx.hint(f"nova.hosts.{request.params['host']}", row.server_id)
+
+
+def _write_wired(tx: Transaction, host: str, port_id: str, generation: int) -> bool:
+    bound = port_bindings
+    statement = (
+        sa.update(bound)
+        .where(
+            bound.c.port_id == port_id,
+            bound.c.host == host,
+            bound.c.generation >= generation,
+            sa.or_(bound.c.wired_generation != generation, bound.c.wired_at.is_(None)),
+        )
+        .values(wired_generation=generation, wired_at=clock.now())
+    )
+    return bool(tx.write(statement))
+
+
+def get_dhcp_intents(request: Request) -> Reply:
+    with request.db.read() as tx:
+        return etagged(request, dhcp_intents(tx, request.params["host"], request.config.network.dns_domain))
+
+
+def report_dhcp(request: Request) -> None:
+    """What DHCP servers run; a tombstone that was obeyed goes."""
+    seen: dict[str, DhcpSeen] = request.body
+    with request.db.transaction() as tx:
+        for network_id, one in seen.items():
+            _write_seen(tx, dhcp_bindings, dhcp_bindings.c.network_id == network_id, request.params["host"], one)
+
+
+def get_router_intents(request: Request) -> Reply:
+    with request.db.read() as tx:
+        return etagged(request, router_intents(tx, request.params["host"]))
+
+
+def report_routers(request: Request) -> None:
+    """What routers run with which floating IPs; a tombstone that was obeyed goes."""
+    seen: dict[str, RouterSeen] = request.body
+    with request.db.transaction() as tx:
+        for router_id, one in seen.items():
+            mine = router_bindings.c.router_id == router_id
+            if _write_seen(tx, router_bindings, mine, request.params["host"], one):
+                _write_floating(tx, router_id, one)
+
+
+def _write_seen(
+    tx: Transaction, table: sa.Table, mine: sa.ColumnElement[bool], host: str, seen: DhcpSeen | RouterSeen
+) -> bool:
+    """Write what ``host`` has seen; whether it is bound to the host, and of a generation that exists."""
+    mine = sa.and_(mine, table.c.host == host, table.c.generation >= seen.generation)
+    if not seen.running and tx.write(
+        sa.delete(table).where(mine, table.c.wanted == "absent", table.c.generation == seen.generation)
+    ):
+        return False
+    values = {
+        "seen_generation": seen.generation,
+        "running": seen.running,
+        "fault": seen.fault[:4000] or None,
+        "seen_at": clock.now(),
+    }
+    return bool(tx.write(sa.update(table).where(mine).values(**values)))
+
+
+def _write_floating(tx: Transaction, router_id: str, seen: RouterSeen) -> None:
+    """Floating IPs of the router that are in place now, and those that no longer are."""
+    here = floatingips.c.router_id == router_id
+    in_place = floatingips.c.id.in_(seen.floating)
+    tx.write(
+        sa.update(floatingips)
+        .where(here, in_place, floatingips.c.seen_generation != seen.generation)
+        .values(seen_generation=seen.generation)
+    )
+    tx.write(
+        sa.update(floatingips)
+        .where(here, sa.not_(in_place), floatingips.c.seen_generation != 0)
+        .values(seen_generation=0)
+    )
+
+
+def get_owner(request: Request) -> Owner:
+    """Whose port has this address, seen from a network or router that the host serves; empty if nobody's."""
+    host, ip = request.params["host"], request.one("ip") or ""
+    network_id, router_id = request.one("network") or "", request.one("router") or ""
+    if network_id:
+        served: sa.Select[Any] = sa.select(dhcp_bindings.c.network_id).where(
+            dhcp_bindings.c.network_id == network_id, dhcp_bindings.c.host == host
+        )
+    else:
+        behind = sa.select(router_bindings.c.router_id).where(
+            router_bindings.c.router_id == router_id, router_bindings.c.host == host
+        )
+        served = sa.select(ports.c.network_id).where(
+            ports.c.device_id.in_(behind), ports.c.device_owner == INTERFACE
+        )
+    statement = (
+        sa.select(ports.c.device_id, ports.c.project_id)
+        .join(port_addresses, port_addresses.c.port_id == ports.c.id)
+        .where(port_addresses.c.ip == ip, port_addresses.c.network_id.in_(served), ports.c.server_id.is_not(None))
+    )
+    with request.db.read() as tx:
+        rows = tx.all(statement)
+    return Owner(rows[0].device_id, rows[0].project_id) if len(rows) == 1 else Owner()
+
+
+BASE = "/hosts/{host}"
+ROUTES = [
+    Route("GET", BASE + "/ports", get_wire_intent, HOST),
+    Route("POST", BASE + "/ports", report_wired, HOST, 204, body=WireSeen),
+    Route("GET", BASE + "/dhcp", get_dhcp_intents, HOST),
+    Route("POST", BASE + "/dhcp", report_dhcp, HOST, 204, body=dict[str, DhcpSeen]),
+    Route("GET", BASE + "/routers", get_router_intents, HOST),
+    Route("POST", BASE + "/routers", report_routers, HOST, 204, body=dict[str, RouterSeen]),
+    Route("GET", BASE + "/owner", get_owner, HOST),
+]

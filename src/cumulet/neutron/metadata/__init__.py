@@ -1,0 +1,1 @@
+"""neutron-metadata-agent: lets servers ask nova's metadata API, and vouches for who asks."""

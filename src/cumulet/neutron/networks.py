@@ -1,0 +1,310 @@
+"""/v2.0/networks"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+from msgspec import UNSET, UnsetType, field
+from sqlalchemy.engine import Row
+
+from cumulet.core import listing
+from cumulet.core.db import Transaction
+from cumulet.core.errors import Conflict, Forbidden, NotFound, Retry
+from cumulet.core.http import Request, Route
+from cumulet.core.listing import Listing
+from cumulet.core.schema import Strict
+from cumulet.neutron import bindings, checks, effects, port_rows, quotas, segments, standard
+from cumulet.neutron.checks import IdText, NameText
+from cumulet.neutron.port_rows import PORTS
+from cumulet.neutron.standard import Json, Named, target
+from cumulet.neutron.tables import dhcp_bindings, networks, ports, subnets
+
+ZONE = "nova"
+
+
+class NetworkChange(Named):
+    admin_state_up: bool | UnsetType = UNSET
+    shared: bool | UnsetType = UNSET
+    external: bool | UnsetType = field(name="router:external", default=UNSET)
+    is_default: bool | UnsetType = UNSET
+    port_security_enabled: bool | UnsetType = UNSET
+    dns_domain: NameText | UnsetType = UNSET
+    network_type: str | UnsetType | None = field(name="provider:network_type", default=UNSET)
+    physical_network: str | UnsetType | None = field(name="provider:physical_network", default=UNSET)
+    segmentation_id: int | UnsetType | None = field(name="provider:segmentation_id", default=UNSET)
+
+
+class NewNetwork(NetworkChange):
+    project_id: IdText | UnsetType = UNSET
+    tenant_id: IdText | UnsetType = UNSET
+    availability_zone_hints: list[IdText] | UnsetType = UNSET
+
+
+class NetworksBody(Strict):
+    network: NewNetwork | UnsetType = UNSET
+    networks: list[NewNetwork] | UnsetType = UNSET
+
+
+class NetworkBody(Strict):
+    network: NetworkChange
+
+
+DEFAULTS = {
+    "shared": False,
+    "router:external": False,
+    "is_default": False,
+    "port_security_enabled": True,
+    "provider:network_type": None,
+    "provider:physical_network": None,
+    "provider:segmentation_id": None,
+}
+COLUMNS = {
+    "admin_state_up": "admin_up",
+    "shared": "shared",
+    "external": "external",
+    "is_default": "is_default",
+    "port_security_enabled": "port_security",
+}
+
+
+def create_networks(request: Request) -> Json:
+    bodies, bulk = standard.wanted(request.body, "network", "networks")
+    with request.db.transaction() as tx:
+        ids = [_create(tx, request, body) for body in bodies]
+        documents = _views(tx, request, tx.all(sa.select(networks).where(networks.c.id.in_(ids))))
+        documents.sort(key=lambda document: ids.index(document["id"]))
+        for document in documents:
+            tx.notify(request.context, "network.create.end", standard.PUBLISHER, {"network": document})
+    return standard.created(documents, "network", "networks", bulk)
+
+
+def _create(tx: Transaction, request: Request, body: NewNetwork) -> str:
+    project_id = standard.project_of(request, body)
+    about = {"project_id": project_id, "tenant_id": project_id}
+    request.enforce("create_network", about)
+    standard.enforce_attributes(request, "create_network", body, about, DEFAULTS)
+    segment = segments.segment_type(
+        body.network_type or None,
+        body.physical_network or None,
+        None if isinstance(body.segmentation_id, UnsetType) else body.segmentation_id,
+    )
+    quotas.reserve(tx, project_id, "network")
+    row = {
+        **standard.new_row(project_id, body),
+        **segments.segment_values(segment, request.config.network.mtu),
+        **_values(body),
+        "zone_hints": _zones(body),
+    }
+    if row.get("is_default"):
+        _only_default(tx, "")
+    try:
+        tx.write(networks.insert(), row)
+    except Conflict as taken:
+        raise (Retry("the VNI is taken") if segment.chosen else segments.in_use(segment)) from taken
+    return str(row["id"])
+
+
+def _values(body: NetworkChange) -> Json:
+    """The columns that a body sets."""
+    found = {column: value for name, column in COLUMNS.items() if (value := getattr(body, name)) is not UNSET}
+    if not isinstance(body.dns_domain, UnsetType):
+        found["dns_domain"] = checks.domain(body.dns_domain)
+    return found
+
+
+def _zones(body: NewNetwork) -> list[str]:
+    hints = body.availability_zone_hints or []
+    return known_zones(list(hints))
+
+
+def known_zones(hints: list[str]) -> list[str]:
+    for hint in hints:
+        if hint != ZONE:
+            raise NotFound(
+                f"AvailabilityZone {checks.shown(hint)} could not be found.", kind="AvailabilityZoneNotFound"
+            )
+    return hints
+
+
+def _only_default(tx: Transaction, network_id: str) -> None:
+    other = tx.find(sa.select(networks.c.id).where(networks.c.is_default.is_(True), networks.c.id != network_id))
+    if other:
+        raise Conflict(
+            f"A default external network already exists: {other.id}.", kind="DefaultExternalNetworkExists"
+        )
+
+
+def list_networks(request: Request) -> Json:
+    with request.db.read() as tx:
+        listed = PROVIDER_LISTING if request.allows("get_network:provider:network_type", {}) else LISTING
+        page = listing.list_page(tx, sa.select(networks).where(_visible(request)), request, listed)
+        return standard.document(request, "networks", page, _views(tx, request, page.rows))
+
+
+def get_network(tx: Transaction, request: Request, network_id: str) -> Row[Any]:
+    """The network, if the caller may see it; 404 otherwise."""
+    row = tx.find(sa.select(networks).where(networks.c.id == network_id, _visible(request)))
+    if row is None:
+        raise not_found(network_id)
+    return row
+
+
+def show_network(request: Request) -> Json:
+    with request.db.read() as tx:
+        row = get_network(tx, request, request.params["network_id"])
+        return {"network": standard.selected(request, _views(tx, request, [row])[0])}
+
+
+def update_network(request: Request) -> Json:
+    body: NetworkChange = request.body.network
+    with request.db.transaction() as tx:
+        row = get_network(tx, request, request.params["network_id"])
+        about = target(row)
+        request.enforce("update_network", about)
+        standard.enforce_attributes(request, "update_network", body, about)
+        if any(name.startswith("provider:") for name in standard.attributes(body)):
+            raise segments.not_changeable()
+        values = _values(body) | {
+            name: value for name in ("name", "description") if (value := getattr(body, name)) is not UNSET
+        }
+        _check_change(tx, row, values)
+        if not standard.change(tx, networks, row, values):
+            raise Retry(f"network {row.id} was changed by somebody else")
+        if "dns_domain" in values:
+            effects.bump_dhcp(tx, row.id)
+        row = get_network(tx, request, row.id)
+        document = _views(tx, request, [row])[0]
+        tx.notify(request.context, "network.update.end", standard.PUBLISHER, {"network": document})
+    return {"network": document}
+
+
+def _check_change(tx: Transaction, row: Row[Any], values: Json) -> None:
+    """A network does not stop to be shared or external while others rely on it."""
+    there = sa.select(ports.c.id).where(ports.c.network_id == row.id)
+    if row.shared and values.get("shared") is False:
+        others = ports.c.project_id.not_in(["", row.project_id])
+        if not row.external and tx.find(there.where(others)):
+            raise Conflict(
+                f"Unable to reconfigure sharing settings for network {row.id}. Multiple tenants are using it.",
+                kind="InvalidSharedSetting",
+            )
+    if row.external and values.get("external") is False:
+        owners = ["network:router_gateway", "network:floatingip"]
+        if tx.find(there.where(ports.c.device_owner.in_(owners))):
+            raise Conflict(
+                f"External network {row.id} cannot be updated to be made non-external, since it has existing "
+                "gateway ports.",
+                kind="ExternalNetworkInUse",
+            )
+    if values.get("is_default"):
+        _only_default(tx, row.id)
+
+
+def delete_network(request: Request) -> None:
+    with request.db.transaction() as tx:
+        row = get_network(tx, request, request.params["network_id"])
+        request.enforce("delete_network", target(row))
+        for binding in tx.all(
+            sa.select(dhcp_bindings).where(dhcp_bindings.c.network_id == row.id, dhcp_bindings.c.wanted == "run")
+        ):
+            bindings.end_dhcp(tx, binding)
+        used = tx.all(PORTS.where(ports.c.network_id == row.id))
+        port_rows.delete_port_rows(
+            tx, request.context, [port for port in used if port.device_owner == "network:dhcp"]
+        )
+        left = [port.id for port in used if port.device_owner != "network:dhcp"]
+        if left:
+            raise Conflict(
+                f"Unable to complete operation on network {row.id}. There are one or more ports still in use on "
+                f"the network, id for these ports is {','.join(left[:10])}.",
+                kind="NetworkInUse",
+            )
+        tx.write(sa.delete(subnets).where(subnets.c.network_id == row.id))
+        tx.write(sa.delete(networks).where(networks.c.id == row.id))
+        tx.notify(request.context, "network.delete.end", standard.PUBLISHER, {"network_id": row.id})
+
+
+def check_tenant(request: Request, network: Row[Any], project_id: str, what: str) -> None:
+    """Nobody puts ports or subnets on another project's network unless it is shared."""
+    if not (standard.sees_all(request) or network.shared or network.project_id == project_id):
+        raise Forbidden(f"Tenant {project_id} not allowed to create {what} on this network", kind="HTTPForbidden")
+
+
+def not_found(network_id: str) -> NotFound:
+    return NotFound(f"Network {checks.shown(network_id)} could not be found.", kind="NetworkNotFound")
+
+
+def _visible(request: Request) -> sa.ColumnElement[bool]:
+    if standard.sees_all(request):
+        return sa.true()
+    mine = networks.c.project_id == standard.mine(request)
+    return sa.or_(mine, networks.c.shared.is_(True), networks.c.external.is_(True))
+
+
+def _views(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[Json]:
+    ids = [row.id for row in rows]
+    within = sa.select(subnets.c.id, subnets.c.network_id).order_by(subnets.c.created_at, subnets.c.id)
+    nets = standard.related(tx, within, subnets.c.network_id, ids)
+    run = sa.select(dhcp_bindings.c.network_id).where(dhcp_bindings.c.wanted == "run")
+    served = standard.related(tx, run, dhcp_bindings.c.network_id, ids)
+    provider = request.allows("get_network:provider:network_type", {})
+    return [_view(row, [subnet.id for subnet in nets.get(row.id, ())], row.id in served, provider) for row in rows]
+
+
+def _view(row: Row[Any], subnet_ids: list[str], served: bool, provider: bool) -> Json:
+    view = {
+        **standard.standard_view(row),
+        "admin_state_up": row.admin_up,
+        "status": "ACTIVE",
+        "subnets": subnet_ids,
+        "shared": row.shared,
+        "router:external": row.external,
+        "is_default": row.is_default,
+        "mtu": row.mtu,
+        "port_security_enabled": row.port_security,
+        "dns_domain": row.dns_domain,
+        "availability_zone_hints": row.zone_hints,
+        "availability_zones": [ZONE] if served else [],
+    }
+    if provider:
+        view |= {
+            "provider:network_type": row.kind,
+            "provider:physical_network": row.physical_network or None,
+            "provider:segmentation_id": row.segmentation_id or None,
+        }
+    return view
+
+
+LISTING = Listing(
+    networks.c.id,
+    standard.columns(
+        networks,
+        admin_state_up=networks.c.admin_up,
+        shared=networks.c.shared,
+        is_default=networks.c.is_default,
+        mtu=networks.c.mtu,
+        port_security_enabled=networks.c.port_security,
+        dns_domain=networks.c.dns_domain,
+    )
+    | {"router:external": networks.c.external},
+    standard.conditions(networks, status=lambda values: sa.true() if "ACTIVE" in values else sa.false()),
+)
+PROVIDER_LISTING = replace(
+    LISTING,
+    columns={
+        **LISTING.columns,
+        "provider:network_type": networks.c.kind,
+        "provider:physical_network": networks.c.physical_network,
+        "provider:segmentation_id": networks.c.segmentation_id,
+    },
+)
+"""For those who may see provider attributes: others must not learn them by filters either."""
+BASE = "/v2.0/networks"
+ROUTES = [
+    Route("GET", BASE, list_networks, "get_network"),
+    Route("POST", BASE, create_networks, "create_network", 201, body=NetworksBody),
+    Route("GET", BASE + "/{network_id}", show_network, "get_network"),
+    Route("PUT", BASE + "/{network_id}", update_network, "update_network", body=NetworkBody),
+    Route("DELETE", BASE + "/{network_id}", delete_network, "delete_network", 204),
+]

@@ -1,0 +1,306 @@
+"""What nova may ask of neutron, inside nova's own transaction.
+
+A server's ports appear, are bound and go together with the server, its claim and its quota, or not at all.  The
+calls send the hints that their changes need.  ApiErrors are for nova's caller: 400 for a wish that makes no
+sense, 403 for a network that may not be used, 404 for what is not there, 409 for what is taken or used up.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from cumulet.core.context import Context
+from cumulet.core.db import Transaction
+from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound
+from cumulet.neutron import addresses, checks, effects, port_rows, quotas, standard
+from cumulet.neutron.addresses import Wish
+from cumulet.neutron.model import Address, Port, PortWish
+from cumulet.neutron.port_rows import PORTS, NewPort
+from cumulet.neutron.port_status import status
+from cumulet.neutron.projects import default_group
+from cumulet.neutron.tables import (
+    floatingips,
+    networks,
+    port_addresses,
+    port_bindings,
+    port_groups,
+    ports,
+    security_groups,
+    subnets,
+)
+
+OWNER = "compute:nova"
+
+
+def create_server_ports(
+    tx: Transaction,
+    context: Context,
+    server_id: str,
+    hostname: str,
+    wishes: Sequence[PortWish],
+    security_groups: Sequence[str],
+) -> list[Port]:
+    """The ports of a new server, in the order of ``wishes``.  ``security_groups``: names or ids, for new ports."""
+    new = sum(1 for wish in wishes if not wish.port_id)
+    groups: list[str] = []
+    if new:
+        quotas.reserve(tx, context.project_id, "port", new)
+        groups = find_groups(tx, context, security_groups)
+    ids = [_create(tx, context, server_id, hostname, wish, groups) for wish in wishes]
+    found = {port.id: port for port in _load(tx, PORTS.where(ports.c.server_id == server_id))}
+    return [found[port_id] for port_id in ids]
+
+
+def default_networks(tx: Transaction, context: Context) -> list[str]:
+    """Networks that a server of this project gets when it names none: its own and shared ones with a subnet."""
+    mine = networks.c.project_id == context.project_id
+    statement = (
+        sa.select(networks.c.id)
+        .where(
+            sa.or_(mine, networks.c.shared.is_(True)),
+            networks.c.external.is_(False),
+            networks.c.id.in_(sa.select(subnets.c.network_id)),
+        )
+        .order_by(networks.c.created_at, networks.c.id)
+    )
+    return [row.id for row in tx.all(statement)]
+
+
+def bind_ports(tx: Transaction, server_id: str, host: str) -> None:
+    """Let ``host`` wire the server's ports."""
+    rows = tx.all(sa.select(ports.c.id, ports.c.network_id).where(ports.c.server_id == server_id))
+    for row in rows:
+        effects.bind(tx, row.id, row.network_id, host)
+
+
+def list_server_ports(tx: Transaction, server_ids: Sequence[str]) -> dict[str, list[Port]]:
+    """The ports of these servers, oldest first; servers without ports are left out."""
+    found: dict[str, list[Port]] = {}
+    ids = list(dict.fromkeys(server_ids))
+    for start in range(0, len(ids), standard.IDS_PER_QUERY):
+        part = ids[start : start + standard.IDS_PER_QUERY]
+        for port in _load(tx, PORTS.where(ports.c.server_id.in_(part))):
+            found.setdefault(port.device_id, []).append(port)
+    return found
+
+
+def list_host_ports(tx: Transaction, host: str) -> dict[str, list[Port]]:
+    """The ports of servers that are bound to ``host``, by server."""
+    found: dict[str, list[Port]] = {}
+    statement = PORTS.where(port_bindings.c.host == host, ports.c.server_id.is_not(None))
+    for port in _load(tx, statement):
+        found.setdefault(port.device_id, []).append(port)
+    return found
+
+
+def release_ports(tx: Transaction, server_id: str) -> None:
+    """The server is gone: delete the ports that nova made, give those of the user back."""
+    _release(tx, tx.all(PORTS.where(ports.c.server_id == server_id)))
+
+
+def attach_port(
+    tx: Transaction,
+    context: Context,
+    server_id: str,
+    hostname: str,
+    host: str,
+    wish: PortWish,
+    security_groups: Sequence[str],
+) -> Port:
+    """One more port for a server that lives on ``host`` (empty: not placed yet)."""
+    groups: list[str] = []
+    if not wish.port_id:
+        quotas.reserve(tx, context.project_id, "port")
+        groups = find_groups(tx, context, security_groups)
+    port_id = _create(tx, context, server_id, hostname, wish, groups)
+    if host:
+        row = tx.find(sa.select(ports.c.network_id).where(ports.c.id == port_id))
+        assert row is not None
+        effects.bind(tx, port_id, row.network_id, host)
+    return _load(tx, PORTS.where(ports.c.id == port_id))[0]
+
+
+def detach_port(tx: Transaction, server_id: str, port_id: str) -> None:
+    """Take a port from its server; NotFound if it is not the server's."""
+    rows = tx.all(PORTS.where(ports.c.id == port_id, ports.c.server_id == server_id))
+    if not rows:
+        raise port_not_found(port_id)
+    _release(tx, rows)
+
+
+def list_security_groups(tx: Transaction, server_id: str) -> list[dict[str, str]]:
+    """The groups of the server's ports: ``id``, ``name``, ``description`` and ``project_id`` of each."""
+    mine = (
+        sa.select(port_groups.c.security_group_id)
+        .join(ports, ports.c.id == port_groups.c.port_id)
+        .where(ports.c.server_id == server_id)
+    )
+    rows = tx.all(
+        sa.select(security_groups)
+        .where(security_groups.c.id.in_(mine))
+        .order_by(security_groups.c.name, security_groups.c.id)
+    )
+    names = ("id", "name", "description", "project_id")
+    return [{name: getattr(row, name) for name in names} for row in rows]
+
+
+def find_groups(tx: Transaction, context: Context, names: Sequence[str]) -> list[str]:
+    """The ids of groups given by name or id; the project's default one if none is given."""
+    if not names:
+        return [default_group(tx, context.project_id)]
+    if "default" in names:
+        default_group(tx, context.project_id)
+    wanted = list(dict.fromkeys(names))
+    rows = tx.all(
+        sa.select(security_groups.c.id, security_groups.c.name).where(
+            security_groups.c.project_id == context.project_id,
+            sa.or_(security_groups.c.id.in_(wanted), security_groups.c.name.in_(wanted)),
+        )
+    )
+    found = []
+    for name in wanted:
+        ids = [row.id for row in rows if row.id == name] or [row.id for row in rows if row.name == name]
+        if not ids:
+            raise NotFound(
+                f"Security group {checks.shown(name)} not found for project {context.project_id}.",
+                kind="SecurityGroupNotFound",
+            )
+        if len(ids) > 1:
+            raise Conflict(
+                f"Multiple security_groups matches found for name '{checks.shown(name)}', use an ID to be more "
+                "specific.",
+                kind="NoUniqueMatch",
+            )
+        found.append(ids[0])
+    return list(dict.fromkeys(found))
+
+
+def port_not_found(port_id: str) -> NotFound:
+    return NotFound(f"Port {checks.shown(port_id)} could not be found.", kind="PortNotFound")
+
+
+def _create(
+    tx: Transaction, context: Context, server_id: str, hostname: str, wish: PortWish, groups: Sequence[str]
+) -> str:
+    """Make or take the port that a server wishes; its id."""
+    if wish.port_id:
+        return _take(tx, context, server_id, hostname, wish.port_id)
+    network = _usable_network(tx, context, wish.network_id)
+    if wish.fixed_ip and not (context.admin or network.project_id == context.project_id):
+        raise Forbidden(
+            f"The address {checks.shown(wish.fixed_ip)} may be chosen by the owner of network {network.id} only.",
+            kind="PolicyNotAuthorized",
+        )
+    values = {
+        "device_id": server_id,
+        "device_owner": OWNER,
+        "server_id": server_id,
+        "nova_made": True,
+        "dns_name": hostname,
+        "port_security": network.port_security,
+    }
+    wishes = [Wish(ip=checks.ip(wish.fixed_ip))] if wish.fixed_ip else None
+    applied = groups if network.port_security else ()
+    port_id = port_rows.create_port_row(tx, NewPort(network, context.project_id, values, wishes, applied))
+    payload = {"port": {"id": port_id, "network_id": network.id, "project_id": context.project_id, **values}}
+    tx.notify(context, "port.create.end", standard.PUBLISHER, payload)
+    return port_id
+
+
+def _take(tx: Transaction, context: Context, server_id: str, hostname: str, port_id: str) -> str:
+    """Give a user's own port to a server; of two servers that want it one gets a 409."""
+    row = tx.find(sa.select(ports).where(ports.c.id == port_id))
+    if row is None or not (context.admin or row.project_id == context.project_id):
+        raise port_not_found(port_id)
+    free = {"device_id": server_id, "device_owner": OWNER, "server_id": server_id, "nova_made": False}
+    if not row.dns_name:
+        free["dns_name"] = hostname
+    in_use = row.device_id or row.device_owner.startswith("network:")
+    if in_use or not standard.change(tx, ports, row, free):
+        raise Conflict(f"Port {row.id} is still in use.", kind="PortInUse")
+    effects.bump_dhcp(tx, row.network_id)
+    return str(row.id)
+
+
+def _usable_network(tx: Transaction, context: Context, network_id: str) -> Row[Any]:
+    """A network that servers of this project may be on, with at least one subnet."""
+    network = tx.find(sa.select(networks).where(networks.c.id == network_id))
+    mine = network is not None and (context.admin or network.project_id == context.project_id)
+    if network is None or not (mine or network.shared or network.external):
+        raise NotFound(f"Network {checks.shown(network_id)} could not be found.", kind="NetworkNotFound")
+    if network.external and not (mine or network.shared):
+        raise Forbidden(
+            f"It is not allowed to create an interface on external network {network.id}",
+            kind="ExternalNetworkAttachForbidden",
+        )
+    if not addresses.subnets_of(tx, network.id):
+        raise BadRequest(
+            f"Network {network.id} requires a subnet in order to boot instances on.", kind="NetworkRequiresSubnet"
+        )
+    return network
+
+
+def _release(tx: Transaction, rows: Sequence[Row[Any]]) -> None:
+    made = [row for row in rows if row.nova_made]
+    port_rows.delete_port_rows(tx, standard.system_context(), made)
+    for row in rows:
+        if not row.nova_made:
+            effects.unbind(tx, row.id)
+            values = {"device_id": "", "device_owner": "", "server_id": None, "dns_name": ""}
+            tx.write(sa.update(ports).where(ports.c.id == row.id).values(**values))
+            standard.touch(tx, ports, [row.id])
+            effects.bump_dhcp(tx, row.network_id)
+
+
+def _load(tx: Transaction, statement: sa.Select[Any]) -> list[Port]:
+    """Ports of servers as nova sees them: one query per table, however many."""
+    rows = tx.all(statement.order_by(ports.c.created_at, ports.c.id))
+    ids = [row.id for row in rows]
+    places = (
+        sa.select(port_addresses.c.port_id, port_addresses.c.ip, subnets)
+        .join(subnets, subnets.c.id == port_addresses.c.subnet_id)
+        .order_by(port_addresses.c.position)
+    )
+    groups = sa.select(port_groups.c.port_id, security_groups.c.name).join(
+        security_groups, security_groups.c.id == port_groups.c.security_group_id
+    )
+    floating = sa.select(floatingips.c.port_id, floatingips.c.fixed_ip, floatingips.c.floating_ip)
+    network = sa.select(networks.c.id, networks.c.name, networks.c.mtu)
+    their_addresses = standard.related(tx, places, port_addresses.c.port_id, ids)
+    their_groups = standard.related(tx, groups, port_groups.c.port_id, ids)
+    their_floating = standard.related(tx, floating, floatingips.c.port_id, ids)
+    their_networks = standard.related(tx, network, networks.c.id, [row.network_id for row in rows])
+    return [
+        Port(
+            id=row.id,
+            network_id=row.network_id,
+            network_name=their_networks[row.network_id][0].name,
+            mac=row.mac,
+            addresses=tuple(_address(place) for place in their_addresses.get(row.id, ())),
+            mtu=their_networks[row.network_id][0].mtu,
+            wired=row.host is not None and row.wired_generation == row.generation,
+            device_id=row.server_id or row.device_id,
+            status=status(row),
+            security_groups=tuple(sorted(group.name for group in their_groups.get(row.id, ()))),
+            floating_ips=tuple((f.fixed_ip, f.floating_ip) for f in their_floating.get(row.id, ())),
+            created_by_nova=row.nova_made,
+            name=row.name,
+        )
+        for row in rows
+    ]
+
+
+def _address(row: Row[Any]) -> Address:
+    return Address(
+        ip=row.ip,
+        subnet_id=row.id,
+        cidr=row.cidr,
+        gateway=row.gateway_ip or "",
+        dns=tuple(row.dns_servers),
+        routes=tuple((route["destination"], route["nexthop"]) for route in row.routes),
+        dhcp=row.dhcp,
+        ip_version=row.ip_version,
+        ipv6_mode=row.ipv6_address_mode or "",
+    )

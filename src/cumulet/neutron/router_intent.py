@@ -1,0 +1,101 @@
+"""What the L3 agent of one host has to know of its routers, in a constant number of queries."""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from cumulet.core.db import Transaction
+from cumulet.neutron.dhcp_intent import with_length
+from cumulet.neutron.model import FloatingIp, RouterIntent, RouterPort
+from cumulet.neutron.standard import grouped
+from cumulet.neutron.tables import (
+    floatingips,
+    networks,
+    port_addresses,
+    ports,
+    router_bindings,
+    routers,
+    subnets,
+)
+
+GATEWAY, INTERFACE = "network:router_gateway", "network:router_interface"
+_MINE = sa.select(router_bindings.c.router_id).where(
+    router_bindings.c.host == sa.bindparam("host"), router_bindings.c.wanted == "run"
+)
+_PORTS = sa.select(ports.c.id).where(ports.c.device_id.in_(_MINE), ports.c.device_owner.in_([GATEWAY, INTERFACE]))
+BINDINGS = sa.select(router_bindings).where(router_bindings.c.host == sa.bindparam("host"))
+ROUTERS = sa.select(routers).where(routers.c.id.in_(_MINE))
+PORTS = (
+    sa.select(ports, networks.c.mtu)
+    .join(networks, networks.c.id == ports.c.network_id)
+    .where(ports.c.id.in_(_PORTS))
+    .order_by(ports.c.created_at, ports.c.id)
+)
+ADDRESSES = (
+    sa.select(port_addresses).where(port_addresses.c.port_id.in_(_PORTS)).order_by(port_addresses.c.position)
+)
+SUBNETS = sa.select(subnets).where(
+    subnets.c.id.in_(sa.select(port_addresses.c.subnet_id).where(port_addresses.c.port_id.in_(_PORTS)))
+)
+FLOATING = (
+    sa.select(floatingips)
+    .where(floatingips.c.router_id.in_(_MINE), floatingips.c.port_id.is_not(None))
+    .order_by(floatingips.c.id)
+)
+Rows = dict[str, list[Row[Any]]]
+
+
+def router_intents(tx: Transaction, host: str) -> dict[str, RouterIntent]:
+    """Each router of ``host``, and each that it should take away."""
+    here = {"host": host}
+    bindings = tx.all(BINDINGS, here)
+    if not bindings:
+        return {}
+    known = {row.id: row for row in tx.all(ROUTERS, here)}
+    devices = grouped(tx.all(PORTS, here), "device_id")
+    ips = grouped(tx.all(ADDRESSES, here), "port_id")
+    nets = {row.id: row for row in tx.all(SUBNETS, here)}
+    floating = grouped(tx.all(FLOATING, here), "router_id")
+    return {
+        row.router_id: _intent(row, known[row.router_id], devices, ips, nets, floating)
+        if row.wanted == "run" and row.router_id in known
+        else RouterIntent(row.router_id, row.generation, absent=True, seen_generation=row.seen_generation)
+        for row in sorted(bindings, key=lambda row: str(row.router_id))
+    }
+
+
+def _intent(
+    binding: Row[Any], router: Row[Any], devices: Rows, ips: Rows, nets: dict[str, Row[Any]], floating: Rows
+) -> RouterIntent:
+    mine = [_port(row, ips.get(row.id, []), nets) for row in devices.get(router.id, [])]
+    external = next((port for port in mine if port.id == router.gateway_port_id), None)
+    return RouterIntent(
+        id=router.id,
+        generation=binding.generation,
+        absent=False,
+        seen_generation=binding.seen_generation,
+        admin_up=router.admin_up,
+        external=external,
+        snat=router.snat,
+        interfaces=tuple(_inside(port) for port in mine if port.id != router.gateway_port_id),
+        floating=tuple(FloatingIp(row.id, row.floating_ip, row.fixed_ip) for row in floating.get(router.id, ())),
+        routes=tuple((route["destination"], route["nexthop"]) for route in router.routes),
+    )
+
+
+def _port(row: Row[Any], addresses: list[Row[Any]], nets: dict[str, Row[Any]]) -> RouterPort:
+    gateways = (nets[address.subnet_id].gateway_ip for address in addresses)
+    return RouterPort(
+        id=row.id,
+        network_id=row.network_id,
+        mac=row.mac,
+        ips=tuple(with_length(address, nets) for address in addresses),
+        mtu=row.mtu,
+        gateways=tuple(gateway for gateway in gateways if gateway),
+    )
+
+
+def _inside(port: RouterPort) -> RouterPort:
+    """An internal interface: no default route leaves by it."""
+    return RouterPort(port.id, port.network_id, port.mac, port.ips, port.mtu)

@@ -1,0 +1,78 @@
+"""nova-api: the compute API, the sum of its resources' routes."""
+
+from cumulet.core import schema
+from cumulet.core.controller import ControllerEnv
+from cumulet.core.errors import ApiError
+from cumulet.core.http import App, Reply, Request, Route
+from cumulet.core.policy import PUBLIC
+from cumulet.core.service import Service
+from cumulet.nova import (
+    availability_zones,
+    extensions,
+    flavor_specs,
+    flavors,
+    hypervisors,
+    instance_actions,
+    interfaces,
+    keypairs,
+    limits,
+    quotas,
+    server_actions,
+    server_create,
+    server_metadata,
+    server_password,
+    servers,
+    services,
+    versions,
+)
+from cumulet.nova.policies import DEFAULTS
+
+PORT = 8774
+_RESOURCES = (
+    versions, servers, server_create, server_actions, server_metadata, server_password, instance_actions,
+    interfaces, flavors, flavor_specs, keypairs, availability_zones, services, hypervisors, limits, quotas,
+    extensions,
+)  # fmt: skip
+_KINDS = {
+    400: "badRequest",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "itemNotFound",
+    405: "badMethod",
+    409: "conflictingRequest",
+    413: "overLimit",
+    415: "badMediaType",
+    429: "overLimit",
+    501: "notImplemented",
+    503: "serviceUnavailable",
+}
+
+
+def render_error(error: ApiError) -> tuple[bytes, str]:
+    """nova's format: ``{"itemNotFound": {"code": 404, "message": ...}}``."""
+    kind = _KINDS.get(error.status, "computeFault")
+    return schema.encode({kind: {"code": error.status, "message": error.message}}), "application/json"
+
+
+def show_health(request: Request) -> Reply:
+    return Reply(b"OK", content_type="text/plain")
+
+
+def build_app(env: ControllerEnv, console_port: int = server_actions.CONSOLE_PORT) -> App:
+    routes = [route for resource in _RESOURCES for route in resource.ROUTES]
+    return App(
+        "nova-api",
+        [*routes, Route("GET", "/healthcheck", show_health, PUBLIC)],
+        db=env.db,
+        config=env.config,
+        policies=env.policies("nova", DEFAULTS),
+        caller=env.caller,
+        render_error=render_error,
+        versions=versions.VERSIONS,
+        endpoint=f"http://{env.config.api.public_host}:{PORT}",
+        extras=server_actions.Extras(env.secrets.host_secret, console_port),
+    )
+
+
+def build(env: ControllerEnv) -> Service:
+    return Service(app=build_app(env))

@@ -1,0 +1,271 @@
+"""nova-compute: makes this host's machines what the intent says, and reports how they are.
+
+A pass reads the host's whole intent and looks at the whole host once; a server that is as it should be, and known
+to be so, costs nothing more.  For any other the host is asked again about that one server, the plan
+(``nova.compute.plan``) is made from what is there now and carried out, and what came of it is told if it is news.
+Nothing is remembered from one pass to the next: a crash at any moment leaves what the next pass finds.
+
+Machines that the controller does not name are shown in the agent's details and left alone.  If one pass were to
+destroy more than ``compute.destroy_limit`` servers it destroys none and says so: the intent may be what is wrong.
+"""
+
+import contextlib
+import logging
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from cumulet.core.client import Controller
+from cumulet.core.config import Config
+from cumulet.core.context import REQUEST_ID
+from cumulet.core.errors import Retry, Terminal
+from cumulet.core.reconcile import Later, Reconciler
+from cumulet.core.service import HostEnv, Service
+from cumulet.nova.compute.console import console_app
+from cumulet.nova.compute.hypervisor import Hypervisor
+from cumulet.nova.compute.plan import Plan, Step, is_news, plan_server, what_was_seen
+from cumulet.nova.model import Domain, ImageSource, Inventory, Seen, ServerIntent
+
+LOG = logging.getLogger(__name__)
+WORKERS = 4
+STOPPING_SECONDS = 1.0
+"""How often a guest that shuts down, or a verb that takes its time, is looked at."""
+INVENTORY_SECONDS = 60.0
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Conductor(Protocol):
+    """What nova-compute needs of nova-conductor."""
+
+    def read(self) -> Mapping[str, ServerIntent]: ...
+    def report(self, server_id: str, seen: Seen) -> None: ...
+    def config_drive(self, server_id: str) -> Mapping[str, bytes]: ...
+    def find_inventory(self) -> Inventory | None: ...
+    def report_inventory(self, inventory: Inventory) -> None: ...
+
+
+class HttpConductor:
+    """nova-conductor, over HTTP."""
+
+    def __init__(self, controller: Controller, host: str) -> None:
+        self._controller, self._base = controller, f"/hosts/{host}"
+
+    def read(self) -> Mapping[str, ServerIntent]:
+        return self._controller.get(f"{self._base}/servers", dict[str, ServerIntent])
+
+    def report(self, server_id: str, seen: Seen) -> None:
+        self._controller.post(f"{self._base}/servers", {server_id: seen})
+
+    def config_drive(self, server_id: str) -> Mapping[str, bytes]:
+        raw = self._controller.get_bytes(f"{self._base}/servers/{server_id}/config-drive")
+        return msgspec.json.decode(raw, type=dict[str, bytes])
+
+    def find_inventory(self) -> Inventory | None:
+        raw = self._controller.get_bytes(f"{self._base}/inventory")
+        return msgspec.json.decode(raw, type=Inventory | None) if raw else None
+
+    def report_inventory(self, inventory: Inventory) -> None:
+        self._controller.post(f"{self._base}/inventory", inventory)
+
+
+class ComputeAgent:
+    def __init__(
+        self,
+        conductor: Conductor,
+        hypervisor: Hypervisor,
+        config: Config,
+        *,
+        boot_id: str,
+        topic: str = "",
+        workers: int = WORKERS,
+    ) -> None:
+        self._conductor, self._hypervisor, self._config = conductor, hypervisor, config
+        self._boot_id, self._topic, self._workers = boot_id, topic, workers
+        self._looked: Mapping[str, Domain] = {}  # this pass's look at the host
+        self._too_many = ""  # why this pass destroys nothing
+        self._unknown: list[str] = []
+        self._inventory: Inventory | None = None
+
+    def reconcilers(self) -> list[Reconciler[Any]]:
+        """The servers that are written down, and the host's inventory."""
+        return [
+            Reconciler(
+                "servers",
+                self._conductor.read,
+                self.reconcile,
+                before=self.look,
+                topics=(self._topic,) if self._topic else (),
+                resync_seconds=self._config.agents.resync_seconds,
+                workers=self._workers,
+            ),
+            Reconciler(
+                "inventory",
+                self.look_inventory,
+                self.tell_inventory,
+                resync_seconds=INVENTORY_SECONDS,
+                events=False,
+            ),
+        ]
+
+    def details(self) -> dict[str, Any]:
+        """Told with each heartbeat."""
+        found: dict[str, Any] = {"unknown": self._unknown}
+        with contextlib.suppress(Retry):  # a hypervisor that does not answer yet
+            found["inventory"] = msgspec.to_builtins(self._inventory or self._hypervisor.inventory())
+        if self._too_many:
+            found["stopped"] = self._too_many
+        return found
+
+    def look(self, intents: Mapping[str, ServerIntent]) -> None:
+        """One look at the host for the whole pass."""
+        looked = self._hypervisor.look()
+        unknown = sorted(looked.keys() - intents.keys())
+        if unknown != self._unknown and unknown:
+            LOG.warning("machines that no controller names are left alone: %s", ", ".join(unknown))
+        doomed = sum(1 for key, domain in looked.items() if key in intents and _doomed(intents[key], domain))
+        limit = self._config.compute.destroy_limit
+        too_many = f"would destroy {doomed} servers at once, the limit (compute.destroy_limit) is {limit}"
+        if doomed <= limit:
+            too_many = ""
+        elif not self._too_many:
+            LOG.error("%s: nothing is destroyed until an operator raises the limit", too_many)
+        self._looked, self._unknown, self._too_many = looked, unknown, too_many
+
+    def reconcile(self, wanted: ServerIntent) -> Later | None:
+        plan, seen = self._plan(wanted, self._looked.get(wanted.id, Domain()))
+        if not plan.steps and not is_news(seen, wanted):
+            _raise_outcome(seen)
+            return None
+        plan, seen = self._plan(wanted, self._hypervisor.look_at(wanted.id))
+        again = False
+        if plan.steps:
+            seen, again = self._perform(wanted, plan)
+        if is_news(seen, wanted):
+            self._conductor.report(wanted.id, seen)
+        _raise_outcome(seen)
+        return Later(STOPPING_SECONDS, "under way") if again else None
+
+    def look_inventory(self) -> Mapping[str, Inventory]:
+        self._inventory = self._hypervisor.inventory()
+        return {"inventory": self._inventory}
+
+    def tell_inventory(self, inventory: Inventory) -> None:
+        if self._conductor.find_inventory() != inventory:
+            self._conductor.report_inventory(inventory)
+
+    def _plan(self, wanted: ServerIntent, actual: Domain) -> tuple[Plan, Seen]:
+        plan = plan_server(wanted, actual, self._boot_id)
+        return plan, what_was_seen(
+            wanted, actual, self._boot_id, fault=plan.fault, waiting=plan.waiting_for, reached=plan.at_rest
+        )
+
+    def _perform(self, wanted: ServerIntent, plan: Plan) -> tuple[Seen, bool]:
+        """Take the steps; what is seen afterwards, and whether something goes on that takes its time."""
+        fault, waiting, again, reached = "", plan.waiting_for, False, plan.at_rest
+        verb_faults: dict[int, str] = {}
+        try:
+            for step in plan.steps:
+                if not self._take(step, wanted, plan, verb_faults):
+                    again = True
+                    break
+                reached = reached or step is Step.START
+        except Terminal as reason:
+            fault, waiting = str(reason), ""
+        except Retry as reason:
+            waiting = str(reason)
+        actual = self._hypervisor.look_at(wanted.id)
+        return what_was_seen(
+            wanted,
+            actual,
+            self._boot_id,
+            fault=fault,
+            waiting=waiting,
+            reached=reached,
+            verb_faults=verb_faults,
+        ), again
+
+    def _take(self, step: Step, wanted: ServerIntent, plan: Plan, verb_faults: dict[int, str]) -> bool:
+        """Take one step; False if it is under way and has to be called again."""
+        LOG.info("server %s: %s", wanted.id, step.value)
+        hypervisor = self._hypervisor
+        match step:
+            case Step.MAKE_DISK:
+                files = self._conductor.config_drive(wanted.id) if wanted.config_drive else {}
+                hypervisor.make_disk(wanted, files)
+            case Step.UNPLUG:
+                hypervisor.unplug(wanted, plan.surplus)
+            case Step.PLUG:
+                hypervisor.plug(wanted)
+            case Step.DEFINE:
+                hypervisor.define(wanted)
+            case Step.START:
+                hypervisor.start(wanted)
+            case Step.STOP:
+                return hypervisor.stop(wanted)
+            case Step.VERB:
+                return self._perform_verbs(wanted, plan, verb_faults)
+            case Step.DESTROY:
+                if self._too_many:
+                    raise Retry(self._too_many)
+                hypervisor.destroy(wanted)
+        return True
+
+    def _perform_verbs(self, wanted: ServerIntent, plan: Plan, verb_faults: dict[int, str]) -> bool:
+        """Each in its turn; one that cannot be done does not hold up the next."""
+        for verb in plan.verbs:
+            REQUEST_ID.set(verb.request_id or wanted.request_id)
+            try:
+                if not self._hypervisor.perform(wanted, verb):
+                    return False
+            except Terminal as reason:
+                verb_faults[verb.id] = str(reason)
+        return True
+
+
+def _doomed(wanted: ServerIntent, actual: Domain) -> bool:
+    return wanted.absent and actual != Domain()
+
+
+def _raise_outcome(seen: Seen) -> None:
+    """Tell the loop what the controller is told."""
+    if seen.fault:
+        raise Terminal(seen.fault)
+    if seen.waiting:
+        raise Retry(f"waiting for {seen.waiting}")
+
+
+def read_boot_id(run_dir: Path, kernel: Path = BOOT_ID) -> str:
+    """Another text after each boot of the host, or of the node if that ended its guests.
+
+    Who ends the guests of a running host writes a new text into ``guests.epoch`` in the node's run directory.
+    """
+    epoch = run_dir / "guests.epoch"
+    text = kernel.read_text() + (epoch.read_text() if epoch.exists() else "")
+    return blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def build(env: HostEnv) -> Service:
+    from cumulet.nova.compute.libvirt import LibvirtHypervisor
+
+    def fetch_image(image: ImageSource, write: Callable[[bytes], object]) -> None:
+        path = f"/hosts/{env.host}/images/{image.id}/file"
+        env.glance.download(path, write, {"X-Image-Ticket": image.ticket})
+
+    hypervisor = LibvirtHypervisor(env.config, env.host, fetch_image)
+    agent = ComputeAgent(
+        HttpConductor(env.nova, env.host),
+        hypervisor,
+        env.config,
+        boot_id=read_boot_id(env.config.run),
+        topic=f"nova.hosts.{env.host}",
+    )
+    return Service(
+        app=console_app(env.nova.has_token, hypervisor.console_log),
+        loops=agent.reconcilers(),
+        start=hypervisor.listen,
+        stop=hypervisor.close,
+        details=agent.details,
+    )

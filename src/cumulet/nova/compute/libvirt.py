@@ -1,0 +1,286 @@
+"""The real hypervisor: libvirt and QEMU, beneath the seam of ``hypervisor.py``.
+
+What a server has on its host are a domain (``domains.py``), taps (``taps.py``) and files (``server_files.py``);
+base images are shared (``image_cache.py``).  A domain counts as ours only by the metadata that we wrote into it; no
+other is ever touched.  What must survive this process (how far a reboot is, when a guest that does not shut down is
+switched off) stands in that metadata too, see ``domain_xml.Marks``.
+
+Nothing is undone here when something fails halfway: ``look`` sees every kind of thing that is made, so the next
+pass goes on or takes it away.  Everything may be called from several threads, for different servers.
+"""
+
+import os
+import platform
+import pwd
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import libvirt
+
+from cumulet.core.config import Config
+from cumulet.core.errors import Retry, Terminal
+from cumulet.host import kvm, libvirtd, openvswitch
+from cumulet.host.ovsdb import Ovsdb
+from cumulet.nova.compute import domain_xml
+from cumulet.nova.compute.connection import Connection
+from cumulet.nova.compute.domain_xml import Marks, Traits
+from cumulet.nova.compute.domains import Found, describe, detach_nics, find_domain, list_domains, unless_gone
+from cumulet.nova.compute.image_cache import Fetch, ImageCache
+from cumulet.nova.compute.server_files import GIB, ServerFiles, direct_io
+from cumulet.nova.compute.taps import Taps
+from cumulet.nova.model import Domain, Inventory, ServerIntent, Verb
+
+MIB = 1 << 20
+API_PORT = 8784
+EMULATOR = "qemu-system-x86_64"
+PRESS_SECONDS = 5.0  # between two presses of the power button of a guest that has not gone off yet
+TIDY_SECONDS = 60.0  # between two looks for what nobody uses any more
+_UNDEFINE = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+class LibvirtHypervisor:
+    """``host`` is this node's name.  ``fetch_image`` streams an image's bytes into the function it is given."""
+
+    def __init__(self, config: Config, host: str, fetch_image: Fetch, qemu_user: str = libvirtd.QEMU_USER) -> None:
+        self._config, self.host = config, host
+        self._connection = Connection(libvirtd.uri(config.run))
+        switch = openvswitch.database_socket(str(config.run / "openvswitch"))
+        self._taps = Taps(Ovsdb(switch), qemu_user)
+        self._files = ServerFiles(config.state / "servers", qemu_user)
+        self._images = ImageCache(
+            config.state / "images-cache",
+            config.compute.image_cache_mb * MIB,
+            config.compute.image_cache_seconds,
+            fetch_image,
+            self._files.bases,
+            lambda: pwd.getpwnam(qemu_user).pw_gid,
+        )
+        self._pressed: dict[str, float] = {}  # when a power button was pressed: only to not press it too often
+        self._tidied_at = float("-inf")
+
+    def listen(self, wake: Callable[[str], None]) -> None:
+        """``wake`` is called with a server's id when something happened to its domain, with ``*`` for any."""
+        self._connection.listen(wake)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def look(self) -> Mapping[str, Domain]:
+        taps, files = self._taps.look(), self._files.scan()
+        domains = self._connection.call(list_domains)
+        servers = domains.keys() | files.keys() | taps.plugged.keys() | taps.broken.keys()
+        seen = {name: describe(domains.get(name), taps, files.get(name), name) for name in servers}
+        for name in files:
+            self._files.bound_console_log(name, self._config.compute.console_log_bytes)
+        if time.monotonic() - self._tidied_at >= TIDY_SECONDS:
+            self._tidied_at = time.monotonic()
+            self._images.prune()
+            self._taps.sweep(taps.devices.union(*(found.read.nics.values() for found in domains.values())))
+        return seen
+
+    def look_at(self, server_id: str) -> Domain:
+        return describe(self._find(server_id), self._taps.look(), self._files.find(server_id), server_id)
+
+    def console_log(self, server_id: str) -> bytes:
+        return self._files.console_tail(server_id, self._config.compute.console_log_bytes)
+
+    def inventory(self) -> Inventory:
+        version, library = self._connection.call(lambda c: (c.getVersion(), c.getLibVersion()))
+        space = os.statvfs(self._config.state)
+        virt_type = self._traits[0]
+        return Inventory(
+            vcpus=os.cpu_count() or 1,
+            memory_mb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB,
+            disk_gb=space.f_blocks * space.f_frsize // GIB,
+            virt_type=virt_type,
+            hypervisor_version=version,
+            cpu_model=_cpu_model() if virt_type == "kvm" else "qemu64",
+            address=f"http://{self._config.api.internal_bind}:{API_PORT}",
+            details={"architecture": platform.machine(), "libvirt_version": library},
+        )
+
+    # ── making ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def make_disk(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
+        if server.image is None:
+            raise Terminal("There is no image to make the root disk from.")
+        self._files.ensure_directory(server.id, config_drive)
+        found = self._files.find(server.id)
+        if found and found.disk:
+            return
+        with self._images.use(server.image) as base:
+            size = server.root_gb * GIB or base.virtual_size
+            if size < base.virtual_size:
+                raise Terminal(
+                    f"Flavor's disk is too small for requested image. Flavor disk is {size} bytes, "
+                    f"image is {base.virtual_size} bytes."
+                )
+            self._files.make_disk(server.id, base, size)
+
+    def plug(self, server: ServerIntent) -> None:
+        self._taps.plug(server.id, server.nics)
+
+    def unplug(self, server: ServerIntent, port_ids: frozenset[str]) -> None:
+        """The switch's ports go at once; a guest that does not let go of a NIC keeps it, without a wire."""
+        found = self._find(server.id)
+        nics = {port: tap for port, tap in found.read.nics.items() if port in port_ids} if found else {}
+        self._taps.unplug(self._taps.devices_of(server.id, port_ids) | set(nics.values()), keep=nics.values())
+        if found and nics:
+            left = self._connection.call(lambda _: detach_nics(found, nics))
+            self._taps.unplug([tap for port, tap in nics.items() if port not in left])
+
+    def define(self, server: ServerIntent) -> None:
+        found = self._find(server.id)
+        marks = found.marks if found else Marks()
+        self._define(server, replace(marks, generation=server.generation))
+        if found is None or not found.active:
+            return
+        domain, traits = found.domain, self._domain_traits()
+        for nic in server.nics:
+            if nic.port_id not in found.read.nics:
+                xml = domain_xml.render_nic(nic, traits)
+                self._connection.call(
+                    lambda _, xml=xml: domain.attachDeviceFlags(xml, libvirt.VIR_DOMAIN_AFFECT_LIVE)  # type: ignore[misc]
+                )
+
+    def destroy(self, server: ServerIntent) -> None:
+        found = self._find(server.id)
+        taps = self._taps.devices_of(server.id) | {nic.tap for nic in server.nics}
+        if found:
+            taps |= set(found.read.nics.values())
+            self._switch_off(found)
+            self._connection.call(lambda _: unless_gone(lambda: found.domain.undefineFlags(_UNDEFINE)))
+            if self._find(server.id):
+                raise Retry(f"the domain of server {server.id} does not go")
+        self._taps.unplug(taps)
+        self._files.remove(server.id)
+        log = self._config.state / "libvirt" / "log" / "qemu" / f"{domain_xml.domain_name(server.id)}.log"
+        log.unlink(missing_ok=True)
+
+    # ── power ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def start(self, server: ServerIntent) -> None:
+        found = self._get(server.id)
+        if found.state == "paused":
+            self._connection.call(lambda _: found.domain.resume())
+        if not found.active:
+            self._start(found, replace(found.marks, stop_by=0, restart=bool(found.marks.verb)))
+
+    def stop(self, server: ServerIntent) -> bool:
+        found = self._find(server.id)
+        if found is None or not found.active:
+            return True
+        marks, now, grace = found.marks, _boot_clock(), self._config.compute.stop_seconds
+        if not now - grace < marks.stop_by <= now + grace:  # not asked yet, or for an order that was taken back
+            marks = replace(marks, stop_by=now + grace)
+            self._mark(found, marks)
+        return self._shut_down(found, marks)
+
+    def perform(self, server: ServerIntent, verb: Verb) -> bool:
+        """A reboot: off (by the guest itself unless it is a hard one), a new definition, on.
+
+        The definition says which verb it is for; when the domain runs from it, the verb is done.
+        """
+        if verb.name != "reboot":
+            raise Terminal(f"This host cannot {verb.name} a server.")
+        found = self._get(server.id)
+        marks = found.marks
+        if marks.last_verb >= verb.id:
+            return True
+        if found.active and verb.args.get("type") != "HARD":
+            if marks.verb != verb.id:
+                stop_by = _boot_clock() + self._config.compute.stop_seconds
+                marks = replace(marks, verb=verb.id, restart=False, stop_by=stop_by)
+                self._mark(found, marks)
+            if not self._shut_down(found, marks):
+                return False
+        self._switch_off(found)
+        marks = replace(marks, generation=server.generation, verb=verb.id, restart=True, stop_by=0)
+        self._define(server, marks)
+        self._start(self._get(server.id), marks)
+        return True
+
+    def _shut_down(self, found: Found, marks: Marks) -> bool:
+        """Press the power button, or pull the plug when the time is up; True when it is off."""
+        server_id = found.read.server_id
+        if found.state == "paused" or _boot_clock() >= marks.stop_by:
+            self._switch_off(found)
+            return True
+        if time.monotonic() - self._pressed.get(server_id, float("-inf")) >= PRESS_SECONDS:
+            self._pressed[server_id] = time.monotonic()
+            button = libvirt.VIR_DOMAIN_SHUTDOWN_ACPI_POWER_BTN
+            self._connection.call(lambda _: unless_gone(lambda: found.domain.shutdownFlags(button)))
+        return False
+
+    def _switch_off(self, found: Found) -> None:
+        self._pressed.pop(found.read.server_id, None)
+        if found.active:
+            self._connection.call(lambda _: unless_gone(found.domain.destroy))
+
+    def _start(self, found: Found, marks: Marks) -> None:
+        """``marks`` go into the definition before it runs; once it runs, a reboot they tell of is done."""
+        if marks != found.read.marks:
+            self._mark(found, marks)
+        self._connection.call(lambda _: found.domain.create())
+        if marks.restart:
+            self._mark(replace(found, state="on"), marks.seen(active=True))
+
+    # ── domains ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _find(self, server_id: str) -> Found | None:
+        return self._connection.call(lambda connection: find_domain(connection, server_id))
+
+    def _get(self, server_id: str) -> Found:
+        found = self._find(server_id)
+        if found is None:
+            raise Retry(f"server {server_id} is not defined yet")
+        return found
+
+    def _define(self, server: ServerIntent, marks: Marks) -> None:
+        files = self._files.paths(server.id)
+        xml = domain_xml.render(server, marks, files, self._domain_traits())
+        self._connection.call(lambda connection: connection.defineXML(xml))
+
+    def _mark(self, found: Found, marks: Marks) -> None:
+        """Write the marks into the definition, and into the running domain."""
+        flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG | (libvirt.VIR_DOMAIN_AFFECT_LIVE if found.active else 0)
+        element = (domain_xml.render_marks(marks), domain_xml.METADATA_KEY, domain_xml.NAMESPACE)
+        kind = libvirt.VIR_DOMAIN_METADATA_ELEMENT
+        self._connection.call(lambda _: found.domain.setMetadata(kind, *element, flags))
+
+    def _domain_traits(self) -> Traits:
+        virt_type, emulator, disk_cache = self._traits
+        return Traits(virt_type, emulator, disk_cache, self._taps.userspace())
+
+    @cached_property
+    def _traits(self) -> tuple[str, str, str]:
+        """The kind of domain, the emulator, the cache mode: found out once, as long as this process lives."""
+        emulator = shutil.which(EMULATOR)
+        if emulator is None:
+            raise Retry(f"no {EMULATOR} on this host; install qemu-system-x86")
+        self._files.directory.mkdir(parents=True, exist_ok=True)
+        disk_cache = "none" if direct_io(self._files.directory) else "writeback"
+        return kvm.virt_type(self._config), emulator, disk_cache
+
+
+def _boot_clock() -> int:
+    """Seconds since the machine's boot: the same for every process, and no operator sets it."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

@@ -1,0 +1,227 @@
+"""A server's files on its host: ``servers/<id>/`` with disk, config drive and console log.
+
+``disk`` appears complete, by rename; so if it is there, it is whole.  ``base`` is a link to the image that the
+disk is based on, made before the disk, and is what keeps that image in the cache.  QEMU's user may open the files
+and pass through the directory, not write into it; nobody else may either.
+
+qemu-img reads what users have uploaded and guests have written, so it runs with a bound on memory and time, and is
+always told the formats.
+"""
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import stat
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from cumulet.core.errors import Retry, Terminal
+from cumulet.nova.compute.config_drive import build
+from cumulet.nova.compute.domain_xml import Files
+from cumulet.nova.compute.image_cache import Base
+
+GIB = 1 << 30
+_TOOL_MEMORY_BYTES, _TOOL_CPU_SECONDS, _TOOL_SECONDS = GIB, 10, 60
+_DISK_OPTIONS = "extended_l2=on,cluster_size=128k"  # the quickest copy on write
+_SECTOR = 512
+_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a scan sees of one server."""
+
+    disk: bool
+    base: str  # the name of a file in the cache of images
+
+
+class ServerFiles:
+    def __init__(self, directory: Path, qemu_user: str) -> None:
+        self.directory, self._user = directory, qemu_user
+
+    def scan(self) -> dict[str, Found]:
+        """Every server that has files, by id."""
+        try:
+            names = os.listdir(self.directory)
+        except FileNotFoundError:
+            return {}
+        return {name: found for name in names if _ID.fullmatch(name) and (found := self.find(name))}
+
+    def find(self, server_id: str) -> Found | None:
+        place = self.directory / server_id
+        try:
+            base = os.path.basename(os.readlink(place / "base"))
+        except FileNotFoundError:
+            base = ""
+        except OSError:
+            return None  # not a directory: not ours
+        return Found((place / "disk").exists(), base) if place.is_dir() else None
+
+    def bases(self) -> set[str]:
+        """The cached images that disks are based on."""
+        return {found.base for found in self.scan().values()}
+
+    def ensure_directory(self, server_id: str, config_drive: Mapping[str, bytes]) -> None:
+        """The directory with what is there before the disk; what is there already stays as it is."""
+        place = self.place(server_id)
+        owner, group = self._ids()
+        place.mkdir(parents=True, exist_ok=True)
+        self.directory.chmod(0o711)
+        os.chown(place, 0, group)
+        place.chmod(0o710)
+        self._write(place / "console.log", b"", owner, group)
+        if config_drive:
+            self._write(place / "config.iso", build(config_drive), owner, group)
+
+    def make_disk(self, server_id: str, base: Base, size: int) -> None:
+        """The disk: an overlay of ``size`` bytes on ``base``."""
+        place = self.place(server_id)
+        owner, group = self._ids()
+        link = place / "base"
+        link.unlink(missing_ok=True)
+        link.symlink_to(base.path)
+        partial = place / "disk.new"
+        partial.unlink(missing_ok=True)
+        size += -size % _SECTOR
+        qemu_img(
+            "create",
+            "-q",
+            "-f",
+            "qcow2",
+            "-o",
+            _DISK_OPTIONS,
+            "-F",
+            base.format,
+            "-b",
+            base.path,
+            partial,
+            str(size),
+        )
+        partial.chmod(0o600)
+        os.chown(partial, owner, group)
+        _sync(partial)
+        partial.rename(place / "disk")
+
+    def paths(self, server_id: str) -> Files:
+        """Where the domain finds its files; Retry if there is no disk."""
+        place = self.place(server_id)
+        found = self.find(server_id)
+        if not found or not found.disk:
+            raise Retry(f"server {server_id} has no disk yet")
+        base = os.readlink(place / "base")
+        drive = place / "config.iso"
+        return Files(
+            disk=str(place / "disk"),
+            bases=[(base, base.rpartition(".")[2])],
+            console_log=str(place / "console.log"),
+            config_drive=str(drive) if drive.exists() else "",
+        )
+
+    def remove(self, server_id: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.place(server_id))
+
+    def console_tail(self, server_id: str, limit: int) -> bytes:
+        """The last bytes of the console's log; empty if there is none."""
+        try:
+            with _open_plain(self.place(server_id) / "console.log", os.O_RDONLY) as descriptor:
+                size = os.fstat(descriptor).st_size
+                return os.pread(descriptor, limit, max(0, size - limit))
+        except FileNotFoundError:
+            return b""
+
+    def bound_console_log(self, server_id: str, limit: int) -> None:
+        """Cut a log of more than twice ``limit`` to its tail, in place: QEMU holds it open and appends.
+
+        What QEMU writes between reading the tail and cutting is lost; that is microseconds of a flood.
+        """
+        path = self.place(server_id) / "console.log"
+        try:
+            if os.lstat(path).st_size <= 2 * limit:
+                return
+            with _open_plain(path, os.O_RDWR | os.O_APPEND) as descriptor:
+                tail = os.pread(descriptor, limit, os.fstat(descriptor).st_size - limit)
+                os.ftruncate(descriptor, 0)
+                os.write(descriptor, tail)
+        except FileNotFoundError:
+            return
+
+    def place(self, server_id: str) -> Path:
+        """A server's directory; ids that are not ids name none."""
+        if not _ID.fullmatch(server_id):
+            raise Terminal(f"{server_id!r} is not a server's id")
+        return self.directory / server_id
+
+    def _ids(self) -> tuple[int, int]:
+        entry = pwd.getpwnam(self._user)
+        return entry.pw_uid, entry.pw_gid
+
+    def _write(self, path: Path, content: bytes, owner: int, group: int) -> None:
+        """Make the file, at once and complete, if there is none."""
+        if path.exists():
+            return
+        partial = path.with_name(f"{path.name}.new")
+        partial.write_bytes(content)
+        partial.chmod(0o600)
+        os.chown(partial, owner, group)
+        partial.rename(path)
+
+
+def qemu_img(*arguments: str | Path) -> None:
+    """Terminal with qemu-img's words if it refuses; Retry if the host has no room for the file."""
+    limits = ["prlimit", f"--as={_TOOL_MEMORY_BYTES}", f"--cpu={_TOOL_CPU_SECONDS}", "--core=0", "--"]
+    try:
+        done = subprocess.run(
+            [*limits, "qemu-img", *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_TOOL_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise Retry(f"qemu-img {arguments[0]} does not end") from error
+    if done.returncode == 0:
+        return
+    words = done.stderr.strip()[-500:] or f"ended with {done.returncode}"
+    if "No space left" in words or "Disk quota" in words:
+        raise Retry(f"qemu-img {arguments[0]}: {words}")
+    raise Terminal(f"Disk cannot be made: {words}")
+
+
+def direct_io(directory: Path) -> bool:
+    """Whether files here can be opened past the page cache, which QEMU's cache mode "none" needs."""
+    probe = directory / f".direct-{uuid.uuid4().hex}"
+    try:
+        os.close(os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_DIRECT, 0o600))
+    except OSError:
+        return False
+    finally:
+        probe.unlink(missing_ok=True)
+    return True
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _open_plain(path: Path, flags: int) -> Iterator[int]:
+    """A regular file and no link: QEMU's user could be a guest's by now."""
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FileNotFoundError(path)
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,339 @@
+"""What nova-compute may read and write: the servers of its own host, and how they are.  Served by nova-conductor.
+
+nova-compute has no database, so a stolen hypervisor can lie about its own servers and touch nothing else.  What
+it reports is compared with what is known, row by row, in one transaction: a report about an intent that has
+changed since is written down as such and ends nothing.  Only ``absent``, said of the present intent of a server
+that is ordered away, releases what it held; whatever is repeated finds nothing to do.
+
+A host's intent costs three queries, whatever the host holds, and is not sent again while it is the same.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from cumulet.core import clock
+from cumulet.core.config import Compute
+from cumulet.core.controller import etagged
+from cumulet.core.db import Transaction
+from cumulet.core.errors import NotFound, Retry
+from cumulet.core.heartbeat import agent_id
+from cumulet.core.http import Reply, Request, Route
+from cumulet.core.policy import HOST
+from cumulet.core.tables import agents
+from cumulet.glance import public as glance
+from cumulet.neutron import public as neutron
+from cumulet.neutron.model import Port
+from cumulet.nova import metadata_documents, notices
+from cumulet.nova.model import ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
+from cumulet.nova.tables import server_actions, server_hosts, servers
+from cumulet.placement import public as placement
+from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU
+from cumulet.placement.model import Inventory as Stock
+
+STARTING = frozenset({"create", "start", "reboot"})
+"""Actions that order a server to be on, also one that went off by itself."""
+_COLUMNS = (
+    *notices.COLUMNS,
+    server_hosts.c.host,
+    server_hosts.c.wanted,
+    server_hosts.c.seen_generation,
+    server_hosts.c.seen_power,
+    server_hosts.c.seen_fault,
+    server_hosts.c.seen_fault_at,
+    server_hosts.c.seen_waiting,
+    server_hosts.c.seen_boot_id,
+    server_hosts.c.seen_reached,
+    server_hosts.c.launched_at,
+)
+_HERE = sa.select(*_COLUMNS).join_from(server_hosts, servers).where(server_hosts.c.host == sa.bindparam("host"))
+_UNFINISHED = sa.select(server_actions).where(server_actions.c.finished_at.is_(None)).order_by(server_actions.c.id)
+_UNFINISHED_HERE = _UNFINISHED.where(
+    server_actions.c.server_id.in_(
+        sa.select(server_hosts.c.server_id).where(server_hosts.c.host == sa.bindparam("host"))
+    )
+)
+_SEEN = tuple(column for column in server_hosts.c if column.key.startswith("seen_") or column.key == "launched_at")
+_SEE = (
+    sa.update(server_hosts)
+    .where(
+        server_hosts.c.server_id == sa.bindparam("server"),
+        server_hosts.c.host == sa.bindparam("at"),
+        server_hosts.c.seen_generation <= sa.bindparam("new_seen_generation"),
+    )
+    .values({column: sa.bindparam(f"new_{column.key}") for column in _SEEN})
+)
+_FINISH = (
+    sa.update(server_actions)
+    .where(server_actions.c.id == sa.bindparam("number"), server_actions.c.finished_at.is_(None))
+    .values(finished_at=sa.bindparam("now"), fault=sa.bindparam("why"), host=sa.bindparam("at"))
+)
+
+
+# ── the intent ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def list_servers(request: Request) -> Reply:
+    host = request.params["host"]
+    with request.db.read() as tx:
+        return etagged(request, list_intents(tx, host, request.app.extras.host_secret))
+
+
+def list_intents(tx: Transaction, host: str, host_secret: str) -> dict[str, ServerIntent]:
+    """Everything that ``host`` should know of servers; three queries."""
+    rows = tx.all(_HERE.order_by(servers.c.id), {"host": host})
+    if not rows:
+        return {}
+    actions = _by_server(tx.all(_UNFINISHED_HERE, {"host": host}))
+    ports = neutron.list_host_ports(tx, host)
+    return {row.id: _intent(row, actions.get(row.id, ()), ports.get(row.id, ()), host_secret) for row in rows}
+
+
+def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], secret: str) -> ServerIntent:
+    absent = _ordered_away(row)
+    image = None
+    if row.image and not absent:
+        ticket = glance.image_ticket(secret, row.image_id, row.host)
+        image = msgspec.convert({**row.image, "ticket": ticket}, ImageSource)
+    return ServerIntent(
+        id=row.id,
+        project_id=row.project_id,
+        name=row.name,
+        vcpus=row.vcpus,
+        memory_mb=row.memory_mb,
+        root_gb=row.root_gb,
+        image=image,
+        power=row.power,
+        absent=absent,
+        generation=row.generation,
+        nics=()
+        if absent
+        else tuple(
+            Nic(port.id, port.mac, port.mtu, port.network_id, port.wired)
+            for port in sorted(ports, key=lambda port: port.id)
+        ),
+        verbs=()
+        if absent
+        else tuple(
+            Verb(action.id, action.action, action.params, action.request_id) for action in actions if action.verb
+        ),
+        config_drive=row.config_drive,
+        request_id=row.request_id,
+        seen=_known(row),
+        start_generation=max((action.generation for action in actions if action.action in STARTING), default=0),
+        launched=row.launched_at is not None,
+    )
+
+
+def _ordered_away(row: Row[Any]) -> bool:
+    return row.deleted_at is not None or row.wanted == "absent"
+
+
+def _known(row: Row[Any]) -> Seen | None:
+    """What this host said last."""
+    if row.seen_power is None:
+        return None
+    return Seen(
+        generation=row.seen_generation,
+        power=row.seen_power,
+        fault=row.seen_fault or "",
+        waiting=row.seen_waiting or "",
+        boot_id=row.seen_boot_id or "",
+        reached=bool(row.seen_reached),
+    )
+
+
+def _by_server(rows: Sequence[Row[Any]]) -> dict[str, list[Row[Any]]]:
+    found: dict[str, list[Row[Any]]] = defaultdict(list)
+    for row in rows:
+        found[row.server_id].append(row)
+    return found
+
+
+def show_config_drive(request: Request) -> dict[str, bytes]:
+    """The files of a server's config drive, by path; not cached, since they hold the user's secrets."""
+    with request.db.read() as tx:
+        here = sa.and_(
+            server_hosts.c.server_id == request.params["id"], server_hosts.c.host == request.params["host"]
+        )
+        if not tx.find(sa.select(server_hosts.c.server_id).where(here)):
+            raise NotFound(f"there is no server {request.params['id']} on {request.params['host']}")
+        return metadata_documents.config_drive_files(tx, request.params["id"])
+
+
+# ── what was seen ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def report_servers(request: Request) -> None:
+    with request.db.transaction() as tx:
+        record(tx, request.params["host"], request.body)
+
+
+def record(tx: Transaction, host: str, reports: Mapping[str, Seen]) -> None:
+    """Write down what ``host`` has seen.  Servers that it does not have are not its business and left out."""
+    rows = tx.all(_HERE.where(servers.c.id.in_(list(reports))).order_by(servers.c.id), {"host": host})
+    ids = [row.id for row in rows]
+    actions = _by_server(tx.all(_UNFINISHED.where(server_actions.c.server_id.in_(ids)))) if ids else {}
+    now, changes, leaving = clock.now(), [], []
+    for row in rows:
+        seen = reports[row.id]
+        if not row.seen_generation <= seen.generation <= row.generation:
+            continue
+        if seen.power == "absent" and seen.generation == row.generation and _ordered_away(row):
+            leaving.append(row)
+            continue
+        if _without_verbs(seen) != _known(row):
+            changes.append(_change(row, seen, now))
+        _finish_done(tx, row, seen, actions.get(row.id, ()), now)
+    if changes:
+        tx.write(_SEE, changes)
+    if leaving:
+        _release_from(tx, host, leaving)
+
+
+def _without_verbs(seen: Seen) -> Seen:
+    return msgspec.structs.replace(seen, verbs_done=(), verb_faults={})
+
+
+def _change(row: Row[Any], seen: Seen, now: str) -> dict[str, Any]:
+    fault_at = row.seen_fault_at if seen.fault == row.seen_fault else now
+    return {
+        "server": row.id,
+        "at": row.host,
+        "new_seen_generation": seen.generation,
+        "new_seen_power": seen.power,
+        "new_seen_fault": seen.fault or None,
+        "new_seen_fault_at": fault_at if seen.fault else None,
+        "new_seen_waiting": seen.waiting or None,
+        "new_seen_boot_id": seen.boot_id or None,
+        "new_seen_reached": seen.reached,
+        "new_seen_at": now,
+        "new_launched_at": row.launched_at or (now if seen.power == "on" else None),
+    }
+
+
+def _finish_done(tx: Transaction, row: Row[Any], seen: Seen, actions: Sequence[Row[Any]], now: str) -> None:
+    """Finish the actions that the host has carried out, or has failed at."""
+    done = []
+    for action in actions:
+        if action.verb and action.id in seen.verbs_done:
+            done.append((action, seen.verb_faults.get(str(action.id), "")))
+        elif action.generation <= seen.generation and (seen.fault or (not action.verb and _settled(row, seen))):
+            done.append((action, seen.fault))
+    if not done:
+        return
+    tx.write(_FINISH, [{"number": a.id, "now": now, "why": why or None, "at": row.host} for a, why in done])
+    launched_at = row.launched_at or now
+    for action, why in done:
+        event = notices.EVENTS.get(action.action)
+        if event:
+            state = "error" if why else "active" if seen.power == "on" else "stopped"
+            end = "error" if why else "end"
+            notices.tell(
+                tx, row, f"{event}.{end}", state=state, host=row.host, launched_at=launched_at, message=why
+            )
+
+
+def _settled(row: Row[Any], seen: Seen) -> bool:
+    """Whether the host has nothing left to do: the power is as wanted, or was before the guest ended itself."""
+    if seen.waiting or _ordered_away(row):
+        return False
+    off = seen.power in ("off", "crashed")
+    return seen.reached or seen.power in ("on", "paused") if row.power == "on" else off
+
+
+def _release_from(tx: Transaction, host: str, rows: Sequence[Row[Any]]) -> None:
+    """Nothing is left of these servers on ``host``; the last host of a deleted server lets all go."""
+    ids = [row.id for row in rows]
+    elsewhere = {
+        row.server_id
+        for row in tx.all(
+            sa.select(server_hosts.c.server_id).where(
+                server_hosts.c.server_id.in_(ids), server_hosts.c.host != host
+            )
+        )
+    }
+    for row in rows:
+        key = sa.and_(server_hosts.c.server_id == row.id, server_hosts.c.host == host)
+        if not tx.write(sa.delete(server_hosts).where(key)):
+            raise Retry(f"server {row.id} is being released by someone else")
+        placement.release(tx, row.id, host)
+        if row.deleted_at and row.id not in elsewhere:
+            release(tx, row, host, row.launched_at or "")
+
+
+def release(tx: Transaction, row: Row[Any], host: str = "", launched_at: str = "") -> None:
+    """A deleted server of which nothing is left on any host: its claim, its ports and its name become free."""
+    now = clock.now()
+    still = sa.and_(
+        servers.c.id == row.id,
+        servers.c.generation == row.generation,
+        servers.c.deleted_at.is_not(None),
+        servers.c.gone_at.is_(None),
+    )
+    if not tx.write(sa.update(servers).where(still).values(gone_at=now)):
+        raise Retry(f"server {row.id} has changed since it was looked at")
+    placement.release(tx, row.id)
+    neutron.release_ports(tx, row.id)
+    unfinished = sa.and_(server_actions.c.server_id == row.id, server_actions.c.finished_at.is_(None))
+    tx.write(sa.update(server_actions).where(unfinished).values(finished_at=now, host=host or None))
+    notices.tell(tx, row, "delete.end", state="deleted", host=host, launched_at=launched_at)
+
+
+# ── the inventory ────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def show_inventory(request: Request) -> Inventory | None:
+    """What the controller knows of this host; null if it has to be told (again)."""
+    host = request.params["host"]
+    with request.db.read() as tx:
+        known = find_inventory(tx, host)
+        stock = placement.find_capacity(tx, host)
+    if known is None or stock is None:
+        return None
+    wanted = _stock(known, request.config.compute)
+    same = {name: (item.total, item.reserved, item.ratio) for name, item in stock.inventories.items()}
+    return known if same == {n: (i.total, i.reserved, i.ratio) for n, i in wanted.items()} else None
+
+
+def report_inventory(request: Request) -> None:
+    host, inventory = request.params["host"], request.body
+    with request.db.transaction() as tx:
+        if placement.set_inventory(tx, host, _stock(inventory, request.config.compute)):
+            tx.hint("nova.servers", "*")
+        key = agents.c.id == agent_id("nova-compute", host)
+        row = tx.find(sa.select(agents.c.details).where(key))
+        document = msgspec.to_builtins(inventory)
+        if row and row.details.get("inventory") != document:
+            tx.write(sa.update(agents).where(key).values(details={**row.details, "inventory": document}))
+
+
+def find_inventory(tx: Transaction, host: str) -> Inventory | None:
+    """What nova-compute on ``host`` last said that it has."""
+    row = tx.find(sa.select(agents.c.details).where(agents.c.id == agent_id("nova-compute", host)))
+    document = row.details.get("inventory") if row else None
+    return msgspec.convert(document, Inventory) if document else None
+
+
+def _stock(inventory: Inventory, options: Compute) -> dict[str, Stock]:
+    """What placement may give out of it."""
+    return {
+        VCPU: Stock(inventory.vcpus, 0, options.cpu_ratio),
+        MEMORY_MB: Stock(
+            inventory.memory_mb, min(options.reserved_memory_mb, inventory.memory_mb), options.memory_ratio
+        ),
+        DISK_GB: Stock(inventory.disk_gb, 0, options.disk_ratio),
+    }
+
+
+ROUTES = [
+    Route("GET", "/hosts/{host}/servers", list_servers, HOST),
+    Route("POST", "/hosts/{host}/servers", report_servers, HOST, 204, body=dict[str, Seen], longest_body=16 << 20),
+    Route("GET", "/hosts/{host}/servers/{id}/config-drive", show_config_drive, HOST),
+    Route("GET", "/hosts/{host}/inventory", show_inventory, HOST),
+    Route("POST", "/hosts/{host}/inventory", report_inventory, HOST, 204, body=Inventory),
+]

@@ -1,0 +1,35 @@
+"""nova's paging on top of ``core.listing``: pages of at most 1,000, and a ``next`` link only."""
+
+from dataclasses import replace
+
+from cumulet.core.errors import BadRequest
+from cumulet.core.http import Json, Request
+from cumulet.core.listing import PAGING, Page, links
+
+PAGE = 1000
+
+
+def next_links(request: Request, collection: str, page: Page) -> Json:
+    """``{collection_links: [...]}`` to be merged into a list's answer; empty on the last page."""
+    if page.next_marker is None:
+        return {}
+    paged = request if request.one("limit") else replace(request, query=[*request.query, ("limit", str(PAGE))])
+    found = [link for link in links(paged, collection, page) if link["rel"] == "next"]
+    return {f"{collection}_links": found}
+
+
+def only(request: Request, names: frozenset[str]) -> Request:
+    """The request without the filters that are not among ``names``."""
+    return replace(request, query=[(k, v) for k, v in request.query if k in names or k in PAGING])
+
+
+def boolean(value: object, name: str) -> bool:
+    """OpenStack's many words for yes and no."""
+    if isinstance(value, bool):
+        return value
+    word = str(value).strip().lower()
+    if word in ("true", "1", "on", "yes", "t", "y"):
+        return True
+    if word in ("false", "0", "off", "no", "f", "n"):
+        return False
+    raise BadRequest(f"Invalid input for field/attribute {name}. Value: {value}. {value!r} is not a boolean")

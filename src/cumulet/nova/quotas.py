@@ -1,0 +1,204 @@
+"""How much a project may have: defaults, an administrator's limits, what is used; and ``/os-quota-sets``.
+
+``claim`` counts what a project has and makes sure that nobody else counts at the same time: it reads the
+project's guard before the count and moves it on afterwards.  Who loses that race gets ``Retry`` and counts
+again, so a quota cannot be overrun by requests that run side by side.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import sqlalchemy as sa
+from msgspec import UNSET, Meta, UnsetType, field
+
+from cumulet.core.context import Context
+from cumulet.core.db import Transaction
+from cumulet.core.errors import BadRequest, Conflict, Forbidden, Retry
+from cumulet.core.http import Json, Reply, Request, Route
+from cumulet.core.schema import Strict
+from cumulet.nova import versions
+from cumulet.nova.paging import boolean
+from cumulet.nova.tables import quota_guards, quota_limits, servers
+
+DEFAULTS: Mapping[str, int] = {
+    "cores": 20,
+    "fixed_ips": -1,
+    "floating_ips": -1,
+    "injected_file_content_bytes": 10240,
+    "injected_file_path_bytes": 255,
+    "injected_files": 5,
+    "instances": 10,
+    "key_pairs": 100,
+    "metadata_items": 128,
+    "ram": 51200,
+    "security_group_rules": -1,
+    "security_groups": -1,
+    "server_group_members": 10,
+    "server_groups": 10,
+}
+LARGEST = 0x7FFFFFFF
+
+_USED = sa.select(
+    sa.func.count().label("instances"),
+    sa.func.coalesce(sa.func.sum(servers.c.vcpus), 0).label("cores"),
+    sa.func.coalesce(sa.func.sum(servers.c.memory_mb), 0).label("ram"),
+).where(servers.c.project_id == sa.bindparam("project"), servers.c.gone_at.is_(None))
+_GUARD = sa.select(quota_guards.c.generation).where(quota_guards.c.project_id == sa.bindparam("project"))
+
+
+@dataclass(frozen=True)
+class Usage:
+    limits: Mapping[str, int]
+    used: Mapping[str, int]
+
+
+def read_limits(tx: Transaction, project_id: str) -> dict[str, int]:
+    rows = tx.all(sa.select(quota_limits).where(quota_limits.c.project_id == project_id))
+    return dict(DEFAULTS) | {row.resource: row.hard_limit for row in rows}
+
+
+def read_usage(tx: Transaction, project_id: str) -> Usage:
+    row = tx.find(_USED, {"project": project_id})
+    used = {name: int(row._mapping[name]) for name in ("instances", "cores", "ram")} if row else {}
+    return Usage(read_limits(tx, project_id), used)
+
+
+def claim(tx: Transaction, context: Context, vcpus: int, memory_mb: int, least: int, most: int) -> int:
+    """How many servers of this size, from ``least`` to ``most``, the project may still make; Forbidden if none."""
+    guard = tx.value(_GUARD, {"project": context.project_id})
+    usage = read_usage(tx, context.project_id)
+    size = {"instances": 1, "cores": vcpus, "ram": memory_mb}
+    number = min([most, *(_room(usage, name) // each for name, each in size.items() if each)])
+    if number < least:
+        raise Forbidden(
+            _refusal(usage, {name: each * least for name, each in size.items()}), kind="TooManyInstances"
+        )
+    _move_guard(tx, context.project_id, guard)
+    return number
+
+
+def _room(usage: Usage, name: str) -> int:
+    limit = usage.limits[name]
+    return LARGEST if limit < 0 else max(0, limit - usage.used[name])
+
+
+def _refusal(usage: Usage, wanted: Mapping[str, int]) -> str:
+    """Upstream's text, which clients and people look for."""
+    over = sorted(name for name, amount in wanted.items() if amount > _room(usage, name))
+    names = ", ".join(over)
+    asked = ", ".join(str(wanted[name]) for name in over)
+    used = ", ".join(str(usage.used[name]) for name in over)
+    allowed = ", ".join(str(usage.limits[name]) for name in over)
+    return f"Quota exceeded for {names}: Requested {asked}, but already used {used} of {allowed} {names}"
+
+
+def _move_guard(tx: Transaction, project_id: str, generation: int | None) -> None:
+    if generation is None:
+        try:
+            tx.write(quota_guards.insert(), {"project_id": project_id, "generation": 1})
+        except Conflict as lost:
+            raise Retry("another request has made the project's first server") from lost
+    elif not tx.write(
+        sa.update(quota_guards)
+        .where(quota_guards.c.project_id == project_id, quota_guards.c.generation == generation)
+        .values(generation=generation + 1)
+    ):
+        raise Retry("another request makes servers in the project")
+
+
+# ── /os-quota-sets ───────────────────────────────────────────────────────────────────────────────────────────
+
+Limit = Annotated[int, Meta(ge=-1, le=LARGEST)] | UnsetType
+
+
+class QuotaSet(Strict):
+    tenant_id: str | UnsetType = UNSET
+    force: bool | str = False
+    cores: Limit = UNSET
+    fixed_ips: Limit = UNSET
+    floating_ips: Limit = UNSET
+    injected_file_content_bytes: Limit = UNSET
+    injected_file_path_bytes: Limit = UNSET
+    injected_files: Limit = UNSET
+    instances: Limit = UNSET
+    key_pairs: Limit = UNSET
+    metadata_items: Limit = UNSET
+    ram: Limit = UNSET
+    security_group_rules: Limit = UNSET
+    security_groups: Limit = UNSET
+    server_group_members: Limit = UNSET
+    server_groups: Limit = UNSET
+
+
+class QuotaBody(Strict):
+    quota_set: QuotaSet = field()
+
+
+def show_quota_set(request: Request) -> Json:
+    project_id = _project(request, "show")
+    with request.db.read() as tx:
+        limits = read_limits(tx, project_id)
+    return _document(request, {"id": project_id, **limits})
+
+
+def show_defaults(request: Request) -> Json:
+    return _document(request, {"id": _project(request, "defaults"), **DEFAULTS})
+
+
+def show_detail(request: Request) -> Json:
+    project_id = _project(request, "detail")
+    with request.db.read() as tx:
+        usage = read_usage(tx, project_id)
+    detail = {
+        name: {"limit": limit, "in_use": usage.used.get(name, 0), "reserved": 0}
+        for name, limit in usage.limits.items()
+    }
+    return _document(request, {"id": project_id, **detail})
+
+
+def update_quota_set(request: Request) -> Json:
+    """Set limits; below what is used only with ``force``."""
+    project_id = _project(request, "update")
+    wish: QuotaSet = request.body.quota_set
+    wanted: dict[str, int] = {name: getattr(wish, name) for name in DEFAULTS if getattr(wish, name) is not UNSET}
+    with request.db.transaction() as tx:
+        usage = read_usage(tx, project_id)
+        for name, limit in wanted.items():
+            used = usage.used.get(name, 0)
+            if 0 <= limit < used and not boolean(wish.force, "force"):
+                raise BadRequest(
+                    f"Quota limit {limit} for {name} must be greater than or equal to already used "
+                    f"and reserved {used}."
+                )
+            key = sa.and_(quota_limits.c.project_id == project_id, quota_limits.c.resource == name)
+            tx.write(sa.delete(quota_limits).where(key))
+            tx.write(quota_limits.insert(), {"project_id": project_id, "resource": name, "hard_limit": limit})
+    return _document(request, {**usage.limits, **wanted})
+
+
+def delete_quota_set(request: Request) -> Reply:
+    project_id = _project(request, "delete")
+    with request.db.transaction() as tx:
+        tx.write(sa.delete(quota_limits).where(quota_limits.c.project_id == project_id))
+    return Reply()
+
+
+def _project(request: Request, verb: str) -> str:
+    project_id = request.params["id"]
+    request.enforce(f"os_compute_api:os-quota-sets:{verb}", {"project_id": project_id})
+    return project_id
+
+
+def _document(request: Request, quota_set: dict[str, Any]) -> Json:
+    return {"quota_set": versions.render("quota_set", quota_set, request.version)}
+
+
+POLICY = "os_compute_api:os-quota-sets:"
+ROUTES = (
+    Route("GET", "/v2.1/os-quota-sets/{id}", show_quota_set, POLICY + "show"),
+    Route("GET", "/v2.1/os-quota-sets/{id}/defaults", show_defaults, POLICY + "defaults"),
+    Route("GET", "/v2.1/os-quota-sets/{id}/detail", show_detail, POLICY + "detail"),
+    Route("PUT", "/v2.1/os-quota-sets/{id}", update_quota_set, POLICY + "update", body=QuotaBody),
+    Route("DELETE", "/v2.1/os-quota-sets/{id}", delete_quota_set, POLICY + "delete", 202),
+)

@@ -1,0 +1,203 @@
+"""What the API shows of a server.  One document with everything; ``nova.versions`` makes the older ones of it.
+
+``Look`` is what the caller may see, worked out once for a whole list.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.engine import Row
+
+from cumulet.core import clock
+from cumulet.core.db import Transaction
+from cumulet.core.http import Json, Request
+from cumulet.core.microversion import Version
+from cumulet.neutron.model import Port
+from cumulet.nova import versions
+from cumulet.nova.flavors import flavor_links
+from cumulet.nova.services import ZONE, host_status, list_hosts
+
+_WITH_PROGRESS = frozenset({"ACTIVE", "BUILD"})
+SHOW = "os_compute_api:servers:show"
+
+
+@dataclass(frozen=True)
+class Look:
+    endpoint: str
+    version: Version
+    extra_specs: bool
+    extended: bool  # host, instance name, user data
+    details: bool  # of faults
+    host_statuses: Mapping[str, str] | None  # None: not to be seen
+    unknown_only: bool = False
+
+
+def look_for(tx: Transaction, request: Request, project_id: str = "") -> Look:
+    """What the caller may see of servers of ``project_id`` (default: the caller's own)."""
+    target = {"project_id": project_id or request.context.project_id}
+    every = request.allows(f"{SHOW}:host_status", target)
+    unknown_only = not every and request.allows(f"{SHOW}:host_status:unknown-only", target)
+    statuses = None
+    if (every or unknown_only) and request.version >= (2, 16):
+        statuses = {host: host_status(row, request.config) for host, row in list_hosts(tx).items()}
+    return Look(
+        endpoint=request.app.endpoint,
+        version=request.version,
+        extra_specs=request.allows(f"{SHOW}:flavor-extra-specs", target),
+        extended=request.allows("os_compute_api:os-extended-server-attributes", target),
+        details=request.context.admin,
+        host_statuses=statuses,
+        unknown_only=unknown_only,
+    )
+
+
+def brief(row: Row[Any], endpoint: str) -> Json:
+    return {"id": row.id, "name": row.name, "links": server_links(endpoint, row.id)}
+
+
+def server_links(endpoint: str, server_id: str) -> list[Json]:
+    return [
+        {"rel": "self", "href": f"{endpoint}/v2.1/servers/{server_id}"},
+        {"rel": "bookmark", "href": f"{endpoint}/servers/{server_id}"},
+    ]
+
+
+def detail(row: Row[Any], ports: Sequence[Port], look: Look, *, kind: str = "server", listed: bool = False) -> Json:
+    """The server as the caller's version shows it.  ``kind``: 'server', or 'server_update' for PUT's answer."""
+    document = _document(row, ports, look)
+    if look.extended:
+        document |= _extended(row)
+    if look.host_statuses is not None:
+        found = look.host_statuses.get(row.host, "UNKNOWN") if row.host else ""
+        if not look.unknown_only or found == "UNKNOWN":
+            document["host_status"] = found
+    if not listed:
+        document["server_groups"] = []
+    if row.status == "ERROR" and (fault := _fault(row, look)):
+        document["fault"] = fault
+    if row.status in _WITH_PROGRESS:
+        document["progress"] = 100 if row.status == "ACTIVE" and row.task_state is None else 0
+    groups = dict.fromkeys(name for port in ports for name in port.security_groups)
+    if groups:
+        document["security_groups"] = [{"name": name} for name in groups]
+    return versions.render(kind, document, look.version)
+
+
+def _document(row: Row[Any], ports: Sequence[Port], look: Look) -> Json:
+    links = server_links(look.endpoint, row.id)
+    return {
+        "id": row.id,
+        "name": row.name,
+        "status": row.status,
+        "tenant_id": row.project_id,
+        "user_id": row.user_id,
+        "metadata": row.metadata,
+        "hostId": host_id(row.project_id, row.host),
+        "image": _image(row, look),
+        "flavor": _flavor(row, look),
+        "_flavor_link": {"id": row.flavor["id"], "links": flavor_links(look.endpoint, row.flavor["id"])[1:]},
+        "created": clock.short(row.created_at),
+        "updated": clock.short(updated_at(row)),
+        "addresses": {} if row.vm_state == "building" else addresses(ports),
+        "accessIPv4": row.access_ip_v4 or "",
+        "accessIPv6": row.access_ip_v6 or "",
+        "links": links,
+        "OS-DCF:diskConfig": row.disk_config,
+        "OS-EXT-AZ:availability_zone": ZONE if row.host else asked_zone(row) or "",
+        "config_drive": "True" if row.config_drive else "",
+        "key_name": row.key_name,
+        "OS-SRV-USG:launched_at": _naive(row.launched_at),
+        "OS-SRV-USG:terminated_at": _naive(row.gone_at),
+        "OS-EXT-STS:task_state": row.task_state,
+        "OS-EXT-STS:vm_state": row.vm_state,
+        "OS-EXT-STS:power_state": row.power_state,
+        "os-extended-volumes:volumes_attached": [],
+        "locked": row.locked,
+        "locked_reason": row.locked_reason,
+        "description": row.description,
+        "tags": [],
+        "trusted_image_certificates": None,
+        "OS-EXT-SRV-ATTR:hostname": row.hostname,
+        "pinned_availability_zone": asked_zone(row),
+    }
+
+
+def _extended(row: Row[Any]) -> Json:
+    return {
+        "OS-EXT-SRV-ATTR:host": row.host,
+        "OS-EXT-SRV-ATTR:hypervisor_hostname": row.host,
+        "OS-EXT-SRV-ATTR:instance_name": f"instance-{row.id}",
+        "OS-EXT-SRV-ATTR:reservation_id": row.reservation_id,
+        "OS-EXT-SRV-ATTR:launch_index": row.launch_index,
+        "OS-EXT-SRV-ATTR:root_device_name": "/dev/vda",
+        "OS-EXT-SRV-ATTR:kernel_id": "",
+        "OS-EXT-SRV-ATTR:ramdisk_id": "",
+        "OS-EXT-SRV-ATTR:user_data": getattr(row, "user_data", None),
+    }
+
+
+def _image(row: Row[Any], look: Look) -> Json | str:
+    if not row.image_id:
+        return ""
+    return {
+        "id": row.image_id,
+        "links": [{"rel": "bookmark", "href": f"{look.endpoint}/images/{row.image_id}"}],
+    }
+
+
+def _flavor(row: Row[Any], look: Look) -> Json:
+    flavor = row.flavor
+    document = {name: flavor[name] for name in ("vcpus", "ram", "disk", "ephemeral", "swap")}
+    document["original_name"] = flavor["name"]
+    if look.extra_specs:
+        document["extra_specs"] = flavor["extra_specs"]
+    return document
+
+
+def _fault(row: Row[Any], look: Look) -> Json:
+    """Why the server is in ERROR: no host was found, or what its host said."""
+    message, at = row.seen_fault, row.seen_fault_at
+    if row.host is None:
+        message, at = row.placement_fault, row.placement_fault_at
+    fault = {"code": 500, "created": clock.short(at or row.updated_at), "message": message[:255]}
+    return fault | ({"details": message} if look.details else {})
+
+
+def addresses(ports: Sequence[Port], network: str | None = None) -> Json:
+    """By network's name: fixed addresses, each followed by its floating one."""
+    found: Json = {}
+    for port in ports:
+        if network is not None and port.network_name != network:
+            continue
+        place = found.setdefault(port.network_name, [])
+        floating = dict(port.floating_ips)
+        for address in port.addresses:
+            place.append(_address(address.ip, address.ip_version, "fixed", port.mac))
+            if address.ip in floating:
+                place.append(_address(floating[address.ip], 4, "floating", port.mac))
+    return found
+
+
+def _address(ip: str, version: int, kind: str, mac: str) -> Json:
+    return {"version": version, "addr": ip, "OS-EXT-IPS:type": kind, "OS-EXT-IPS-MAC:mac_addr": mac}
+
+
+def host_id(project_id: str, host: str | None) -> str:
+    """A name for the host by which a project can tell hosts apart, and no more."""
+    return hashlib.sha224((project_id + host).encode()).hexdigest() if host else ""
+
+
+def asked_zone(row: Row[Any]) -> str | None:
+    """The zone that the server's owner asked for, without the host that an administrator may have named."""
+    return (row.availability_zone or "").partition(":")[0] or None
+
+
+def updated_at(row: Row[Any]) -> str:
+    times = (row.updated_at, row.gone_at, row.seen_at, row.launched_at)
+    return max(time for time in times if time)
+
+
+def _naive(time: str | None) -> str | None:
+    return time[:26] if time else None

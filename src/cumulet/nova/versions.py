@@ -1,0 +1,239 @@
+"""nova's microversions: the range, what each of them changed, and the version documents.
+
+Handlers build one document that holds everything.  ``render`` then undoes, newest first, each change that the
+caller's version does not have yet (``CHANGES``), and leaves out what it has no more (``GONE``).  ``check_fields``
+refuses what a request may not say yet (``FIELDS``).  New shape, new line: nothing else knows of versions, but
+for routes that come or go (``Route.since``, ``Route.until``).
+"""
+
+from collections.abc import Callable, Collection, Mapping
+from functools import cache
+from typing import Any
+
+from cumulet.core.errors import BadRequest
+from cumulet.core.http import Json, Request, Route
+from cumulet.core.microversion import Change, Version, Versions, text
+from cumulet.core.policy import PUBLIC
+
+VERSIONS = Versions("compute", (2, 1), (2, 96), "X-OpenStack-Nova-API-Version")
+UPDATED = "2013-07-23T11:33:21Z"
+ATTRIBUTE, STATUS = "OS-EXT-SRV-ATTR:", "OS-EXT-STS:"
+
+
+def without(*keys: str) -> Callable[[Json], None]:
+    def undo(document: Json) -> None:
+        for key in keys:
+            document.pop(key, None)
+
+    return undo
+
+
+def _link_flavor(document: Json) -> None:
+    document["flavor"] = document["_flavor_link"]
+
+
+def _hide_hostname(document: Json) -> None:
+    """Until 2.90 the host name was among what only administrators see."""
+    if f"{ATTRIBUTE}host" not in document:
+        document.pop(f"{ATTRIBUTE}hostname", None)
+
+
+def _shrink_updated(document: Json) -> None:
+    """Until 2.75 PUT answered with fewer fields than GET."""
+    for key in list(document):
+        if key.startswith((ATTRIBUTE, STATUS, "OS-EXT-AZ:", "OS-SRV-USG:", "os-extended-volumes:")):
+            del document[key]
+    without("config_drive", "key_name", "security_groups", "host_status")(document)
+    for addresses in document["addresses"].values():
+        for address in addresses:
+            without("OS-EXT-IPS:type", "OS-EXT-IPS-MAC:mac_addr")(address)
+
+
+def _blank_swap(document: Json) -> None:
+    document["swap"] = document["swap"] or ""
+
+
+def number(identity: str) -> int:
+    """The number that stands for a UUID in versions whose ids were numbers; stable, and unique in practice."""
+    return int(identity.replace("-", "")[:8], 16) & 0x7FFFFFFF
+
+
+def _number_ids(document: Json) -> None:
+    document["id"] = number(document["id"])
+    if "service" in document:
+        document["service"]["id"] = number(document["service"]["id"])
+
+
+def _encode_cpu_info(document: Json) -> None:
+    if "cpu_info" in document:
+        import json
+
+        document["cpu_info"] = json.dumps(document["cpu_info"])
+
+
+def _no_events(document: Json) -> None:
+    """Until 2.51 only those who may see all of an event saw that there was one."""
+    if not all("traceback" in event for event in document.get("events", ())):
+        del document["events"]
+
+
+def _in_events(*keys: str) -> Callable[[Json], None]:
+    def undo(document: Json) -> None:
+        for event in document.get("events", ()):
+            without(*keys)(event)
+
+    return undo
+
+
+def _drop_empty_servers(document: Json) -> None:
+    if not document.get("servers", True):
+        del document["servers"]
+
+
+_SERVER: tuple[tuple[Version, Callable[[Json], None]], ...] = (
+    ((2, 96), without("pinned_availability_zone")),
+    ((2, 90), _hide_hostname),
+    ((2, 73), without("locked_reason")),
+    ((2, 71), without("server_groups")),
+    ((2, 63), without("trusted_image_certificates")),
+    ((2, 47), _link_flavor),
+    ((2, 26), without("tags")),
+    ((2, 19), without("description")),
+    ((2, 16), without("host_status")),
+    ((2, 9), without("locked")),
+    (
+        (2, 3),
+        without(
+            *(
+                ATTRIBUTE + name
+                for name in (
+                    "hostname", "kernel_id", "launch_index", "ramdisk_id", "reservation_id", "root_device_name",
+                    "user_data",
+                )
+            )
+        ),
+    ),
+)  # fmt: skip
+
+CHANGES: tuple[Change, ...] = (
+    *(Change(since, "server", undo) for since, undo in _SERVER),
+    *(Change(since, "server_update", undo) for since, undo in _SERVER),
+    Change((2, 75), "server_update", _shrink_updated),
+    Change((2, 75), "flavor", _blank_swap),
+    Change((2, 61), "flavor", without("extra_specs")),
+    Change((2, 55), "flavor", without("description")),
+    Change((2, 55), "flavor_brief", without("description")),
+    Change((2, 2), "keypair", without("type")),
+    Change((2, 53), "service", _number_ids),
+    Change((2, 11), "service", without("forced_down")),
+    Change((2, 88), "hypervisor", without("uptime")),
+    Change((2, 75), "hypervisor", _drop_empty_servers),
+    Change((2, 53), "hypervisor", _number_ids),
+    Change((2, 28), "hypervisor", _encode_cpu_info),
+    Change((2, 84), "action", _in_events("details")),
+    Change((2, 62), "action", _in_events("host", "hostId")),
+    Change((2, 58), "action", without("updated_at")),
+    Change((2, 51), "action", _no_events),
+    Change((2, 70), "interface", without("tag")),
+)
+
+_NETWORK_QUOTAS = ("fixed_ips", "floating_ips", "security_group_rules", "security_groups")
+_FILE_QUOTAS = ("injected_files", "injected_file_content_bytes", "injected_file_path_bytes")
+
+GONE: tuple[tuple[Version, str, tuple[str, ...]], ...] = (
+    ((2, 1), "server", ("_flavor_link",)),
+    ((2, 1), "server_update", ("_flavor_link",)),
+    ((2, 36), "quota_set", _NETWORK_QUOTAS),
+    ((2, 57), "quota_set", _FILE_QUOTAS),
+    (
+        (2, 36),
+        "limits",
+        (
+            "maxTotalFloatingIps", "maxSecurityGroups", "maxSecurityGroupRules", "totalFloatingIpsUsed",
+            "totalSecurityGroupsUsed",
+        ),
+    ),
+    ((2, 39), "limits", ("maxImageMeta",)),
+    ((2, 57), "limits", ("maxPersonality", "maxPersonalitySize")),
+    (
+        (2, 88),
+        "hypervisor",
+        (
+            "vcpus", "memory_mb", "local_gb", "vcpus_used", "memory_mb_used", "local_gb_used", "free_ram_mb",
+            "free_disk_gb", "current_workload", "running_vms", "disk_available_least", "cpu_info",
+        ),
+    ),
+)  # fmt: skip
+
+FIELDS: Mapping[str, Mapping[str, Version]] = {
+    "server": {
+        "description": (2, 19),
+        "tags": (2, 52),
+        "trusted_image_certificates": (2, 63),
+        "host": (2, 74),
+        "hypervisor_hostname": (2, 74),
+        "hostname": (2, 90),
+    },
+    "keypair": {"type": (2, 2), "user_id": (2, 10)},
+    "flavor": {"description": (2, 55)},
+    "lock": {"locked_reason": (2, 73)},
+}
+
+
+def render(resource: str, document: Json, version: Version) -> Json:
+    """``document``, which holds everything and is changed in place, as ``version`` shows it."""
+    for step in _steps(resource, version):
+        step(document)
+    return document
+
+
+@cache
+def _steps(resource: str, version: Version) -> tuple[Callable[[Json], None], ...]:
+    newest_first = sorted(CHANGES, key=lambda change: change.since, reverse=True)
+    undos = [change.undo for change in newest_first if change.resource == resource and version < change.since]
+    drops = [without(*keys) for since, kind, keys in GONE if kind == resource and version >= since]
+    return (*undos, *drops)
+
+
+def check_fields(resource: str, given: Collection[str], version: Version) -> None:
+    """Raise BadRequest for a field that a request in this version may not have yet."""
+    since = FIELDS[resource]
+    for name in given:
+        if version < since.get(name, version):
+            raise BadRequest(
+                f"Invalid input for field/attribute {resource}. "
+                f"Additional properties are not allowed ('{name}' was unexpected)",
+                kind="ValidationError",
+            )
+
+
+def _document(request: Request) -> dict[str, Any]:
+    return {
+        "id": "v2.1",
+        "status": "CURRENT",
+        "version": text(VERSIONS.maximum),
+        "min_version": text(VERSIONS.minimum),
+        "updated": UPDATED,
+        "links": [{"rel": "self", "href": f"{request.app.endpoint}/v2.1/"}],
+    }
+
+
+def list_versions(request: Request) -> Json:
+    return {"versions": [_document(request)]}
+
+
+def show_version(request: Request) -> Json:
+    document = _document(request)
+    described = {
+        "rel": "describedby",
+        "type": "text/html",
+        "href": "https://docs.openstack.org/api-ref/compute/",
+    }
+    media = {"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}
+    return {"version": document | {"links": [*document["links"], described], "media-types": [media]}}
+
+
+ROUTES = (
+    Route("GET", "/", list_versions, PUBLIC),
+    Route("GET", "/v2.1", show_version, PUBLIC),
+)

@@ -1,0 +1,280 @@
+"""A hypervisor made of dictionaries: enough to run the whole cloud in one process, and to make it fail.
+
+It keeps the promises of ``nova.compute.hypervisor.Hypervisor`` and no more; the same contract tests run against
+this and against libvirt.  ``effect`` surrounds every lasting change, so that a test can count them all and die
+just before or just after any one, in the middle of a method too.  Time is virtual: ``Latency`` says what the real
+thing takes, and ``pause`` is called with it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from cumulet.core.errors import Terminal
+from cumulet.nova.model import Domain, Inventory, ServerIntent, Verb
+
+GIB = 1 << 30
+INVENTORY = Inventory(
+    vcpus=4,
+    memory_mb=8192,
+    disk_gb=100,
+    virt_type="qemu",
+    hypervisor_version=9000000,
+    cpu_model="sim",
+    address="sim",
+)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Seconds that each method takes; ``stop`` is the guest's own time, during which ``stop`` is called again."""
+
+    make_disk: float = 0.0
+    plug: float = 0.0
+    define: float = 0.0
+    start: float = 0.0
+    stop: float = 0.0
+    destroy: float = 0.0
+
+
+REAL = Latency(make_disk=0.4, plug=0.02, define=0.03, start=0.5, stop=5.0, destroy=0.2)
+"""About what libvirt and QEMU take on a small machine, the image being in the cache."""
+
+
+class Machine:
+    """One server on this host: what is written down and what runs."""
+
+    __slots__ = ("console", "defined", "disk", "files", "last_verb", "nics", "starts", "state", "stop_at")
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] | None = None
+        self.disk: str | None = None  # the image it was made from
+        self.defined = False
+        self.nics: frozenset[str] = frozenset()
+        self.state = "off"
+        self.last_verb = 0
+        self.starts = 0
+        self.stop_at: float | None = None
+        self.console = b""
+
+
+class SimHypervisor:
+    """Failure knobs: ``fail_next``, ``refused_images``, ``deaf`` (guests that hear no shutdown request)."""
+
+    def __init__(
+        self,
+        inventory: Inventory = INVENTORY,
+        *,
+        latency: Latency | None = None,
+        clock: Callable[[], float] = lambda: 0.0,
+        pause: Callable[[float], None] = lambda seconds: None,
+        stop_seconds: float = 60.0,
+        on_tap: Callable[[str], None] = lambda port_id: None,
+        is_wired: Callable[[str], bool] = lambda port_id: True,
+    ) -> None:
+        self.machines: dict[str, Machine] = {}
+        self.taps: dict[str, str] = {}  # port id → server id
+        self.boots = 1
+        self.refused_images: dict[str, str] = {}  # image id → why
+        self.deaf: set[str] = set()  # servers
+        self._failures: dict[str, list[Exception]] = {}
+        self._inventory, self._latency = inventory, latency or Latency()
+        self._clock, self._pause, self._stop_seconds = clock, pause, stop_seconds
+        self._on_tap, self._is_wired = on_tap, is_wired
+        self._wake: Callable[[str], None] = lambda server_id: None
+
+    @property
+    def boot_id(self) -> str:
+        return f"boot-{self.boots}"
+
+    @contextmanager
+    def effect(self, name: str) -> Iterator[None]:
+        """A seam: around every lasting change."""
+        yield
+
+    # ── what the agent calls ─────────────────────────────────────────────────────────────────────────────────
+
+    def look(self) -> Mapping[str, Domain]:
+        taps: dict[str, set[str]] = {}
+        for port_id, server_id in list(self.taps.items()):
+            taps.setdefault(server_id, set()).add(port_id)
+        names = set(self.machines) | set(taps)
+        looked = {name: self._domain(name, frozenset(taps.get(name, ()))) for name in sorted(names)}
+        return {name: domain for name, domain in looked.items() if domain != Domain()}
+
+    def look_at(self, server_id: str) -> Domain:
+        taps = frozenset(port for port, owner in list(self.taps.items()) if owner == server_id)
+        return self._domain(server_id, taps)
+
+    def make_disk(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
+        """The files first, the disk last: a disk that is seen is complete."""
+        self._begin("make_disk", self._latency.make_disk)
+        image = server.image
+        if image and image.id in self.refused_images:
+            raise Terminal(self.refused_images[image.id])
+        if image and server.root_gb and image.virtual_size > server.root_gb * GIB:
+            raise Terminal(f"image {image.id} is larger than the flavor's disk of {server.root_gb} GB")
+        machine = self._machine(server.id)
+        if machine.files is None:
+            with self.effect(f"files {server.id}"):
+                machine.files = dict(config_drive)
+        if machine.disk is None:
+            with self.effect(f"disk {server.id}"):
+                machine.disk = image.id if image else "empty"
+
+    def plug(self, server: ServerIntent) -> None:
+        self._begin("plug", self._latency.plug)
+        for nic in server.nics:
+            if nic.port_id not in self.taps:
+                with self.effect(f"plug {nic.port_id}"):
+                    self.taps[nic.port_id] = server.id
+                self._on_tap(nic.port_id)
+
+    def unplug(self, server: ServerIntent, port_ids: frozenset[str]) -> None:
+        self._begin("unplug", self._latency.plug)
+        machine = self._machine(server.id)
+        for port_id in sorted(port_ids):
+            if port_id in machine.nics:
+                with self.effect(f"detach {port_id}"):
+                    machine.nics -= {port_id}
+            if self.taps.get(port_id) == server.id:
+                with self.effect(f"unplug {port_id}"):
+                    del self.taps[port_id]
+                self._on_tap(port_id)
+
+    def define(self, server: ServerIntent) -> None:
+        self._begin("define", self._latency.define)
+        machine = self._machine(server.id)
+        nics = frozenset(nic.port_id for nic in server.nics)
+        assert machine.disk is not None, "defined without a disk"
+        assert all(self.taps.get(port_id) == server.id for port_id in nics), "defined without its taps"
+        if machine.state in ("on", "paused"):
+            self._check_wired(nics - machine.nics)
+        if not machine.defined or machine.nics != nics:
+            with self.effect(f"define {server.id}"):
+                machine.defined, machine.nics = True, nics
+
+    def start(self, server: ServerIntent) -> None:
+        self._begin("start", self._latency.start)
+        machine = self._machine(server.id)
+        assert machine.defined, "started before it was defined"
+        if machine.state not in ("on", "paused"):
+            self._check_wired(machine.nics)
+            with self.effect(f"start {server.id}"):
+                machine.state, machine.stop_at = "on", None
+                machine.starts += 1
+                machine.console += f"{server.name} boots, time {machine.starts}\n".encode()
+
+    def stop(self, server: ServerIntent) -> bool:
+        self._begin("stop", 0.0)
+        machine = self._machine(server.id)
+        if machine.state not in ("on", "paused"):
+            return True
+        if machine.stop_at is None:
+            takes = self._stop_seconds if server.id in self.deaf else self._latency.stop
+            with self.effect(f"ask {server.id} to shut down"):
+                machine.stop_at = self._clock() + takes
+        if self._clock() < machine.stop_at:
+            return False
+        self._end(server.id, "off")
+        return True
+
+    def perform(self, server: ServerIntent, verb: Verb) -> bool:
+        self._begin("perform", self._latency.start)
+        machine = self._machine(server.id)
+        if verb.name != "reboot":
+            raise Terminal(f"this host cannot {verb.name} a server")
+        if verb.id > machine.last_verb:
+            self._check_wired(machine.nics)
+            with self.effect(f"{verb.name} {server.id}"):
+                machine.state, machine.stop_at = "on", None
+                machine.starts += 1
+                machine.last_verb = verb.id
+        return True
+
+    def destroy(self, server: ServerIntent) -> None:
+        """The domain first, so that nothing runs on files and taps that are gone."""
+        self._begin("destroy", self._latency.destroy)
+        machine = self.machines.get(server.id)
+        if machine and machine.defined:
+            with self.effect(f"undefine {server.id}"):
+                machine.state, machine.defined, machine.nics = "off", False, frozenset()
+        for port_id in sorted(port for port, owner in list(self.taps.items()) if owner == server.id):
+            with self.effect(f"unplug {port_id}"):
+                del self.taps[port_id]
+            self._on_tap(port_id)
+        if machine:
+            with self.effect(f"remove {server.id}"):
+                self.machines.pop(server.id, None)
+
+    def inventory(self) -> Inventory:
+        return self._inventory
+
+    def console_log(self, server_id: str) -> bytes:
+        machine = self.machines.get(server_id)
+        return machine.console if machine else b""
+
+    def listen(self, wake: Callable[[str], None]) -> None:
+        self._wake = wake
+
+    def close(self) -> None:
+        self._wake = lambda server_id: None
+
+    # ── what the world does to it ────────────────────────────────────────────────────────────────────────────
+
+    def fail_next(self, method: str, *errors: Exception) -> None:
+        """The next calls of ``method`` raise these, before they have changed anything."""
+        self._failures.setdefault(method, []).extend(errors)
+
+    def end_guest(self, server_id: str, state: str = "off") -> None:
+        """The guest shuts itself down ('off') or dies ('crashed')."""
+        self._end(server_id, state)
+
+    def cut_power(self) -> None:
+        """The host goes dark and boots again: nothing runs, no tap is left, what is on disk stays."""
+        self.boots += 1
+        self.taps.clear()
+        for machine in self.machines.values():
+            machine.state, machine.stop_at = "off", None
+
+    def change_inventory(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+
+    @property
+    def running(self) -> list[str]:
+        return sorted(key for key, machine in self.machines.items() if machine.state == "on")
+
+    def _domain(self, server_id: str, taps: frozenset[str]) -> Domain:
+        machine = self.machines.get(server_id)
+        if machine is None:
+            return Domain(taps=taps)
+        return Domain(
+            taps=taps,
+            files=machine.files is not None,
+            disk=machine.disk is not None,
+            defined=machine.defined,
+            nics=machine.nics,
+            state=machine.state,
+            last_verb=machine.last_verb,
+        )
+
+    def _machine(self, server_id: str) -> Machine:
+        return self.machines.setdefault(server_id, Machine())
+
+    def _end(self, server_id: str, state: str) -> None:
+        machine = self.machines[server_id]
+        with self.effect(f"{server_id} is {state}"):
+            machine.state, machine.stop_at = state, None
+        self._wake(server_id)
+
+    def _begin(self, method: str, seconds: float) -> None:
+        """Take the method's time, and fail if it is to fail."""
+        if seconds:
+            self._pause(seconds)
+        errors = self._failures.get(method)
+        if errors:
+            raise errors.pop(0)
+
+    def _check_wired(self, port_ids: frozenset[str]) -> None:
+        for port_id in port_ids:
+            assert self._is_wired(port_id), f"a guest got port {port_id} before it was wired"

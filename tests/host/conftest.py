@@ -1,0 +1,29 @@
+"""The hosts of the hypervisor tests, one per test file."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from tests.host.hypervisor_rig import Host, LibvirtRig, a_host
+
+
+@pytest.fixture(scope="module")
+def libvirt_host() -> Iterator[Host]:
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    if missing := [tool for tool in ("ovs-vswitchd", "libvirtd", "qemu-img") if shutil.which(tool) is None]:
+        pytest.skip(f"needs {', '.join(missing)}")
+    with a_host() as host:
+        yield host
+
+
+@pytest.fixture
+def libvirt_rig(libvirt_host: Host) -> Iterator[LibvirtRig]:
+    """Leaves nothing of its servers behind."""
+    rig = LibvirtRig(libvirt_host)
+    try:
+        yield rig
+    finally:
+        rig.sweep()
+        rig.close()

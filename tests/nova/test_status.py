@@ -1,0 +1,173 @@
+"""A server's status: every combination of what is wanted and what was seen gives a legal one."""
+
+from itertools import product
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+from sqlalchemy.engine import Row
+
+import cumulet.keystone.tables
+import cumulet.neutron.tables  # noqa: F401
+from cumulet.core import clock
+from cumulet.core.bus import LocalBus
+from cumulet.core.db import Database
+from cumulet.core.tables import metadata
+from cumulet.nova import status
+from cumulet.nova.tables import server_actions, server_hosts, servers
+
+GENERATION = 3
+NOW = clock.now()
+LEGAL = {
+    ("building", "scheduling"): "BUILD",
+    ("building", "spawning"): "BUILD",
+    ("building", "deleting"): "BUILD",
+    ("active", None): "ACTIVE",
+    ("active", "powering-off"): "ACTIVE",
+    ("active", "deleting"): "ACTIVE",
+    ("active", "rebooting"): "REBOOT",
+    ("active", "rebooting_hard"): "HARD_REBOOT",
+    ("stopped", None): "SHUTOFF",
+    ("stopped", "powering-on"): "SHUTOFF",
+    ("stopped", "deleting"): "SHUTOFF",
+    ("paused", None): "PAUSED",
+    ("paused", "powering-off"): "PAUSED",
+    ("paused", "deleting"): "PAUSED",
+    ("error", None): "ERROR",
+    ("error", "deleting"): "ERROR",
+    ("deleted", None): "DELETED",
+}
+"""Upstream's function from vm_state and task_state to status, for the states that there are here."""
+
+
+class Case:
+    """A server in a database of its own table rows; ``row`` is what the one statement says of it."""
+
+    def __init__(self) -> None:
+        self.db = Database("sqlite://", LocalBus())
+        metadata.create_all(self.db.engine)
+        self.number = 0
+        self.rows: dict[Any, list[dict[str, Any]]] = {servers: [], server_hosts: [], server_actions: []}
+
+    def add(self, *, host: dict[str, Any] | None = None, reboot: str = "", **changes: Any) -> str:
+        self.number += 1
+        server_id = f"s{self.number}"
+        self.rows[servers].append({**_server(server_id), **changes})
+        if host is not None:
+            seen = {"seen_generation": GENERATION, "seen_power": "on", "seen_fault": None, "seen_reached": True}
+            self.rows[server_hosts].append(
+                {"server_id": server_id, "host": "h1", "wanted": "run", "launched_at": NOW, **seen, **host}
+            )
+        if reboot:
+            self.rows[server_actions].append(_reboot(server_id, reboot))
+        return server_id
+
+    def read(self) -> dict[str, Row[Any]]:
+        with self.db.transaction() as tx:
+            for table, rows in self.rows.items():
+                if rows:
+                    tx.write(table.insert(), rows)
+                rows.clear()
+        with self.db.read() as tx:
+            return {row.id: row for row in tx.all(status.DETAIL)}
+
+
+def _server(server_id: str) -> dict[str, Any]:
+    text = dict.fromkeys(("project_id", "user_id", "name", "hostname", "reservation_id", "request_id"), "x")
+    return {
+        "id": server_id, **text, "created_at": NOW, "updated_at": NOW, "flavor": {}, "vcpus": 1, "memory_mb": 1,
+        "root_gb": 1, "power": "on", "generation": GENERATION, "deleted_at": None, "gone_at": None,
+        "placement_fault": None,
+    }  # fmt: skip
+
+
+def _reboot(server_id: str, kind: str) -> dict[str, Any]:
+    text = dict.fromkeys(("request_id", "user_id", "project_id"), "x")
+    return {
+        "server_id": server_id, "action": "reboot", **text, "started_at": NOW, "generation": GENERATION,
+        "verb": True, "params": {"type": kind},
+    }  # fmt: skip
+
+
+def test_every_combination_is_legal() -> None:
+    case = Case()
+    for power, deleted, fault, reboot in product(("on", "off"), range(3), (None, "none"), ("", "SOFT", "HARD")):
+        wish = {
+            "power": power,
+            "deleted_at": NOW if deleted else None,
+            "gone_at": NOW if deleted == 2 else None,
+            "placement_fault": fault,
+            "reboot": reboot,
+        }
+        case.add(**wish)
+        for generation, seen, broken, launched, reached in product(
+            (0, GENERATION - 1, GENERATION),
+            (None, "on", "off", "paused", "crashed", "absent"),
+            (None, "the disk is full"),
+            (None, NOW),
+            (True, False),
+        ):
+            host = {
+                "seen_generation": generation,
+                "seen_power": seen,
+                "seen_fault": broken,
+                "launched_at": launched,
+                "seen_reached": reached,
+            }
+            case.add(host=host, **wish)
+    rows = case.read()
+    assert len(rows) == 36 * 145
+    for row in rows.values():
+        assert LEGAL[row.vm_state, row.task_state] == row.status, row
+        assert row.power_state in (0, 1, 3, 4, 6)
+        assert (row.task_state == "deleting") == (row.deleted_at is not None and row.gone_at is None)
+        assert row.status in status.STATUSES
+        assert row.vm_state in status.VM_STATES
+    assert {row.status for row in rows.values()} == set(status.STATUSES)
+    assert {(row.vm_state, row.task_state) for row in rows.values()} == set(LEGAL)
+
+
+OFF = {"seen_power": "off", "seen_reached": False}
+BEHIND = {"seen_generation": GENERATION - 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, ("BUILD", "building", "scheduling", 0)),
+        ({"host": {"seen_power": None, "launched_at": None, "seen_generation": 0}}, ("BUILD", "building", "spawning", 0)),
+        ({"host": {**OFF, "launched_at": None}}, ("BUILD", "building", "spawning", 0)),
+        ({"host": {"launched_at": None}}, ("ACTIVE", "active", None, 1)),
+        ({"host": {}}, ("ACTIVE", "active", None, 1)),
+        ({"placement_fault": "No valid host was found."}, ("ERROR", "error", None, 0)),
+        ({"placement_fault": "before", "host": {}}, ("ACTIVE", "active", None, 1)),
+        ({"host": {"seen_fault": "bad image", "launched_at": None, **OFF}}, ("ERROR", "error", None, 0)),
+        ({"host": {"seen_fault": "bad image", **BEHIND}}, ("ACTIVE", "active", None, 1)),
+        ({"power": "off", "host": BEHIND}, ("ACTIVE", "active", "powering-off", 1)),
+        ({"power": "off", "host": OFF}, ("SHUTOFF", "stopped", None, 4)),
+        ({"host": {**OFF, **BEHIND}}, ("SHUTOFF", "stopped", "powering-on", 4)),
+        ({"host": OFF}, ("SHUTOFF", "stopped", "powering-on", 4)),
+        ({"host": {"seen_power": "off", "seen_reached": True}}, ("SHUTOFF", "stopped", None, 4)),
+        ({"host": {"seen_power": "crashed", "seen_reached": True}}, ("SHUTOFF", "stopped", None, 6)),
+        ({"host": {"seen_power": "paused"}}, ("PAUSED", "paused", None, 3)),
+        ({"host": BEHIND, "reboot": "SOFT"}, ("REBOOT", "active", "rebooting", 1)),
+        ({"host": {**OFF, **BEHIND}, "reboot": "HARD"}, ("HARD_REBOOT", "active", "rebooting_hard", 4)),
+        ({"host": BEHIND, "deleted_at": NOW}, ("ACTIVE", "active", "deleting", 1)),
+        ({"host": {"seen_fault": "bad", **BEHIND, **OFF}, "deleted_at": NOW}, ("ERROR", "error", "deleting", 4)),
+        ({"deleted_at": NOW}, ("BUILD", "building", "deleting", 0)),
+        ({"deleted_at": NOW, "gone_at": NOW}, ("DELETED", "deleted", None, 0)),
+    ],
+)  # fmt: skip
+def test_status(given: dict[str, Any], expected: tuple[str, str, str | None, int]) -> None:
+    case = Case()
+    server = case.add(**given)
+    row = case.read()[server]
+    assert (row.status, row.vm_state, row.task_state, row.power_state) == expected
+
+
+def test_the_statement_is_sql_for_mariadb_too() -> None:
+    text = str(status.DETAIL.compile(dialect=mysql.dialect()))
+    assert "LEFT OUTER JOIN" in text
+    assert "JSON_EXTRACT" in text
+    assert sa.select(status.status).select_from(status.STATES).compile(dialect=mysql.dialect()) is not None

@@ -1,0 +1,216 @@
+"""plan_server, over every pair of intent and reality."""
+
+from collections.abc import Callable
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from cumulet.nova.compute.plan import LOST_DISK, Plan, Step, is_news, plan_server, went_off, what_was_seen
+from cumulet.nova.model import Domain, Nic, Seen, ServerIntent, Verb
+
+BOOT = "this boot"
+PORTS = ("p1", "p2")
+
+nics = st.lists(
+    st.builds(Nic, st.sampled_from(PORTS), st.just("m"), st.just(1450), st.just("n"), st.booleans()),
+    max_size=2,
+    unique_by=lambda nic: nic.port_id,
+).map(tuple)
+seens = st.none() | st.builds(
+    Seen,
+    generation=st.integers(1, 3),
+    power=st.sampled_from(["on", "off", "crashed", "paused", "absent"]),
+    boot_id=st.sampled_from([BOOT, "before"]),
+    reached=st.booleans(),
+)
+intents = st.builds(
+    ServerIntent,
+    id=st.just("s"),
+    project_id=st.just("p"),
+    name=st.just("vm"),
+    vcpus=st.just(1),
+    memory_mb=st.just(1),
+    root_gb=st.just(1),
+    image=st.none(),
+    power=st.sampled_from(["on", "off"]),
+    absent=st.booleans(),
+    generation=st.just(3),
+    nics=nics,
+    verbs=st.lists(st.integers(1, 3), unique=True).map(lambda ids: tuple(Verb(i, "reboot") for i in sorted(ids))),
+    seen=seens,
+    start_generation=st.sampled_from([0, 2, 3]),
+    launched=st.booleans(),
+)
+ports = st.frozensets(st.sampled_from(PORTS))
+domains = st.builds(
+    Domain,
+    taps=ports,
+    files=st.booleans(),
+    disk=st.booleans(),
+    defined=st.booleans(),
+    nics=ports,
+    state=st.sampled_from(["on", "off", "paused", "crashed"]),
+    last_verb=st.integers(0, 3),
+).map(lambda d: d if d.defined else replace(d, state="off", nics=frozenset(), last_verb=0))
+
+Effect = Callable[[Domain, ServerIntent, Plan], Domain]
+EFFECT: dict[Step, Effect] = {
+    Step.MAKE_DISK: lambda d, w, p: replace(d, files=True, disk=True),
+    Step.PLUG: lambda d, w, p: replace(d, taps=d.taps | _wanted(w)),
+    Step.UNPLUG: lambda d, w, p: replace(d, taps=d.taps - p.surplus, nics=d.nics - p.surplus),
+    Step.DEFINE: lambda d, w, p: replace(d, defined=True, nics=_wanted(w)),
+    Step.START: lambda d, w, p: replace(d, state="on"),
+    Step.STOP: lambda d, w, p: replace(d, state="off"),
+    Step.VERB: lambda d, w, p: replace(d, state="on", last_verb=max(verb.id for verb in p.verbs)),
+    Step.DESTROY: lambda d, w, p: Domain(),
+}
+
+
+def _wanted(wanted: ServerIntent) -> frozenset[str]:
+    return frozenset(nic.port_id for nic in wanted.nics)
+
+
+def carry_out(plan: Plan, wanted: ServerIntent, actual: Domain) -> Domain:
+    for step in plan.steps:
+        actual = EFFECT[step](actual, wanted, plan)
+    return actual
+
+
+@settings(max_examples=4000)
+@given(intents, domains)
+def test_one_plan_is_enough(wanted: ServerIntent, actual: Domain) -> None:
+    plan = plan_server(wanted, actual, BOOT)
+    after = carry_out(plan, wanted, actual)
+    assert plan_server(wanted, after, BOOT).steps == ()
+    assert plan_server(wanted, after, BOOT).waiting_for == plan.waiting_for
+
+
+@settings(max_examples=4000)
+@given(intents, domains)
+def test_the_end_is_what_was_wanted(wanted: ServerIntent, actual: Domain) -> None:
+    plan = plan_server(wanted, actual, BOOT)
+    after = carry_out(plan, wanted, actual)
+    if wanted.absent:
+        assert after.power == "absent"
+    elif not plan.waiting_for and not plan.fault:
+        assert after.defined
+        assert after.disk
+        assert after.taps == after.nics == _wanted(wanted)
+        if wanted.power == "off":
+            assert after.state not in ("on", "paused")
+        elif not went_off(wanted, actual, BOOT):
+            assert after.state in ("on", "paused")
+
+
+@settings(max_examples=4000)
+@given(intents, domains)
+def test_a_guest_never_gets_a_port_that_is_not_wired(wanted: ServerIntent, actual: Domain) -> None:
+    wired = {nic.port_id for nic in wanted.nics if nic.wired}
+    plan = plan_server(wanted, actual, BOOT)
+    had = actual.nics if actual.state in ("on", "paused") else frozenset()
+    for step in plan.steps:
+        actual = EFFECT[step](actual, wanted, plan)
+        if actual.state in ("on", "paused"):
+            assert actual.nics - had <= wired
+
+
+@settings(max_examples=4000)
+@given(intents, domains)
+def test_a_disk_with_data_is_never_made_anew(wanted: ServerIntent, actual: Domain) -> None:
+    if wanted.launched and not wanted.absent:
+        plan = plan_server(wanted, actual, BOOT)
+        assert Step.MAKE_DISK not in plan.steps
+        assert (plan.fault == LOST_DISK) == (not actual.disk)
+
+
+@settings(max_examples=4000)
+@given(intents, domains)
+def test_an_order_to_destroy_goes_before_all(wanted: ServerIntent, actual: Domain) -> None:
+    plan = plan_server(replace(wanted, absent=True), actual, BOOT)
+    assert plan.steps == ((Step.DESTROY,) if actual != Domain() else ())
+    assert not plan.waiting_for
+
+
+@settings(max_examples=4000)
+@given(intents, domains)
+def test_what_was_reported_is_no_news(wanted: ServerIntent, actual: Domain) -> None:
+    """Told once, an unchanged server is quiet: also one that waits, and one that went off by itself."""
+    plan = plan_server(wanted, actual, BOOT)
+    actual = carry_out(plan, wanted, actual)
+    seen = what_was_seen(wanted, actual, BOOT, waiting=plan.waiting_for, fault=plan.fault, reached=plan.at_rest)
+    told = replace(seen, verbs_done=(), verb_faults={})
+    settled = () if plan.waiting_for else tuple(v for v in wanted.verbs if v.id not in seen.verbs_done)
+    start = wanted.start_generation if not seen.reached else 0
+    later = replace(wanted, seen=told, verbs=settled, start_generation=start)
+    again = plan_server(later, actual, BOOT)
+    assert again.steps == ()
+    seen = what_was_seen(later, actual, BOOT, waiting=again.waiting_for, fault=again.fault, reached=again.at_rest)
+    assert not is_news(seen, later)
+
+
+def server(**changes: object) -> ServerIntent:
+    plain = ServerIntent("s", "p", "vm", 1, 1, 1, None, "on", False, 2, (Nic("p1", "m", 1450, "n", True),))
+    return replace(plain, **changes)
+
+
+OFF = Domain(frozenset({"p1"}), True, True, True, frozenset({"p1"}), "off")
+ON = replace(OFF, state="on")
+CAME_UP = Seen(2, "on", boot_id=BOOT, reached=True)
+
+
+def test_a_guest_that_ended_itself_is_left_off_and_shown_so() -> None:
+    wanted = server(seen=CAME_UP, launched=True)
+    for state in ("off", "crashed"):
+        actual = replace(OFF, state=state)
+        assert plan_server(wanted, actual, BOOT) == Plan(at_rest=True)
+        seen = what_was_seen(wanted, actual, BOOT, reached=True)
+        assert seen == Seen(2, state, boot_id=BOOT, reached=True)
+        assert plan_server(replace(wanted, seen=seen), actual, BOOT) == Plan(at_rest=True)
+
+
+def test_an_order_to_start_brings_it_back_and_a_mere_change_does_not() -> None:
+    gone_off = Seen(2, "off", boot_id=BOOT, reached=True)
+    assert plan_server(server(seen=gone_off, generation=3), OFF, BOOT).steps == ()
+    assert plan_server(server(seen=gone_off, generation=3, start_generation=3), OFF, BOOT).steps == (Step.START,)
+
+
+def test_after_a_power_cut_servers_come_back_though_they_have_to_wait_first() -> None:
+    wanted = server(seen=CAME_UP, launched=True, nics=(Nic("p1", "m", 1450, "n", False),))
+    plan = plan_server(wanted, replace(OFF, taps=frozenset()), "next boot")
+    assert plan.steps == (Step.PLUG,)
+    seen = what_was_seen(wanted, OFF, "next boot", waiting=plan.waiting_for)
+    assert seen == Seen(2, "off", waiting=plan.waiting_for, boot_id="next boot")
+    assert plan_server(server(seen=seen, launched=True), OFF, "next boot").steps == (Step.START,)
+
+
+def test_a_restarted_agent_finds_all_well() -> None:
+    assert plan_server(server(seen=CAME_UP, launched=True), ON, BOOT) == Plan()
+
+
+def test_a_reboot_starts_what_is_off_and_is_needless_for_what_shall_be_off() -> None:
+    reboot = (Verb(7, "reboot"),)
+    plan = plan_server(server(seen=CAME_UP, verbs=reboot, start_generation=3), OFF, BOOT)
+    assert plan.steps == (Step.VERB,)
+    wanted = server(verbs=reboot, power="off")
+    assert plan_server(wanted, ON, BOOT).steps == (Step.STOP,)
+    assert what_was_seen(wanted, OFF, BOOT).verbs_done == (7,)
+
+
+def test_a_paused_machine_is_resumed_by_an_order_only() -> None:
+    paused = replace(ON, state="paused")
+    assert plan_server(server(seen=CAME_UP), paused, BOOT).steps == ()
+    assert plan_server(server(seen=CAME_UP, start_generation=3), paused, BOOT).steps == (Step.START,)
+    assert plan_server(server(seen=CAME_UP, power="off"), paused, BOOT).steps == (Step.STOP,)
+
+
+def test_a_nic_comes_and_goes_while_the_machine_runs() -> None:
+    second = Nic("p2", "m", 1450, "n", False)
+    wanted = server(seen=CAME_UP, launched=True, nics=(*server().nics, second))
+    plan = plan_server(wanted, ON, BOOT)
+    assert (plan.steps, plan.waiting_for) == ((Step.PLUG,), "ports to be wired")
+    wanted = replace(wanted, nics=(*server().nics, replace(second, wired=True)))
+    assert plan_server(wanted, replace(ON, taps=frozenset(PORTS)), BOOT).steps == (Step.DEFINE,)
+    both = replace(ON, taps=frozenset(PORTS), nics=frozenset(PORTS))
+    plan = plan_server(server(seen=CAME_UP, launched=True), both, BOOT)
+    assert (plan.steps[0], plan.surplus) == (Step.UNPLUG, frozenset({"p2"}))
