@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 
 import pytest
+
 from tests.host.hypervisor_rig import Host, LibvirtRig, a_host
 
 

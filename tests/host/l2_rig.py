@@ -30,6 +30,7 @@ from cumulet.neutron.model import Segment, WirePort, device_name
 from tests.neutron.l2_controller import FakeController, a_port
 
 ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD
+PACKET_OUTGOING = 4
 BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
@@ -121,13 +122,20 @@ class L2Node:
 
     def guest(self, name: str, network_id: str, *ips: str, plug: bool = True, **fields: Any) -> "Guest":
         """A port and a namespace on it; its hardware address comes from its name."""
-        mac = fields.pop("mac", f"fa:16:3e:{sum(name.encode()) % 256:02x}:{len(name):02x}:{len(self.guests) + 1:02x}")
+        mac = fields.pop(
+            "mac", f"fa:16:3e:{sum(name.encode()) % 256:02x}:{len(name):02x}:{len(self.guests) + 1:02x}"
+        )
         port = a_port(str(uuid.uuid4()), network_id, mac, *ips, **fields)
         guest = self.guests[name] = Guest(self, port)
         self.controller.add(port)
         if plug:
             guest.plug()
         return guest
+
+    def control(self, *words: str) -> str:
+        """What ovs-vswitchd answers to ovs-appctl."""
+        argv = ["ovs-appctl", "-t", f"{self.run_dir}/ovs-vswitchd.ctl", *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
     def flows(self, bridge: str = "br-int") -> set[int]:
         return self.openflow.list_cookies(bridge)
@@ -237,28 +245,30 @@ def talks(client: socket.socket, server: socket.socket) -> bool:
 
 
 class Ear:
-    """Frames that arrive at a guest."""
+    """Frames that arrive at a guest; what it sends itself is passed over."""
 
     def __init__(self, raw: socket.socket) -> None:
         self._raw = raw
+        self.heard: list[bytes] = []
 
     def frames(self, seconds: float = 0.5, mark: bytes = b"") -> list[bytes]:
-        """What arrives within the time and carries the mark."""
-        found, deadline = [], time.monotonic() + seconds
+        """All that has arrived, and arrives within the time, with the mark."""
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            with contextlib.suppress(TimeoutError):
-                one = self._raw.recv(1 << 16)
-                if mark in one:
-                    found.append(one)
-        return found
+            self._take()
+        return [one for one in self.heard if mark in one]
 
     def hears(self, mark: bytes, seconds: float = 2.0) -> bool:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            with contextlib.suppress(TimeoutError):
-                if mark in self._raw.recv(1 << 16):
-                    return True
-        return False
+        while time.monotonic() < deadline and not any(mark in one for one in self.heard):
+            self._take()
+        return any(mark in one for one in self.heard)
+
+    def _take(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            one, sender = self._raw.recvfrom(1 << 16)
+            if sender[2] != PACKET_OUTGOING:
+                self.heard.append(one)
 
 
 # ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────

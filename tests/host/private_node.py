@@ -19,10 +19,10 @@ from cumulet.core.config import Config, Node
 from cumulet.host import netns, openvswitch
 from cumulet.host.netlink import Netlink, Route, checksum_off
 from cumulet.host.openflow import OpenFlow
-from cumulet.host.ovsdb import Ovsdb
+from cumulet.host.ovsdb import Ovsdb, OvsdbError
 
 
-def until(seen: Callable[[], bool], what: str, seconds: float = 20.0) -> None:
+def until(seen: Callable[[], object], what: str, seconds: float = 20.0) -> None:
     deadline = time.monotonic() + seconds
     while not seen():
         assert time.monotonic() < deadline, f"not seen in time: {what}"
@@ -47,17 +47,29 @@ class PrivateNode:
             openvswitch.ovs_vswitchd(self._state, self._run),
         ):
             self._children.append(subprocess.Popen(command.argv, env={**os.environ, **command.env}))
-            until(lambda: os.path.exists(self.ovsdb.path), "the database's socket")
-        until(lambda: self.ovsdb.look().vswitchd != "", "ovs-vswitchd")
+            until(lambda: self._look() is not None, "the database")
+        until(self._look, "ovs-vswitchd")
         with self.ovsdb.change() as change:
             change.ensure_bridge("br-int", datapath_type=openvswitch.datapath_type())
         OpenFlow(self._run).sync_flows("br-int", ["table=0,priority=0,actions=NORMAL"])
 
-    def stop(self) -> None:
+    def _look(self) -> str | None:
+        """Which ovs-vswitchd runs, "" if none; None while the database does not answer."""
+        try:
+            return self.ovsdb.look().vswitchd
+        except OvsdbError:
+            return None
+
+    def end_switch(self) -> None:
+        """As a killed Open vSwitch leaves it."""
         self.ovsdb.close()
-        for child in reversed(self._children):
+        while self._children:
+            child = self._children.pop()
             child.kill()
             child.wait()
+
+    def stop(self) -> None:
+        self.end_switch()
         for name in self._guests:
             netns.delete(name)
 

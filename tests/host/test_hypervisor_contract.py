@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 import pytest
-from tests.host.hypervisor_rig import LibvirtRig, Rig, SimRig, make_nic, until
 from msgspec.structs import replace
 
 from cumulet.core.errors import Terminal
 from cumulet.nova.compute.hypervisor import Hypervisor
 from cumulet.nova.model import Domain, ServerIntent, Verb
+from tests.host.hypervisor_rig import LibvirtRig, Rig, SimRig, make_nic, until
 
 
 @pytest.fixture(params=["sim", pytest.param("libvirt", marks=pytest.mark.host)])

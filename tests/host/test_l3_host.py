@@ -185,6 +185,7 @@ def test_addresses_are_announced(world: World) -> None:
     with Talk(world.a, "10.1.0.5", 80) as a:
         until(lambda: a.caller(world.out, "203.0.113.20", 80) != "", "the floating IP")
         world.remove()
+        assert world.intent.external
         external = msgspec.structs.replace(world.intent.external, mac="fa:16:3e:01:00:77")
         world.ensure(external=external, generation=2)
         world.ensure()  # the second announcement: the port is wired now

@@ -25,9 +25,7 @@ class FakeController:
 
     def get(self, path: str, kind: type[T]) -> T:
         self._check()
-        intent = WireIntent(
-            tuple(self.ports.values()), dict(self.segments), dict(self.rules), dict(self.members)
-        )
+        intent = WireIntent(tuple(self.ports.values()), dict(self.segments), dict(self.rules), dict(self.members))
         return msgspec.json.decode(msgspec.json.encode(intent), type=kind)
 
     def post(self, path: str, body: Any) -> None:

@@ -90,6 +90,7 @@ def test_reboot(cloud: Cloud) -> None:
     cloud.act("alice", server, reboot={"type": "HARD"})
     assert state(cloud, server)[0] == "HARD_REBOOT"
     url = f"/servers/{server}/action"
+    bad: Any
     for bad in ({"reboot": {"type": "LUKEWARM"}}, {"reboot": {}}, {"reboot": None}, {"fly": None}, {}, []):
         assert cloud.refused("alice", "POST", url, bad)[0] == 400
     assert cloud.refused("alice", "POST", url, {"os-stop": None, "os-start": None})[0] == 400

@@ -1,6 +1,8 @@
 """/servers: make, show, list, change, delete."""
 
 import base64
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -242,6 +244,19 @@ def test_quota_of_cores_and_ram(cloud: Cloud) -> None:
     cloud.create(flavorRef=big)
 
 
+def test_requests_at_once_do_not_overrun_a_quota(tmp_path: Path) -> None:
+    cloud = Cloud(url=f"sqlite:///{tmp_path}/db")
+    body = {"name": "vm", "imageRef": cloud.image, "flavorRef": cloud.flavor, "networks": "none"}
+
+    def create(_: int) -> int:
+        return cloud.call("alice", "POST", "/servers", {"server": body})[0]
+
+    with ThreadPoolExecutor(20) as pool:
+        answers = sorted(pool.map(create, range(20)))
+    assert answers == [202] * 10 + [403] * 10
+    assert len(cloud.get("alice", "/servers")["servers"]) == 10
+
+
 def test_others_do_not_see_it(cloud: Cloud) -> None:
     server = cloud.running()
     for method, url in (
@@ -251,6 +266,7 @@ def test_others_do_not_see_it(cloud: Cloud) -> None:
         body = {"server": {"name": "mine"}} if method == "PUT" else None
         status, message = cloud.refused("bob", method, f"/servers/{server}{url}", body)
         assert (status, message) == (404, f"Instance {server} could not be found.")
+    action: Any
     for action in ({"os-stop": None}, {"reboot": {"type": "HARD"}}, {"os-getConsoleOutput": {}}):
         assert cloud.refused("bob", "POST", f"/servers/{server}/action", action)[0] == 404
         assert cloud.refused("rita", "POST", f"/servers/{server}/action", action)[0] == 403
@@ -376,8 +392,8 @@ def test_filters(cloud: Cloud) -> None:
     assert names(cloud.get("alice", "/servers?status=NONSENSE", "2.37")) == []
     for query in (
         "status=NONSENSE", "name=(", "name=" + quote("(a+)+$"), "name=" + quote("a*a*a*b"), "name=" + "x" * 300,
-        "limit=-1", "limit=x", "marker=nope", "sort_key=nope", "sort_dir=up", "changes-since=yesterday",
-        "all_tenants=perhaps", "nonsense=1", "_secret=1", "ip=(",
+        "limit=-1", "limit=x", "marker=nope", "sort_key=nope", "sort_key=name&sort_dir=up",
+        "changes-since=yesterday", "all_tenants=perhaps", "nonsense=1", "_secret=1", "ip=(",
     ):  # fmt: skip
         assert cloud.refused("alice", "GET", f"/servers?{query}")[0] in (400, 403), query
     assert names(cloud.get("alice", "/servers?nonsense=1", "2.74")) == ["big", "db", "web-2", "web-1"]

@@ -93,7 +93,7 @@ def _reboot(server_id: str, kind: str) -> dict[str, Any]:
 def test_every_combination_is_legal() -> None:
     case = Case()
     for power, deleted, fault, reboot in product(("on", "off"), range(3), (None, "none"), ("", "SOFT", "HARD")):
-        wish = {
+        wish: dict[str, Any] = {
             "power": power,
             "deleted_at": NOW if deleted else None,
             "gone_at": NOW if deleted == 2 else None,
@@ -129,6 +129,7 @@ def test_every_combination_is_legal() -> None:
 
 
 OFF = {"seen_power": "off", "seen_reached": False}
+NEW = {"launched_at": None, "seen_generation": 0}
 BEHIND = {"seen_generation": GENERATION - 1}
 
 
@@ -136,7 +137,7 @@ BEHIND = {"seen_generation": GENERATION - 1}
     ("given", "expected"),
     [
         ({}, ("BUILD", "building", "scheduling", 0)),
-        ({"host": {"seen_power": None, "launched_at": None, "seen_generation": 0}}, ("BUILD", "building", "spawning", 0)),
+        ({"host": {**NEW, "seen_power": None}}, ("BUILD", "building", "spawning", 0)),
         ({"host": {**OFF, "launched_at": None}}, ("BUILD", "building", "spawning", 0)),
         ({"host": {"launched_at": None}}, ("ACTIVE", "active", None, 1)),
         ({"host": {}}, ("ACTIVE", "active", None, 1)),

@@ -1,18 +1,22 @@
 """The simulated cloud, one per test."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 
 from tests.sim.world import World
 
+MEMORY = Path("/dev/shm")
+
 
 @pytest.fixture
-def make_world(tmp_path: Path) -> Callable[..., World]:
-    """A cloud with two hosts, a public and a private network; options are ``World``'s."""
-    return lambda **options: World(tmp_path, **options)
+def make_world() -> Iterator[Callable[..., World]]:
+    """A cloud with two hosts, a public and a private network; options are ``World``'s.  Its disk is memory."""
+    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as place:
+        yield lambda **options: World(Path(place), **options)
 
 
 @pytest.fixture

@@ -37,6 +37,10 @@ def running(world: World) -> None:
     world.settle()
 
 
+def boot(world: World) -> None:
+    world.create_server()
+
+
 def stopped(world: World) -> None:
     running(world)
     world.act(find(world), "os-stop")
@@ -96,7 +100,7 @@ def associated(world: World) -> None:
 
 
 OPERATIONS = (
-    Operation("boot", lambda world: world.create_server() and None, is_now("ACTIVE")),
+    Operation("boot", boot, is_now("ACTIVE")),
     Operation("delete", delete, gone, running),
     Operation("stop", act("os-stop"), is_now("SHUTOFF"), running),
     Operation("start", act("os-start"), is_now("ACTIVE"), stopped),

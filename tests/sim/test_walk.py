@@ -83,7 +83,7 @@ def test_a_power_cut_of_a_host_brings_its_servers_back(world: World) -> None:
     server = world.create_server()
     world.settle()
     for host in world.hosts.values():
-        host.hypervisor.power_cut()
+        host.cut_power()
     world.boot()
     world.settle()
     assert world.status(server) == "ACTIVE"

@@ -8,13 +8,10 @@ host, is an *effect*: they are counted, and the process that makes one can die j
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 import sqlalchemy as sa
-from cumulet.neutron.l2.agent import L2Agent
-from cumulet.sim.network import SimDhcp, SimRouters
-from cumulet.sim.switch import SimSwitch
 
 from cumulet.core import clock as time
 from cumulet.core import heartbeat
@@ -34,6 +31,7 @@ from cumulet.keystone import tables as _keystone_tables  # noqa: F401 - part of 
 from cumulet.neutron import app as neutron
 from cumulet.neutron import tables as neutron_tables
 from cumulet.neutron.dhcp.agent import DhcpAgent
+from cumulet.neutron.l2.agent import L2Agent
 from cumulet.neutron.l3.agent import L3Agent
 from cumulet.nova import app as nova
 from cumulet.nova import conductor, scheduler
@@ -41,6 +39,8 @@ from cumulet.nova import tables as nova_tables
 from cumulet.nova.compute.agent import ComputeAgent, HttpConductor
 from cumulet.placement import tables as placement_tables
 from cumulet.sim.hypervisor import SimHypervisor
+from cumulet.sim.network import SimDhcp, SimRouters
+from cumulet.sim.switch import SimSwitch
 
 T = TypeVar("T")
 IMAGE = "11111111-1111-4111-8111-111111111111"
@@ -93,9 +93,12 @@ class Effects:
 class CountedDatabase(Database):
     """A database whose commits are effects.  Signs of life are not: they are no part of a pass."""
 
+    compiled: ClassVar[dict[Any, Any]] = {}  # statements, compiled once for all worlds
+
     def __init__(self, url: str, bus: LocalBus, effects: Effects) -> None:
         super().__init__(url, bus)
         self._effects = effects
+        self._engine = self.engine = self._engine.execution_options(compiled_cache=self.compiled)
 
     def before_commit(self, tx: Transaction) -> None:
         if tx.wrote:
@@ -133,7 +136,7 @@ class SimHost:
         self.dhcp = SimDhcp(self.switch)
         self.routers = SimRouters(self.switch)
         for part in (self.switch, self.hypervisor, self.dhcp, self.routers):
-            part.effect = effects.effect  # type: ignore[method-assign, attr-defined]
+            part.effect = effects.effect  # type: ignore[method-assign]
 
     def _on_tap(self, port_id: str) -> None:
         if port_id in self.hypervisor.taps:
@@ -143,6 +146,13 @@ class SimHost:
 
     def _is_wired(self, port_id: str) -> bool:
         return self.switch.is_wired(port_id)
+
+    def cut_power(self) -> None:
+        """The host goes dark and boots again."""
+        for part in (self.hypervisor, self.dhcp, self.routers):
+            part.cut_power()
+        self.switch.devices.clear()
+        self.switch.restart()
 
     def left_over(self) -> list[object]:
         """Everything on this host that belongs to a server, a network or a router."""
@@ -182,7 +192,9 @@ class World:
         for service in services.values():
             self._add(service.loops)
         for host in self.hosts.values():
-            self._add(self._agents(host, conductor_app))
+            started = self._add(self._agents(host, conductor_app))
+            wires = next(loop for loop in started if loop.reconciler.name == "ports")
+            host.switch.watch(wires.wake)
 
     def _agents(self, host: SimHost, conductor_app: App) -> list[Reconciler[Any]]:
         name = host.name
@@ -212,13 +224,12 @@ class World:
             heartbeat.beat(tx, "nova-compute", host, heartbeat.Heartbeat(time.now(), compute.details()))
         self.effects.quiet = quiet
 
-    def _add(self, reconcilers: Any) -> None:
-        for reconciler in reconcilers:
-            if reconciler.name == "history":
-                continue
-            loop = Loop(reconciler, clock=lambda: self.now)
+    def _add(self, reconcilers: Any) -> list[Loop[Any]]:
+        loops = [Loop(one, clock=lambda: self.now) for one in reconcilers if one.name != "history"]
+        for loop in loops:
             loop.listen(self.bus)
-            self.loops.append(loop)
+        self.loops += loops
+        return loops
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -317,15 +328,14 @@ class World:
     # ── what is there at the beginning ───────────────────────────────────────────────────────────────────────
 
     def _image(self) -> None:
+        now = time.now()
         image = {
-            "id": IMAGE, "name": "cirros", "status": "active", "owner": "p0", "visibility": "public",
-            "disk_format": "qcow2", "container_format": "bare", "size": 1000, "virtual_size": 1000,
-            "checksum": "0" * 32, "os_hash_value": "0" * 128, "min_disk": 0, "min_ram": 0,
-            "created_at": time.now(), "updated_at": time.now(),
+            "id": IMAGE, "name": "cirros", "owner": "p0", "visibility": "public", "disk_format": "qcow2",
+            "container_format": "bare", "size": 1000, "virtual_size": 1000, "checksum": "0", "sha512": "0",
+            "created_at": now, "updated_at": now, "stored_at": now,
         }  # fmt: skip
-        columns = {column.name for column in glance_tables.images.c}
         with self.db.transaction() as tx:
-            tx.write(glance_tables.images.insert(), {k: v for k, v in image.items() if k in columns})
+            tx.write(glance_tables.images.insert(), image)
         flavor = {"name": "m1.tiny", "ram": 512, "vcpus": 1, "disk": 1, "id": "1"}
         self.call(self.nova, "POST", "/v2.1/flavors", {"flavor": flavor}, user="admin")
 

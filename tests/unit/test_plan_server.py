@@ -77,16 +77,19 @@ def carry_out(plan: Plan, wanted: ServerIntent, actual: Domain) -> Domain:
     return actual
 
 
-@settings(max_examples=4000)
+@settings(max_examples=300)
 @given(intents, domains)
 def test_one_plan_is_enough(wanted: ServerIntent, actual: Domain) -> None:
     plan = plan_server(wanted, actual, BOOT)
     after = carry_out(plan, wanted, actual)
     assert plan_server(wanted, after, BOOT).steps == ()
-    assert plan_server(wanted, after, BOOT).waiting_for == plan.waiting_for
+    seen = what_was_seen(wanted, after, BOOT, waiting=plan.waiting_for, fault=plan.fault, reached=plan.at_rest)
+    told = replace(wanted, seen=seen)
+    assert plan_server(told, after, BOOT).steps == ()
+    assert plan_server(told, after, BOOT).waiting_for == plan.waiting_for
 
 
-@settings(max_examples=4000)
+@settings(max_examples=300)
 @given(intents, domains)
 def test_the_end_is_what_was_wanted(wanted: ServerIntent, actual: Domain) -> None:
     plan = plan_server(wanted, actual, BOOT)
@@ -103,7 +106,7 @@ def test_the_end_is_what_was_wanted(wanted: ServerIntent, actual: Domain) -> Non
             assert after.state in ("on", "paused")
 
 
-@settings(max_examples=4000)
+@settings(max_examples=300)
 @given(intents, domains)
 def test_a_guest_never_gets_a_port_that_is_not_wired(wanted: ServerIntent, actual: Domain) -> None:
     wired = {nic.port_id for nic in wanted.nics if nic.wired}
@@ -115,7 +118,7 @@ def test_a_guest_never_gets_a_port_that_is_not_wired(wanted: ServerIntent, actua
             assert actual.nics - had <= wired
 
 
-@settings(max_examples=4000)
+@settings(max_examples=300)
 @given(intents, domains)
 def test_a_disk_with_data_is_never_made_anew(wanted: ServerIntent, actual: Domain) -> None:
     if wanted.launched and not wanted.absent:
@@ -124,7 +127,7 @@ def test_a_disk_with_data_is_never_made_anew(wanted: ServerIntent, actual: Domai
         assert (plan.fault == LOST_DISK) == (not actual.disk)
 
 
-@settings(max_examples=4000)
+@settings(max_examples=300)
 @given(intents, domains)
 def test_an_order_to_destroy_goes_before_all(wanted: ServerIntent, actual: Domain) -> None:
     plan = plan_server(replace(wanted, absent=True), actual, BOOT)
@@ -132,7 +135,7 @@ def test_an_order_to_destroy_goes_before_all(wanted: ServerIntent, actual: Domai
     assert not plan.waiting_for
 
 
-@settings(max_examples=4000)
+@settings(max_examples=300)
 @given(intents, domains)
 def test_what_was_reported_is_no_news(wanted: ServerIntent, actual: Domain) -> None:
     """Told once, an unchanged server is quiet: also one that waits, and one that went off by itself."""
@@ -140,7 +143,7 @@ def test_what_was_reported_is_no_news(wanted: ServerIntent, actual: Domain) -> N
     actual = carry_out(plan, wanted, actual)
     seen = what_was_seen(wanted, actual, BOOT, waiting=plan.waiting_for, fault=plan.fault, reached=plan.at_rest)
     told = replace(seen, verbs_done=(), verb_faults={})
-    settled = () if plan.waiting_for else tuple(v for v in wanted.verbs if v.id not in seen.verbs_done)
+    settled = tuple(v for v in wanted.verbs if v.id not in seen.verbs_done)
     start = wanted.start_generation if not seen.reached else 0
     later = replace(wanted, seen=told, verbs=settled, start_generation=start)
     again = plan_server(later, actual, BOOT)

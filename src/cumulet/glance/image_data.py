@@ -125,9 +125,9 @@ async def _receive(request: Request, image_id: str, attempt: str, upload: Upload
 
 
 async def _pieces(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
-    """The body in pieces of about ``PIECE``; RequestTimeout if nothing comes for too long."""
+    """The body in pieces of ``PIECE`` bytes and a rest; RequestTimeout if nothing comes for too long."""
     held: list[bytes] = []
-    size = 0
+    room = PIECE
     stream = aiter(request.stream())
     while True:
         try:
@@ -135,15 +135,18 @@ async def _pieces(request: Request, idle_seconds: float) -> AsyncIterator[bytes]
                 chunk = await anext(stream, None)
         except TimeoutError:
             raise RequestTimeout(f"nothing came for {idle_seconds:.0f} seconds") from None
+        if chunk is None:
+            break
+        while len(chunk) >= room:
+            held.append(chunk[:room])
+            chunk, room = chunk[room:], PIECE
+            piece, held = b"".join(held), []
+            yield piece
         if chunk:
             held.append(chunk)
-            size += len(chunk)
-        if held and (chunk is None or size >= PIECE):
-            piece = held[0] if len(held) == 1 else b"".join(held)
-            held, size = [], 0
-            yield piece
-        if chunk is None:
-            return
+            room -= len(chunk)
+    if held:
+        yield b"".join(held)
 
 
 async def _renew(request: Request, image_id: str, attempt: str) -> None:

@@ -12,7 +12,7 @@ The formats are told apart by oslo.utils' inspectors, which keep at most some hu
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import msgspec
 from oslo_utils.imageutils import format_inspector
@@ -86,7 +86,8 @@ class Inspection:
         whole = len(held) - len(held) % PIECE
         for at in range(0, whole, PIECE):
             self._step(held[at : at + PIECE])
-        self._held, self._held_bytes = [held[whole:]], len(held) - whole
+        rest = held[whole:]
+        self._held, self._held_bytes = [rest] if rest else [], len(rest)
 
     def finish(self) -> Inspected:
         """The verdict on everything that was fed."""
@@ -158,10 +159,12 @@ class Inspection:
         return found
 
 
-def check(path: Path, disk_format: str) -> Inspected:
-    """Look at a whole file.  UnsafeImage if it is not ``disk_format`` or not safe to open."""
+def check(source: Path | BinaryIO, disk_format: str) -> Inspected:
+    """Look at a whole file or stream.  UnsafeImage if it is not ``disk_format`` or not safe to open."""
+    if isinstance(source, Path):
+        with source.open("rb", buffering=0) as file:
+            return check(file, disk_format)
     inspection = Inspection(disk_format)
-    with path.open("rb", buffering=0) as file:
-        while piece := file.read(PIECE):
-            inspection.feed(piece)
+    while piece := source.read(PIECE):
+        inspection.feed(piece)
     return inspection.finish()

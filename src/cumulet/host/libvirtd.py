@@ -62,9 +62,9 @@ def prepare(state_dir: Path, run_dir: Path, qemu_user: str = QEMU_USER) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o755)
     incarnation = _incarnation()
-    if _read(state / "incarnation") != incarnation:
+    if _read(run / "incarnation") != incarnation:
         _sweep(state, run)
-        _write(state / "incarnation", incarnation)
+        _write(run / "incarnation", incarnation)
     host_uuid = _read(state / "uuid") or str(uuid.uuid4())
     _write(state / "uuid", host_uuid)
     _write(state / "qemu_user", qemu_user)

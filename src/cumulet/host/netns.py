@@ -93,6 +93,15 @@ def exists(name: str) -> bool:
         return False
 
 
+def holds(name: str, pid: int) -> bool:
+    """Whether the process is in the namespace, and not in an older one of that name."""
+    try:
+        there, its = os.stat(_path(name)), os.stat(f"/proc/{pid}/ns/net")
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return (there.st_dev, there.st_ino) == (its.st_dev, its.st_ino)
+
+
 def list_names(prefix: str = "") -> list[str]:
     """The namespaces whose name begins so, sorted."""
     try:

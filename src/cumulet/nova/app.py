@@ -8,6 +8,7 @@ from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
 from cumulet.nova import (
     availability_zones,
+    empty_collections,
     extensions,
     flavor_specs,
     flavors,
@@ -31,11 +32,10 @@ PORT = 8774
 _RESOURCES = (
     versions, servers, server_create, server_actions, server_metadata, server_password, instance_actions,
     interfaces, flavors, flavor_specs, keypairs, availability_zones, services, hypervisors, limits, quotas,
-    extensions,
+    extensions, empty_collections,
 )  # fmt: skip
 _KINDS = {
     400: "badRequest",
-    401: "unauthorized",
     403: "forbidden",
     404: "itemNotFound",
     405: "badMethod",
@@ -49,7 +49,10 @@ _KINDS = {
 
 
 def render_error(error: ApiError) -> tuple[bytes, str]:
-    """nova's format: ``{"itemNotFound": {"code": 404, "message": ...}}``."""
+    """nova's form, ``{"itemNotFound": {"code": 404, ...}}``; a 401 has keystone's, as its middleware answers it."""
+    if error.status == 401:
+        body = {"error": {"code": 401, "title": "Unauthorized", "message": error.message}}
+        return schema.encode(body), "application/json"
     kind = _KINDS.get(error.status, "computeFault")
     return schema.encode({kind: {"code": error.status, "message": error.message}}), "application/json"
 

@@ -101,7 +101,7 @@ def _before(values: list[str]) -> sa.ColumnElement[bool]:
 
 def _time(value: str, name: str) -> str:
     try:
-        return clock.text(clock.parse(value.replace(" ", "+")))
+        return clock.text(clock.parse(value.replace(" ", "+") if "T" in value else value))
     except ValueError as error:
         raise BadRequest(f"Invalid input for query parameters {name}. Value: {value[:300]} is no time") from error
 

@@ -102,6 +102,8 @@ def create_keypair(request: Request) -> Json:
         "created_at": clock.now(),
     }
     private_key = None
+    if wish.public_key is UNSET and request.version >= (2, 92):
+        raise BadRequest("Invalid input for field/attribute keypair. 'public_key' is a required property")
     if wish.public_key is UNSET:
         values["public_key"], private_key = _generate(kind)
     else:

@@ -1,8 +1,7 @@
 """How much a project may have: defaults, an administrator's limits, what is used; and ``/os-quota-sets``.
 
-``claim`` counts what a project has and makes sure that nobody else counts at the same time: it reads the
-project's guard before the count and moves it on afterwards.  Who loses that race gets ``Retry`` and counts
-again, so a quota cannot be overrun by requests that run side by side.
+``claim`` counts what a project has while nobody else counts: it first moves the project's guard on, and who comes
+second waits for that row until the first is done.  So a quota cannot be overrun by requests that run side by side.
 """
 
 from collections.abc import Mapping
@@ -44,7 +43,11 @@ _USED = sa.select(
     sa.func.coalesce(sa.func.sum(servers.c.vcpus), 0).label("cores"),
     sa.func.coalesce(sa.func.sum(servers.c.memory_mb), 0).label("ram"),
 ).where(servers.c.project_id == sa.bindparam("project"), servers.c.gone_at.is_(None))
-_GUARD = sa.select(quota_guards.c.generation).where(quota_guards.c.project_id == sa.bindparam("project"))
+_LOCK = (
+    sa.update(quota_guards)
+    .where(quota_guards.c.project_id == sa.bindparam("project"))
+    .values(generation=quota_guards.c.generation + 1)
+)
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ def read_usage(tx: Transaction, project_id: str) -> Usage:
 
 def claim(tx: Transaction, context: Context, vcpus: int, memory_mb: int, least: int, most: int) -> int:
     """How many servers of this size, from ``least`` to ``most``, the project may still make; Forbidden if none."""
-    guard = tx.value(_GUARD, {"project": context.project_id})
+    _lock(tx, context.project_id)
     usage = read_usage(tx, context.project_id)
     size = {"instances": 1, "cores": vcpus, "ram": memory_mb}
     number = min([most, *(_room(usage, name) // each for name, each in size.items() if each)])
@@ -74,8 +77,16 @@ def claim(tx: Transaction, context: Context, vcpus: int, memory_mb: int, least: 
         raise Forbidden(
             _refusal(usage, {name: each * least for name, each in size.items()}), kind="TooManyInstances"
         )
-    _move_guard(tx, context.project_id, guard)
     return number
+
+
+def _lock(tx: Transaction, project_id: str) -> None:
+    """Let nobody else claim for this project before the transaction ends."""
+    if not tx.write(_LOCK, {"project": project_id}):
+        try:
+            tx.write(quota_guards.insert(), {"project_id": project_id, "generation": 1})
+        except Conflict as lost:
+            raise Retry("another request makes the project's first server") from lost
 
 
 def _room(usage: Usage, name: str) -> int:
@@ -91,20 +102,6 @@ def _refusal(usage: Usage, wanted: Mapping[str, int]) -> str:
     used = ", ".join(str(usage.used[name]) for name in over)
     allowed = ", ".join(str(usage.limits[name]) for name in over)
     return f"Quota exceeded for {names}: Requested {asked}, but already used {used} of {allowed} {names}"
-
-
-def _move_guard(tx: Transaction, project_id: str, generation: int | None) -> None:
-    if generation is None:
-        try:
-            tx.write(quota_guards.insert(), {"project_id": project_id, "generation": 1})
-        except Conflict as lost:
-            raise Retry("another request has made the project's first server") from lost
-    elif not tx.write(
-        sa.update(quota_guards)
-        .where(quota_guards.c.project_id == project_id, quota_guards.c.generation == generation)
-        .values(generation=generation + 1)
-    ):
-        raise Retry("another request makes servers in the project")
 
 
 # ── /os-quota-sets ───────────────────────────────────────────────────────────────────────────────────────────

@@ -142,7 +142,7 @@ def _by_name(values: list[str]) -> sa.ColumnElement[bool]:
 
 def _time(value: str, name: str) -> str:
     try:
-        return clock.text(clock.parse(value.replace(" ", "+")))
+        return clock.text(clock.parse(value.replace(" ", "+") if "T" in value else value))
     except ValueError as error:
         raise BadRequest(f"Invalid filter field: {name}.") from error
 

@@ -195,7 +195,7 @@ def asked_zone(row: Row[Any]) -> str | None:
 
 
 def updated_at(row: Row[Any]) -> str:
-    times = (row.updated_at, row.gone_at, row.seen_at, row.launched_at)
+    times: tuple[str | None, ...] = (row.updated_at, row.gone_at, row.seen_at, row.launched_at)
     return max(time for time in times if time)
 
 

@@ -97,7 +97,7 @@ class DnsmasqHost:
         pidfile = str(directory / "pid")
         running = process.find(pidfile, str(directory))
         same = (directory / "digest").exists() and (directory / "digest").read_text() == wanted.digest
-        if running and same:
+        if running and same and netns.holds(namespace, running.pid):
             if changed:
                 process.send(pidfile, str(directory), signal.SIGHUP)
             return
@@ -134,6 +134,7 @@ def _remove_without_switch(config: Config, namespace: str) -> None:
         for device in _outer_devices(namespace):
             link.delete_link(device)
     remove_namespace(config.run, namespace)
+    shutil.rmtree(directory, ignore_errors=True)
 
 
 def _outer_devices(namespace: str, besides: str = "") -> list[str]:

@@ -14,6 +14,7 @@ from cumulet.neutron.model import DhcpIntent, Lease, Subnet
 METADATA = "169.254.169.254"
 LEASE_SECONDS = 86400
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_WORD = re.compile(r"[0-9]+[smhdwSMHDW]?|infinite|ignore")  # means something else to dnsmasq, without a domain
 _OPTION = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
 _VALUE = re.compile(r"[^\x00-\x1f\x7f,]{1,255}")
 _DOMAIN = re.compile(r"[A-Za-z0-9.-]{1,200}")
@@ -67,7 +68,7 @@ def _host_lines(lease: Lease, served: list[Subnet], domain: str, refused: list[s
         if not any(address in ipaddress.ip_network(subnet.cidr) for subnet in served):
             continue
         shown = f"[{ip}]" if address.version == 6 else ip
-        lines.append(f"{lease.mac},{tags}{_full_name(_hostname(lease, ip), domain)},{shown}")
+        lines.append(f"{lease.mac},{tags}{_full_name(_hostname(lease, ip, domain), domain)},{shown}")
     if lease.hostname and not _NAME.fullmatch(lease.hostname):
         refused.append(f"port {lease.port_id}: its name is not a host name")
     return lines
@@ -76,13 +77,13 @@ def _host_lines(lease: Lease, served: list[Subnet], domain: str, refused: list[s
 def _name_lines(lease: Lease, domain: str) -> list[str]:
     found = []
     for ip in lease.ips:
-        name = _hostname(lease, ip)
+        name = _hostname(lease, ip, domain)
         found.append(f"{ip}\t{_full_name(name, domain)} {name}" if domain else f"{ip}\t{name}")
     return found
 
 
-def _hostname(lease: Lease, ip: str) -> str:
-    if _NAME.fullmatch(lease.hostname):
+def _hostname(lease: Lease, ip: str, domain: str) -> str:
+    if _NAME.fullmatch(lease.hostname) and (domain or not _WORD.fullmatch(lease.hostname)):
         return lease.hostname
     return "host-" + ip.replace(".", "-").replace(":", "-").strip("-")
 
@@ -95,23 +96,24 @@ def _subnet_options(subnet: Subnet, own: list[str], intent: DhcpIntent, refused:
     block = ipaddress.ip_network(subnet.cidr)
     here = [ip for ip in own if ipaddress.ip_address(ip) in block]
     tag = f"tag:{_tag(subnet)}"
-    dns = [server for server in subnet.dns if _is_address(server)] or here
-    if subnet.ip_version == 6:
+    dns = [server for server in subnet.dns if _is_address(server, block.version)] or here
+    gateway = subnet.gateway if _is_address(subnet.gateway, block.version) else ""
+    if block.version == 6:
         return [f"{tag},option6:dns-server,{','.join(f'[{server}]' for server in dns)}"] if dns else []
     lines = [f"{tag},option:dns-server,{','.join(dns)}"] if dns else []
     routes = []
     if intent.metadata_isolated and here:
         routes += [f"{METADATA}/32", here[0]]
     for destination, hop in subnet.routes:
-        if _is_network(destination) and _is_address(hop):
+        if _is_network(destination, 4) and _is_address(hop, 4):
             routes += [destination, hop]
         else:
             refused.append(f"subnet {subnet.id}: not a route: {destination!r} via {hop!r}")
-    if routes and subnet.gateway:
-        routes += ["0.0.0.0/0", subnet.gateway]
+    if routes and gateway:
+        routes += ["0.0.0.0/0", gateway]
     if routes:
         lines += [f"{tag},option:classless-static-route,{','.join(routes)}", f"{tag},249,{','.join(routes)}"]
-    lines.append(f"{tag},option:router,{subnet.gateway}" if subnet.gateway else f"{tag},option:router")
+    lines.append(f"{tag},option:router,{gateway}" if gateway else f"{tag},option:router")
     return lines
 
 
@@ -149,7 +151,7 @@ def _arguments(
     ]
     if domain:
         found += [f"--domain={domain}", f"--local=/{domain}/"]
-    found += [f"--server={server}" for server in servers if _is_address(server)]
+    found += [f"--server={server}" for server in servers if _is_address(server, 4) or _is_address(server, 6)]
     return found + [_range(subnet) for subnet in served]
 
 
@@ -171,18 +173,16 @@ def _text(lines: list[str]) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _is_address(text: str) -> bool:
+def _is_address(text: str, version: int) -> bool:
     """An address without a zone: that may be any text, and the library takes it."""
     try:
-        ipaddress.ip_address(text)
+        return ipaddress.ip_address(text).version == version and "%" not in text
     except ValueError:
         return False
-    return "%" not in text
 
 
-def _is_network(text: str) -> bool:
+def _is_network(text: str, version: int) -> bool:
     try:
-        ipaddress.ip_network(text)
+        return ipaddress.ip_network(text).version == version and "%" not in text
     except ValueError:
         return False
-    return "%" not in text

@@ -16,7 +16,7 @@ Whatever cannot be expressed is `Unusable`: its port gets no flows, which drops 
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -151,11 +151,24 @@ def source_flows(guest: Guest) -> Iterator[str]:
         yield f"table={Table.SOURCE:d},priority=80,{sent},{source},actions={to(Table.CLAIM)}"
 
 
-def constant_flows(tracked: Sequence[str]) -> Iterator[str]:
+EVERY_PROTOCOL = ("ip", "ipv6")
+"""The kernel's connection tracker follows every protocol, if only by addresses."""
+USERSPACE_PROTOCOLS = ("icmp", "tcp", "udp", "icmp6", "tcp6", "udp6")
+"""The userspace datapath's calls the others invalid; rules alone judge them."""
+
+
+def constant_flows(datapath: str) -> Iterator[str]:
     """The part of the filter that is the same for every port.
 
-    `tracked`: the protocols that the datapath's connection tracker knows; the others are judged by rules alone.
+    The kernel's tracker makes fragments whole before they are judged.  The userspace datapath's lets go of those that
+    never become whole in the midst of others' frames, whosever they are (seen in Open vSwitch 3.1: they came out in
+    another network).  So no fragment may come near it: there, ports that are filtered neither send nor receive any.
     """
+    tracked = EVERY_PROTOCOL if datapath == "system" else USERSPACE_PROTOCOLS
+    if datapath != "system":
+        for table in (Table.CLAIM, Table.INGRESS):
+            for version in ("ip", "ipv6"):
+                yield f"table={table:d},priority=99,{version},ip_frag=yes,actions=drop"
     at = f"table={Table.UNSPECIFIED:d}"
     yield f"{at},priority=80,icmp6,ip_frag=no,icmp_type=135,icmp_code=0,actions={to(Table.ND_TARGET)}"
     for kind in (131, 132, 133, 143):  # MLD reports, router solicitation
@@ -312,9 +325,7 @@ def _icmp_matches(match: str, kind: int | None, code: int | None) -> Iterator[st
         yield match
         return
     exact = "" if code is None else f",icmp_code={code}"
-    yield f"{match},ip_frag=not_later,icmp_type={kind}{exact}"
-    first = "" if code is None else f",ct_tp_dst={code}"
-    yield f"{match},{_LATER},ct_tp_src={kind}{first}"
+    yield f"{match},icmp_type={kind}{exact}"
 
 
 def _port_matches(match: str, protocol: int, low: int | None, high: int | None) -> Iterator[str]:
@@ -323,13 +334,7 @@ def _port_matches(match: str, protocol: int, low: int | None, high: int | None) 
     if low is None or high is None or not 0 <= low <= high <= _PORT_MAX:
         raise Unusable(f"a rule for {_WITH_PORTS[protocol]} ports {low} to {high}")
     for value, mask in port_masks(low, high):
-        yield f"{match},ip_frag=not_later,tp_dst={value:#x}/{mask:#x}"
-        yield f"{match},{_LATER},ct_nw_proto={protocol},ct_tp_dst={value:#x}/{mask:#x}"
-
-
-_LATER = "ip_frag=later,ct_state=+trk-inv-rpl"
-"""A fragment without a header of its own: the tracker says whose it is (the userspace datapath's does not give
-the whole packet)."""
+        yield f"{match},tp_dst={value:#x}/{mask:#x}"
 
 
 def port_masks(low: int, high: int) -> Iterator[tuple[int, int]]:

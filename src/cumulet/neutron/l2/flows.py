@@ -27,19 +27,10 @@ _TAGGED = "vlan_tci=0x1000/0x1000"
 _UNTAGGED = "vlan_tci=0x0000/0x1fff"
 _TUN_CLASSIFY, _TUN_OUT, _TUN_IN, _TUN_STATION, _TUN_FLOOD = 0, 2, 4, 20, 22
 
-EVERY_PROTOCOL = ("ip", "ipv6")
-"""The kernel's connection tracker follows every protocol, if only by addresses."""
-USERSPACE_PROTOCOLS = ("icmp", "tcp", "udp", "icmp6", "tcp6", "udp6")
-"""The userspace datapath's calls other protocols invalid."""
-
-
-def tracked_protocols(datapath: str) -> Sequence[str]:
-    return EVERY_PROTOCOL if datapath == "system" else USERSPACE_PROTOCOLS
-
 
 def switch_flows(datapath: str, to_tunnels: int) -> Iterator[str]:
     """The part of br-int that does not depend on its ports."""
-    yield from constant_flows(tracked_protocols(datapath))
+    yield from constant_flows(datapath)
     classify, deliver = f"table={Table.CLASSIFY:d}", f"table={Table.DELIVER:d}"
     yield f"{classify},priority=200,{_TAGGED},actions=drop"  # guests send no tags, not even a zero one
     yield (

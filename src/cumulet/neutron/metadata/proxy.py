@@ -26,8 +26,6 @@ from cumulet.neutron.model import Owner
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 LONGEST_HEAD, LONGEST_BODY, LONGEST_ANSWER = 16 * 1024, 64 * 1024, 1024 * 1024
-REQUEST_SECONDS, ANSWER_SECONDS, FLUSH_SECONDS = 10.0, 30.0, 5.0
-OPEN_PER_GUEST, OPEN_PER_NAMESPACE, OPEN_AT_ALL = 16, 128, 2048
 LOOKUPS = 4
 PASSED = frozenset(
     {
@@ -75,6 +73,18 @@ class Upstream:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """How long a guest may take for what, and how many connections may be open."""
+
+    request_seconds: float = 10.0
+    answer_seconds: float = 30.0
+    flush_seconds: float = 5.0
+    per_guest: int = 16
+    per_namespace: int = 128
+    at_all: int = 2048
+
+
+@dataclass(frozen=True)
 class Question:
     """A guest's request, as far as it is believed."""
 
@@ -101,8 +111,10 @@ class _Listener:
 class Proxy:
     """Runs its event loop in a thread of its own between ``start`` and ``stop``; ``find_owner`` may block."""
 
-    def __init__(self, find_owner: Callable[[Place, str], Owner], upstream: Upstream) -> None:
-        self._find_owner, self._upstream = find_owner, upstream
+    def __init__(
+        self, find_owner: Callable[[Place, str], Owner], upstream: Upstream, limits: Limits | None = None
+    ) -> None:
+        self._find_owner, self._upstream, self._limits = find_owner, upstream, limits or Limits()
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="metadata", daemon=True)
         self._lookups = ThreadPoolExecutor(LOOKUPS, thread_name_prefix="owner")
@@ -127,6 +139,9 @@ class Proxy:
     def listening(self) -> dict[Place, int]:
         """The mark given with each place's sockets."""
         return {place: listener.mark for place, listener in list(self._listeners.items())}
+
+    def open_connections(self) -> int:
+        return self._open[None]
 
     def listen(self, place: Place, mark: int, sockets: Sequence[socket.socket]) -> None:
         """Answer on these listening sockets, which are the proxy's from now on."""
@@ -162,7 +177,7 @@ class Proxy:
         try:
             await self._answer(place, peer, reader, writer)
             writer.close()
-            async with asyncio.timeout(FLUSH_SECONDS):
+            async with asyncio.timeout(self._limits.flush_seconds):
                 await writer.wait_closed()
         except (OSError, asyncio.CancelledError):
             pass  # the guest went away or does not read, or we go
@@ -178,8 +193,8 @@ class Proxy:
         """Nova's answer, or why there is none."""
         try:
             self._check_room(place, peer)
-            question, body = await _read(reader)
-            async with asyncio.timeout(ANSWER_SECONDS):
+            question, body = await _read(reader, self._limits.request_seconds)
+            async with asyncio.timeout(self._limits.answer_seconds):
                 owner = await self._owner(place, peer)
                 await self._forward(request_head(question, peer, owner, self._upstream) + body, writer)
         except asyncio.IncompleteReadError:
@@ -191,9 +206,9 @@ class Proxy:
 
     def _check_room(self, place: Place, peer: str) -> None:
         if (
-            self._open[None] > OPEN_AT_ALL
-            or self._open[place] > OPEN_PER_NAMESPACE
-            or self._open[place, peer] > OPEN_PER_GUEST
+            self._open[None] > self._limits.at_all
+            or self._open[place] > self._limits.per_namespace
+            or self._open[place, peer] > self._limits.per_guest
         ):
             raise Refusal(503, "too many connections are open")
 
@@ -234,14 +249,14 @@ class Proxy:
             raise Refusal(503, "the metadata service does not answer; try again")
 
 
-async def _read(reader: asyncio.StreamReader) -> tuple[Question, bytes]:
+async def _read(reader: asyncio.StreamReader, seconds: float) -> tuple[Question, bytes]:
     """A whole request, within the bounds of size and time."""
     try:
-        async with asyncio.timeout(REQUEST_SECONDS):
+        async with asyncio.timeout(seconds):
             question = await read_question(reader)
             return question, await reader.readexactly(question.length)
     except TimeoutError as error:
-        raise Refusal(408, f"a request has to come within {REQUEST_SECONDS:g} seconds") from error
+        raise Refusal(408, f"a request has to come within {seconds:g} seconds") from error
     except asyncio.LimitOverrunError as error:
         raise Refusal(431, f"a request has at most {LONGEST_HEAD} bytes before its body") from error
 

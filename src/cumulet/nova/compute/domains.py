@@ -7,6 +7,7 @@ from typing import Any
 
 import libvirt
 
+from cumulet.core.errors import Retry
 from cumulet.nova.compute import domain_xml
 from cumulet.nova.compute.domain_xml import Marks, Read
 from cumulet.nova.compute.server_files import Found as FoundFiles
@@ -61,6 +62,15 @@ def find_domain(connection: Any, server_id: str) -> Found | None:
             return None
         raise
     return _read(domain, state, reason)
+
+
+def define(connection: Any, server_id: str, xml: str) -> None:
+    """Write the definition; never over a stranger's."""
+    if find_domain(connection, server_id) is None:
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.lookupByUUIDString(server_id)
+            raise Retry(f"there is a domain {server_id} on this host that is not ours")
+    connection.defineXML(xml)
 
 
 def unless_gone(work: Callable[[], object]) -> None:

@@ -51,6 +51,7 @@ class ImageCache:
     in_use: Callable[[], Collection[str]]
     group: Callable[[], int] = os.getegid
     clock: Callable[[], float] = time.time
+    owner: int = 0
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _pins: Counter[str] = field(default_factory=Counter)
     _mutex: threading.Lock = field(default_factory=threading.Lock)
@@ -106,7 +107,7 @@ class ImageCache:
 
     def _make(self, image: ImageSource, path: Path) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        os.chown(self.directory, 0, self.group())
+        os.chown(self.directory, self.owner, self.group())
         self.directory.chmod(0o710)
         self.prune(image.size)
         space = os.statvfs(self.directory)
@@ -117,7 +118,7 @@ class ImageCache:
             with partial.open("wb") as file:
                 _receive(image, self.fetch, file)
                 os.fchmod(file.fileno(), 0o640)
-                os.fchown(file.fileno(), 0, self.group())
+                os.fchown(file.fileno(), self.owner, self.group())
                 os.fsync(file.fileno())
             partial.rename(path)
         finally:

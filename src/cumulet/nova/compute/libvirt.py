@@ -28,7 +28,15 @@ from cumulet.host.ovsdb import Ovsdb
 from cumulet.nova.compute import domain_xml
 from cumulet.nova.compute.connection import Connection
 from cumulet.nova.compute.domain_xml import Marks, Traits
-from cumulet.nova.compute.domains import Found, describe, detach_nics, find_domain, list_domains, unless_gone
+from cumulet.nova.compute.domains import (
+    Found,
+    define,
+    describe,
+    detach_nics,
+    find_domain,
+    list_domains,
+    unless_gone,
+)
 from cumulet.nova.compute.image_cache import Fetch, ImageCache
 from cumulet.nova.compute.server_files import GIB, ServerFiles, direct_io
 from cumulet.nova.compute.taps import Taps
@@ -119,14 +127,10 @@ class LibvirtHypervisor:
         found = self._files.find(server.id)
         if found and found.disk:
             return
+        _check_size(server, server.image.virtual_size)
         with self._images.use(server.image) as base:
-            size = server.root_gb * GIB or base.virtual_size
-            if size < base.virtual_size:
-                raise Terminal(
-                    f"Flavor's disk is too small for requested image. Flavor disk is {size} bytes, "
-                    f"image is {base.virtual_size} bytes."
-                )
-            self._files.make_disk(server.id, base, size)
+            _check_size(server, base.virtual_size)
+            self._files.make_disk(server.id, base, server.root_gb * GIB or base.virtual_size)
 
     def plug(self, server: ServerIntent) -> None:
         self._taps.plug(server.id, server.nics)
@@ -250,7 +254,7 @@ class LibvirtHypervisor:
     def _define(self, server: ServerIntent, marks: Marks) -> None:
         files = self._files.paths(server.id)
         xml = domain_xml.render(server, marks, files, self._domain_traits())
-        self._connection.call(lambda connection: connection.defineXML(xml))
+        self._connection.call(lambda connection: define(connection, server.id, xml))
 
     def _mark(self, found: Found, marks: Marks) -> None:
         """Write the marks into the definition, and into the running domain."""
@@ -272,6 +276,15 @@ class LibvirtHypervisor:
         self._files.directory.mkdir(parents=True, exist_ok=True)
         disk_cache = "none" if direct_io(self._files.directory) else "writeback"
         return kvm.virt_type(self._config), emulator, disk_cache
+
+
+def _check_size(server: ServerIntent, image_bytes: int) -> None:
+    """A flavor without a disk size takes the image's own."""
+    if server.root_gb and image_bytes > server.root_gb * GIB:
+        raise Terminal(
+            f"Flavor's disk is too small for requested image. Flavor disk is {server.root_gb * GIB} bytes, "
+            f"image is {image_bytes} bytes."
+        )
 
 
 def _boot_clock() -> int:
