@@ -19,7 +19,13 @@ def cloud() -> Cloud:
 
 def test_a_trusted_owner_cannot_be_claimed(cloud: Cloud) -> None:
     network, _ = cloud.network()
-    owners = ("network:dhcp", "network:router_interface", "network:router_gateway", "network:floatingip", "network:x")
+    owners = (
+        "network:dhcp",
+        "network:router_interface",
+        "network:router_gateway",
+        "network:floatingip",
+        "network:x",
+    )
     for owner in owners:
         body = {"port": {"network_id": network, "device_owner": owner}}
         assert cloud.refused("alice", "POST", "/ports", body)[0] == 403, owner
@@ -159,9 +165,19 @@ def test_rules_that_no_agent_could_carry_out(cloud: Cloud, rule: dict[str, Any])
 
 
 SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), st.text(max_size=20))
-ODD = st.sampled_from(["tcp", "icmp", "0.0.0.0/0", "::/0", "10.0.0.0/8", "IPv4", "IPv6", "ingress", "65536", "%s", "\n"])
+ODD = st.sampled_from(
+    ["tcp", "icmp", "0.0.0.0/0", "::/0", "10.0.0.0/8", "IPv4", "IPv6", "ingress", "65536", "%s", "\n"]
+)
 VALUES = st.one_of(SCALARS, ODD, st.integers(-2, 70000), st.lists(SCALARS, max_size=2), st.dictionaries(st.text(max_size=3), SCALARS, max_size=2))  # fmt: skip
-FIELDS = ["protocol", "port_range_min", "port_range_max", "remote_ip_prefix", "remote_group_id", "ethertype", "direction"]
+FIELDS = [
+    "protocol",
+    "port_range_min",
+    "port_range_max",
+    "remote_ip_prefix",
+    "remote_group_id",
+    "ethertype",
+    "direction",
+]
 SHARED = Cloud()
 GROUP = SHARED.create("alice", "security_group", name="fuzz")["id"]
 SHARED.good("admin", "PUT", "/quotas/red", {"quota": {"security_group_rule": -1, "port": -1, "network": -1}})
@@ -225,7 +241,10 @@ def test_no_second_line(cloud: Cloud, text: str) -> None:
             + ["gateway_ip", "host_routes", "dns_nameservers", "cidr", "external_gateway_info", "binding:profile"]
             + ["device_owner", "provider:segmentation_id", "port_id", "floating_ip_address", "network_id"]
         ),
-        st.one_of(VALUES, st.lists(st.dictionaries(st.sampled_from(["ip_address", "opt_name", "opt_value", "start"]), VALUES))),
+        st.one_of(
+            VALUES,
+            st.lists(st.dictionaries(st.sampled_from(["ip_address", "opt_name", "opt_value", "start"]), VALUES)),
+        ),
         max_size=3,
     ),
     st.sampled_from(["alice", "admin"]),
@@ -246,8 +265,10 @@ def test_no_body_is_a_server_error(collection: str, values: dict[str, Any], who:
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(["ports", "networks", "subnets", "routers", "floatingips", "security-groups", "agents"]),
-    st.sampled_from(["limit", "marker", "sort_key", "sort_dir", "fields", "fixed_ips", "tags", "status", "id", "mtu"]
-                    + ["changed_since", "page_reverse", "admin_state_up", "sort", "not-tags"]),  # fmt: skip
+    st.sampled_from(
+        ["limit", "marker", "sort_key", "sort_dir", "fields", "fixed_ips", "tags", "status", "id", "mtu"]
+        + ["changed_since", "page_reverse", "admin_state_up", "sort", "not-tags"]
+    ),  # fmt: skip
     st.one_of(st.text(max_size=12), st.integers().map(str)),
 )
 def test_no_query_is_a_server_error(collection: str, name: str, value: str) -> None:

@@ -107,6 +107,20 @@ def test_a_token_dies_in_one_request_after(keystone: Keystone, end: str) -> None
     assert keystone.login(body)[0] == 401, "a dead token buys no other"
 
 
+def test_each_ground_counts_by_itself(keystone: Keystone) -> None:
+    """Also where no API call has raised the user's revision, and where user and project have two domains."""
+    keystone.good("POST", "/domains", {"domain": {"name": "Other", "explicit_domain_id": "other"}})
+    project_id = keystone.project("blue", "other")
+    ann = keystone.person("ann")
+    keystone.grant(ann.id, "member", f"projects/{project_id}")
+    token = keystone.token_of(ann, project_id=project_id)
+    for table, key in ((users, ann.id), (projects, project_id), (projects, "other"), (projects, "default")):
+        for enabled in (False, True):
+            with keystone.db.transaction() as tx:
+                tx.write(sa.update(table).where(table.c.id == key).values(enabled=enabled))
+            assert bool(keystone.who(token)) is enabled, (table.name, key)
+
+
 def test_logout_kills_the_token_and_its_descendants_but_not_its_parents(keystone: Keystone) -> None:
     ann = keystone.person("ann", blue="member", red="member")
     login = keystone.token_of(ann, unscoped="yes")
@@ -271,10 +285,11 @@ def test_other_texts_of_the_same_bytes_are_refused(keystone: Keystone) -> None:
 
 def test_rescoping_renews_nothing_and_ends(keystone: Keystone) -> None:
     ann = keystone.person("ann", blue="member")
-    token = first = keystone.token_of(ann, unscoped="yes")
     ring = keys.Keyring(keys.directory(keystone.config))
-    opened = token_format.unseal(ring, first)
+    opened = token_format.unseal(ring, keystone.token_of(ann, unscoped="yes"))
     assert opened is not None
+    opened = msgspec.structs.replace(opened, expires_at=int(time.time()) + 100)
+    token = first = token_format.seal(ring, opened)
     for _ in range(31):
         token = keystone.rescope(token, project="blue")
         again = token_format.unseal(ring, token)

@@ -26,7 +26,7 @@ def test_identity(cloud: Machine) -> None:
     assert names(cloud.ask("role", "list")) >= {"admin", "manager", "member", "reader"}
     cloud.openstack("user", "delete", "u1")
     cloud.openstack("project", "delete", "p1")
-    assert "No project" in cloud.openstack("project", "show", "p1", check=False)
+    assert "No Project found" in cloud.openstack("project", "show", "p1", check=False)
 
 
 def test_images(cloud: Machine, tmp_path: Path) -> None:

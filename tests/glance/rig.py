@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,16 @@ from cumulet.core.config import Config
 from cumulet.core.context import Context
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import Database
-from cumulet.core.errors import Unauthorized, Unavailable
+from cumulet.core.errors import Unauthorized
 from cumulet.core.http import App
 from cumulet.core.reconcile import Loop
 from cumulet.core.secrets import Secrets
-from cumulet.core.tables import metadata
+from cumulet.core.tables import metadata, notifications
 from cumulet.glance import app, registry
 from cumulet.glance.leftovers import Leftovers
-from cumulet.glance.registry_client import RegistryClient
+from cumulet.glance.registry_client import InProcessTransport, RegistryClient
 from cumulet.glance.store import Store
+from cumulet.glance.tables import image_members, image_tags, images
 from cumulet.glance.wiring import Wiring
 
 SECRETS = Secrets("admin", "of hosts", "of metadata", "of the registry")
@@ -41,22 +42,6 @@ def authenticate(token: str) -> Context:
         return CALLERS[token]
     except KeyError:
         raise Unauthorized("The request you have made requires authentication.") from None
-
-
-@dataclass
-class InProcess:
-    """A transport to a registry in this process; ``down`` is a registry that does not answer."""
-
-    app: App
-    down: bool = False
-    calls: list[str] = field(default_factory=list)
-
-    def call(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
-        self.calls.append(f"{method} {path}")
-        if self.down:
-            raise Unavailable("glance-registry does not answer: connection refused")
-        status, data, _ = self.app.call(method, path, body, headers)
-        return status, b"" if data == b"" else msgspec.json.encode(data)
 
 
 @dataclass
@@ -124,7 +109,7 @@ class Glance:
     api: App
     registry: App
     client: RegistryClient
-    transport: InProcess
+    transport: InProcessTransport
     store: Store
     directory: Path
     db: Database
@@ -190,7 +175,7 @@ def make_env(db: Database, bus: LocalBus, config: Config) -> ControllerEnv:
 def make_glance(db: Database, bus: LocalBus, config: Config, store: Store, directory: Path) -> Glance:
     env = make_env(db, bus, config)
     registry_app = registry.build_app(env)
-    transport = InProcess(registry_app)
+    transport = InProcessTransport(registry_app)
     client = RegistryClient(transport, SECRETS.registry_secret)
     wiring = Wiring(client, store, "node-1", SECRETS.host_secret, idle_seconds=5, renew_seconds=0)
     store.prepare()
@@ -207,10 +192,15 @@ def make_config(directory: Path) -> Config:
     return config
 
 
+def make_tables(db: Database) -> None:
+    """glance's tables and the outbox, whatever else this process has loaded."""
+    metadata.create_all(db.engine, [images, image_tags, image_members, notifications])
+
+
 def glance_in(directory: Path) -> Glance:
     """A whole glance that keeps its images below ``directory`` and its metadata in memory."""
     bus = LocalBus()
     db = Database("sqlite://", bus)
-    metadata.create_all(db.engine)
-    images = directory / "images"
-    return make_glance(db, bus, make_config(directory), Store(images), images)
+    make_tables(db)
+    files = directory / "images"
+    return make_glance(db, bus, make_config(directory), Store(files), files)

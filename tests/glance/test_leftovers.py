@@ -9,17 +9,18 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import pytest
 import sqlalchemy as sa
 
 from cumulet.core import clock
 from cumulet.core.bus import LocalBus
 from cumulet.core.db import Database, Transaction
-from cumulet.core.tables import metadata
 from cumulet.glance.model import Claim
 from cumulet.glance.store import Store
 from cumulet.glance.tables import images
-from tests.glance.rig import CALLERS, Glance, make_config, make_glance
+from tests.glance.rig import CALLERS, Glance, make_config, make_glance, make_tables
 
 DATA = b"d" * 2_500_000
 Work = Callable[[Glance, str], None]
@@ -59,6 +60,14 @@ class MortalStore(Store):
         self.fuse.burn()
 
 
+@pytest.fixture
+def ground(tmp_path: Path) -> Iterator[Path]:
+    """Where many databases are made and synced: in memory, where the machine has such a place."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if memory.is_dir() else tmp_path) as name:
+        yield Path(name)
+
+
 def glance_on_disk(directory: Path, fuse: Fuse | None = None) -> Glance:
     bus = LocalBus()
     url = f"sqlite:///{directory}/db.sqlite"
@@ -95,7 +104,7 @@ def run_child(directory: Path, image_id: str, work: Work, die_at: int | None) ->
 def prepare(directory: Path) -> Glance:
     directory.mkdir()
     glance = glance_on_disk(directory)
-    metadata.create_all(glance.db.engine)
+    make_tables(glance.db)
     return glance
 
 
@@ -128,12 +137,12 @@ def settle(glance: Glance) -> None:
     assert glance.loop.reconciler.read() == {}
 
 
-def test_an_upload_dies_anywhere(tmp_path: Path) -> None:
-    count = effects(tmp_path / "count", upload, False)
-    assert count == 10  # the file, the claim, its renewal, the name, the registry's word: before and after each
+def test_an_upload_dies_anywhere(ground: Path) -> None:
+    count = effects(ground / "count", upload, False)
+    assert count == 14  # the file, the claim, three renewals, the name, the registry's word: before and after each
     outcomes = []
     for die_at in range(1, count + 1):
-        directory = tmp_path / str(die_at)
+        directory = ground / str(die_at)
         glance = prepare(directory)
         image = glance.create()
         assert run_child(directory, image["id"], upload, die_at) == -1
@@ -145,14 +154,14 @@ def test_an_upload_dies_anywhere(tmp_path: Path) -> None:
             upload(glance, image["id"])
         assert glance.download("alice", image["id"]).body == DATA
         assert len(glance.files()) == 1
-    assert outcomes == ["queued"] * 9 + ["active"]
+    assert outcomes == ["queued"] * 13 + ["active"]
 
 
-def test_a_refused_upload_dies_anywhere(tmp_path: Path) -> None:
-    count = effects(tmp_path / "count", upload_bad, False)
-    assert count == 10  # the file, the claim, its renewal, the release, the removal
+def test_a_refused_upload_dies_anywhere(ground: Path) -> None:
+    count = effects(ground / "count", upload_bad, False)
+    assert count == 14  # the file, the claim, three renewals, the release, the removal
     for die_at in range(1, count + 1):
-        directory = tmp_path / str(die_at)
+        directory = ground / str(die_at)
         glance = prepare(directory)
         image = glance.create()
         assert run_child(directory, image["id"], upload_bad, die_at) == -1
@@ -161,11 +170,11 @@ def test_a_refused_upload_dies_anywhere(tmp_path: Path) -> None:
         assert glance.files() == []
 
 
-def test_a_deletion_dies_anywhere(tmp_path: Path) -> None:
-    count = effects(tmp_path / "count", delete, True)
+def test_a_deletion_dies_anywhere(ground: Path) -> None:
+    count = effects(ground / "count", delete, True)
     assert count == 6  # the order, the removal, the report
     for die_at in range(1, count + 1):
-        directory = tmp_path / str(die_at)
+        directory = ground / str(die_at)
         glance = prepare(directory)
         image, other = glance.active(data=DATA), glance.active(data=b"another image")
         assert run_child(directory, image["id"], delete, die_at) == -1
@@ -178,19 +187,19 @@ def test_a_deletion_dies_anywhere(tmp_path: Path) -> None:
         assert glance.download("alice", other["id"]).body == b"another image"
 
 
-def test_the_loop_dies_while_it_cleans_up(tmp_path: Path) -> None:
+def test_the_loop_dies_while_it_cleans_up(ground: Path) -> None:
     """Death on death: the loop that clears a dead upload away dies at each of its own effects."""
 
     def clean(glance: Glance, image_id: str) -> None:
         glance.clean()
 
-    first = prepare(tmp_path / "count")
+    first = prepare(ground / "count")
     image = first.create()
-    assert run_child(tmp_path / "count", image["id"], upload, 6) == -1
-    count = run_child(tmp_path / "count", image["id"], clean, None)
+    assert run_child(ground / "count", image["id"], upload, 6) == -1
+    count = run_child(ground / "count", image["id"], clean, None)
     assert count == 4  # the release, the removal
     for die_at in range(1, count + 1):
-        directory = tmp_path / str(die_at)
+        directory = ground / str(die_at)
         glance = prepare(directory)
         image = glance.create()
         assert run_child(directory, image["id"], upload, 6) == -1

@@ -8,7 +8,6 @@ import contextlib
 import os
 import shutil
 import socket
-import struct
 import subprocess
 import tempfile
 import threading
@@ -26,12 +25,12 @@ from cumulet.host.openflow import OpenFlow
 from cumulet.host.ovsdb import Ovsdb
 from cumulet.neutron.l2.agent import SWITCH, L2Agent, Wanted
 from cumulet.neutron.l2.switch import OvsSwitch
-from cumulet.neutron.model import Segment, WirePort, device_name
-from tests.neutron.l2_controller import FakeController, a_port
+from cumulet.neutron.model import Rule, Segment, WirePort, device_name
+from tests.neutron.l2_controller import ANY4, ANY6, FakeController, a_port
 
-ARP, IPV4, IPV6 = 0x0806, 0x0800, 0x86DD
+OPEN = (ANY4, ANY6, Rule("ingress", 4), Rule("ingress", 6))
+
 PACKET_OUTGOING = 4
-BROADCAST = "ff:ff:ff:ff:ff:ff"
 
 
 def until(seen: Callable[[], bool], what: str, seconds: float = 20.0) -> float:
@@ -64,7 +63,6 @@ class L2Node:
         self.ovsdb.settle(20)
         self.openflow = OpenFlow(self.run_dir)
         self.renew()
-        self.reconcile()  # the bridges, on which guests are then plugged
 
     def renew(self) -> None:
         """A new agent, which knows nothing."""
@@ -271,71 +269,47 @@ class Ear:
                 self.heard.append(one)
 
 
-# ── frames ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def octets(mac: str) -> bytes:
-    return bytes.fromhex(mac.replace(":", ""))
-
-
-def packed(ip: str) -> bytes:
-    return socket.inet_pton(socket.AF_INET6 if ":" in ip else socket.AF_INET, ip)
-
-
-def frame(to: str, source: str, kind: int, body: bytes, tag: int | None = None) -> bytes:
-    vlan = b"" if tag is None else struct.pack("!HH", 0x8100, tag)
-    return octets(to) + octets(source) + vlan + struct.pack("!H", kind) + body
-
-
-def arp(op: int, sha: str, spa: str, tha: str, tpa: str) -> bytes:
-    return struct.pack("!HHBBH", 1, 0x0800, 6, 4, op) + octets(sha) + packed(spa) + octets(tha) + packed(tpa)
-
-
-def checksum(data: bytes) -> int:
-    data += b"\0" * (len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
-
-
-def ipv4(source: str, to: str, protocol: int, body: bytes, fragment: int = 0, ident: int = 7) -> bytes:
-    """``fragment``: the flags and offset word."""
-    words = (0x45, 0, 20 + len(body), ident, fragment, 64, protocol)
-    head = struct.pack("!BBHHHBBH", *words, 0) + packed(source) + packed(to)
-    return head[:10] + struct.pack("!H", checksum(head)) + head[12:] + body
-
-
-def ipv6(source: str, to: str, protocol: int, body: bytes, hops: int = 255) -> bytes:
-    return struct.pack("!IHBB", 6 << 28, len(body), protocol, hops) + packed(source) + packed(to) + body
-
-
-def udp(source: str, to: str, sport: int, dport: int, data: bytes) -> bytes:
-    head = struct.pack("!HHHH", sport, dport, 8 + len(data), 0)
-    pseudo = packed(source) + packed(to) + struct.pack("!IHBB", 8 + len(data), 0, 0, 17)
-    if ":" not in source:
-        pseudo = packed(source) + packed(to) + struct.pack("!BBH", 0, 17, 8 + len(data))
-    return head[:6] + struct.pack("!H", checksum(pseudo + head + data) or 0xFFFF) + data
-
-
-def icmp6(source: str, to: str, kind: int, body: bytes) -> bytes:
-    pseudo = packed(source) + packed(to) + struct.pack("!II", 4 + len(body), 58)
-    data = struct.pack("!BBH", kind, 0, 0) + body
-    return data[:2] + struct.pack("!H", checksum(pseudo + data)) + data[4:]
-
-
 @contextlib.contextmanager
-def l2_node(**network: Any) -> Iterator[L2Node]:
-    tag = uuid.uuid4().hex[:6]
+def l2_node(
+    before: Callable[[str], None] = lambda space: None, later: bool = False, **network: Any
+) -> Iterator[L2Node]:
+    """A node; ``before`` is called with its namespace first, and ``later`` leaves the first pass to the caller."""
     directory = Path(tempfile.mkdtemp(prefix="cum-"))  # unix sockets have short paths
-    space = f"cumtest-{tag}"
+    space = f"cumtest-{uuid.uuid4().hex[:6]}"
     netns.create(space)
     try:
+        before(space)
         node = L2Node(directory, space, **network)
         try:
+            if not later:
+                node.reconcile()  # the bridges, on which guests are then plugged
             yield node
         finally:
             node.stop()
     finally:
         netns.delete(space)
         shutil.rmtree(directory, ignore_errors=True)
+
+
+def pair(node: L2Node, *rules: Rule, groups: tuple[str, ...] = ("g",)) -> tuple[Guest, Guest]:
+    """Two guests of one network, in group g, which has these rules; and an open group."""
+    node.controller.rules |= {"g": rules, "open": OPEN}
+    net = node.network("n1", 5001)
+    a = node.guest("a", net, "10.0.0.1", "fd00::1", security_groups=groups)
+    b = node.guest("b", net, "10.0.0.2", "fd00::2", security_groups=groups)
+    assert node.reconcile() == {}
+    return a, b
+
+
+def says(a: Guest, b: Guest, port: int, size: int = 10, address: str = "") -> bool:
+    """Whether a datagram arrives."""
+    address = address or b.ip
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with b.opened(socket.SOCK_DGRAM, family) as hearer, a.opened(socket.SOCK_DGRAM, family) as speaker:
+        hearer.bind((address, port))
+        hearer.settimeout(0.5)
+        speaker.sendto(b"x" * size, (address, port))
+        try:
+            return len(hearer.recv(1 << 16)) == size
+        except TimeoutError:
+            return False

@@ -51,6 +51,7 @@ class PrivateNode:
         until(self._look, "ovs-vswitchd")
         with self.ovsdb.change() as change:
             change.ensure_bridge("br-int", datapath_type=openvswitch.datapath_type())
+        self.ovsdb.settle(20)
         OpenFlow(self._run).sync_flows("br-int", ["table=0,priority=0,actions=NORMAL"])
 
     def _look(self) -> str | None:

@@ -113,7 +113,11 @@ class Cloud:
         return network, subnet
 
     def public_network(self) -> tuple[str, str]:
-        values = {"router__external": True, "provider__network_type": "flat", "provider__physical_network": "public"}
+        values = {
+            "router__external": True,
+            "provider__network_type": "flat",
+            "provider__physical_network": "public",
+        }
         network = self.create("admin", "network", name="public", **values)["id"]
         subnet = self.create(
             "admin", "subnet", network_id=network, ip_version=4, cidr="172.24.4.0/24", enable_dhcp=False

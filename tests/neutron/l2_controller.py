@@ -48,5 +48,5 @@ class FakeController:
 
 
 def a_port(port_id: str, network_id: str, mac: str, *ips: str, **fields: Any) -> WirePort:
-    fields = {"device_owner": "compute:nova", "generation": 1, "wired_generation": 0} | fields
-    return WirePort(id=port_id, network_id=network_id, mac=mac, ips=ips, **fields)
+    more: dict[str, Any] = {"device_owner": "compute:nova", "generation": 1, "wired_generation": 0} | fields
+    return WirePort(id=port_id, network_id=network_id, mac=mac, ips=ips, **more)

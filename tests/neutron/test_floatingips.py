@@ -48,7 +48,12 @@ def routed(cloud: Cloud) -> Routed:
 def test_a_floating_ip_from_cradle_to_grave(cloud: Cloud, routed: Routed) -> None:
     made = routed.create(description="d")
     assert made["floating_ip_address"] == "172.24.4.3"
-    assert (made["status"], made["port_id"], made["fixed_ip_address"], made["router_id"]) == ("DOWN", None, None, None)
+    assert (made["status"], made["port_id"], made["fixed_ip_address"], made["router_id"]) == (
+        "DOWN",
+        None,
+        None,
+        None,
+    )
     assert made["tenant_id"] == "red"
     assert made["description"] == "d"
     key = made["id"]

@@ -52,7 +52,10 @@ def test_wiring(cloud: Cloud) -> None:
     segment = intent["segments"][network]
     assert (segment["kind"], segment["mtu"], segment["peers"]) == ("vxlan", 1450, ["192.0.2.2"])
     assert segment["segmentation_id"] > 0
-    told = {(r["direction"], r["ip_version"], r["protocol"], r["port_min"], r["port_max"]) for r in intent["rules"][group]}
+    told = {
+        (r["direction"], r["ip_version"], r["protocol"], r["port_min"], r["port_max"])
+        for r in intent["rules"][group]
+    }
     assert told == {
         ("egress", 4, None, None, None),
         ("egress", 6, None, None, None),

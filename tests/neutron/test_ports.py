@@ -24,7 +24,9 @@ def test_a_port_from_cradle_to_grave(cloud: Cloud) -> None:
     assert cloud.get("rita", url)["port"] == port
     assert cloud.refused("bob", "GET", url) == (404, "PortNotFound")
     assert cloud.refused("rita", "DELETE", url)[0] == 403
-    changed = cloud.update("alice", "port", port["id"], name="p2", device_id="d", dns_name="web", admin_state_up=False)
+    changed = cloud.update(
+        "alice", "port", port["id"], name="p2", device_id="d", dns_name="web", admin_state_up=False
+    )
     assert (changed["name"], changed["device_id"], changed["admin_state_up"]) == ("p2", "d", False)
     assert changed["dns_assignment"][0]["fqdn"] == "web.openstacklocal."
     assert changed["revision_number"] == 2
@@ -52,11 +54,15 @@ def test_addresses_given_and_chosen(cloud: Cloud) -> None:
     assert kind({})[0] == 400
     assert kind({"ip_address": "10.0.0.9\n"})[0] == 400
     assert kind({"ip_address": "10.0.0.9"}, {"ip_address": "10.0.0.9"})[0] == 400
-    two = cloud.create("alice", "port", network_id=network, fixed_ips=[{"subnet_id": subnet}, {"subnet_id": subnet}])
+    two = cloud.create(
+        "alice", "port", network_id=network, fixed_ips=[{"subnet_id": subnet}, {"subnet_id": subnet}]
+    )
     assert [address["ip_address"] for address in two["fixed_ips"]] == ["10.0.0.2", "10.0.0.3"]
     none = cloud.create("alice", "port", network_id=network, fixed_ips=[])
     assert none["fixed_ips"] == []
-    moved = cloud.update("alice", "port", two["id"], fixed_ips=[{"ip_address": "10.0.0.3"}, {"ip_address": "10.0.0.9"}])
+    moved = cloud.update(
+        "alice", "port", two["id"], fixed_ips=[{"ip_address": "10.0.0.3"}, {"ip_address": "10.0.0.9"}]
+    )
     assert {address["ip_address"] for address in moved["fixed_ips"]} == {"10.0.0.3", "10.0.0.9"}
     # the address that was given up is the lowest free one again
     assert cloud.create("alice", "port", network_id=network)["fixed_ips"][0]["ip_address"] == "10.0.0.2"

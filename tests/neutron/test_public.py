@@ -21,14 +21,21 @@ def test_a_server_and_its_ports(cloud: Cloud) -> None:
     network, subnet = cloud.network()
     cloud.update("alice", "subnet", subnet, dns_nameservers=["9.9.9.9"])
     mine = cloud.create("alice", "port", network_id=network)["id"]
-    ports = create(cloud, PortWish(network_id=network), PortWish(port_id=mine), PortWish(network, fixed_ip="10.0.0.9"))
+    ports = create(
+        cloud, PortWish(network_id=network), PortWish(port_id=mine), PortWish(network, fixed_ip="10.0.0.9")
+    )
     assert [port.addresses[0].ip for port in ports] == ["10.0.0.3", "10.0.0.2", "10.0.0.9"]
     first = ports[0]
     assert (first.network_id, first.network_name, first.mtu) == (network, "net", 1450)
     assert (first.device_id, first.created_by_nova, first.wired, first.status) == ("vm", True, False, "DOWN")
     assert first.security_groups == ("default",)
     address = first.addresses[0]
-    assert (address.cidr, address.gateway, address.dns, address.dhcp) == ("10.0.0.0/24", "10.0.0.1", ("9.9.9.9",), True)
+    assert (address.cidr, address.gateway, address.dns, address.dhcp) == (
+        "10.0.0.0/24",
+        "10.0.0.1",
+        ("9.9.9.9",),
+        True,
+    )
     assert ports[1].created_by_nova is False
     seen = cloud.get("alice", f"/ports/{first.id}")["port"]
     assert (seen["device_id"], seen["device_owner"], seen["dns_name"]) == ("vm", "compute:nova", "web")

@@ -59,7 +59,9 @@ def test_gateways(cloud: Cloud) -> None:
     inside, _ = cloud.network()
     router = cloud.create("alice", "router", external_gateway_info={"network_id": public})
     url = f"/routers/{router['id']}"
-    assert cloud.refused("alice", "PUT", url, {"router": {"external_gateway_info": {"network_id": inside}}})[0] == 400
+    assert (
+        cloud.refused("alice", "PUT", url, {"router": {"external_gateway_info": {"network_id": inside}}})[0] == 400
+    )
     assert cloud.refused("alice", "PUT", url, {"router": {"external_gateway_info": {"network_id": "x"}}})[0] == 404
     for admins in ({"enable_snat": False}, {"external_fixed_ips": [{"ip_address": "172.24.4.9"}]}):
         body = {"router": {"external_gateway_info": {"network_id": public, **admins}}}
@@ -69,7 +71,9 @@ def test_gateways(cloud: Cloud) -> None:
     fixed = [{"subnet_id": subnet, "ip_address": "172.24.4.99"}]
     body = {"router": {"external_gateway_info": {"network_id": public, "external_fixed_ips": fixed}}}
     assert cloud.good("admin", "PUT", url, body)["router"]["external_gateway_info"]["external_fixed_ips"] == fixed
-    assert cloud.update("alice", "router", router["id"], external_gateway_info=None)["external_gateway_info"] is None
+    assert (
+        cloud.update("alice", "router", router["id"], external_gateway_info=None)["external_gateway_info"] is None
+    )
     cloud.update("alice", "router", router["id"], external_gateway_info={"network_id": public})
     assert cloud.update("alice", "router", router["id"], external_gateway_info={})["external_gateway_info"] is None
     assert cloud.get("admin", "/ports")["ports"] == []

@@ -63,7 +63,9 @@ def test_rules(cloud: Cloud) -> None:
     bodies = [{**body, "port_range_min": port, "port_range_max": port} for port in (80, 443)]
     made = cloud.good("alice", "POST", "/security-group-rules", {"security_group_rules": bodies})
     assert [one["port_range_min"] for one in made["security_group_rules"]] == [80, 443]
-    icmp = cloud.create("alice", "security_group_rule", security_group_id=group, direction="ingress", protocol="icmp")
+    icmp = cloud.create(
+        "alice", "security_group_rule", security_group_id=group, direction="ingress", protocol="icmp"
+    )
     assert icmp["ethertype"] == "IPv4"
     six = {"ethertype": "IPv6", "protocol": "icmp", "port_range_min": 128, "port_range_max": 0}
     assert cloud.create("alice", "security_group_rule", **{**body, **six})["protocol"] == "ipv6-icmp"

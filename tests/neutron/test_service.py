@@ -42,7 +42,12 @@ def test_extensions(cloud: Cloud) -> None:
     aliases = {extension["alias"] for extension in cloud.get("alice", "/extensions")["extensions"]}
     assert {"router", "security-group", "external-net", "quotas", "binding", "provider", "agent"} <= aliases
     assert cloud.get("alice", "/extensions/router")["extension"]["alias"] == "router"
-    for missing in ("external-gateway-multihoming", "tag-ports-during-bulk-creation", "Availability%20Zone", "trunk"):
+    for missing in (
+        "external-gateway-multihoming",
+        "tag-ports-during-bulk-creation",
+        "Availability%20Zone",
+        "trunk",
+    ):
         assert missing not in aliases
         assert cloud.refused("alice", "GET", f"/extensions/{missing}")[0] == 404
 
@@ -104,7 +109,10 @@ def test_tags(cloud: Cloud) -> None:
         f"/routers/{router}",
         f"/security-groups/{group}",
     ):
-        assert cloud.good("alice", "PUT", f"{url}/tags", {"tags": ["red", "blue", "red"]})["tags"] == ["blue", "red"]
+        assert cloud.good("alice", "PUT", f"{url}/tags", {"tags": ["red", "blue", "red"]})["tags"] == [
+            "blue",
+            "red",
+        ]
         cloud.good("alice", "PUT", f"{url}/tags/green")
         cloud.good("alice", "GET", f"{url}/tags/green")
         assert cloud.refused("alice", "GET", f"{url}/tags/gree") == (404, "TagNotFound")
@@ -184,7 +192,13 @@ def test_statements_are_known_to_mariadb(cloud: Cloud) -> None:
     cloud.create("alice", "floatingip", floating_network_id=public, port_id=port)
     for what in ("ports", "dhcp", "routers"):
         cloud.get("host:net1", f"/hosts/net1/{what}")
-    for url in ("networks?tags=a", "subnets", "ports?status=ACTIVE", "routers?status=ERROR", "floatingips?status=DOWN"):
+    for url in (
+        "networks?tags=a",
+        "subnets",
+        "ports?status=ACTIVE",
+        "routers?status=ERROR",
+        "floatingips?status=DOWN",
+    ):
         cloud.get("alice", f"/{url}&limit=1&sort_key=name" if "?" in url else f"/{url}")
     for table in sa.inspect(cloud.db.engine).get_table_names():
         assert len(table) < 64

@@ -63,9 +63,10 @@ def test_pools_and_gateways(cloud: Cloud) -> None:
         {"start": "10.0.1.1", "end": "10.0.1.2"},
         {"start": "10.0.1.4", "end": "10.0.1.6"},
     ]
-    assert cloud.refused(
-        "alice", "PUT", f"/subnets/{middle['id']}", {"subnet": {"gateway_ip": "10.0.1.4"}}
-    ) == (409, "GatewayConflictWithAllocationPools")
+    assert cloud.refused("alice", "PUT", f"/subnets/{middle['id']}", {"subnet": {"gateway_ip": "10.0.1.4"}}) == (
+        409,
+        "GatewayConflictWithAllocationPools",
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,12 @@ def test_ipv6_modes(cloud: Cloud) -> None:
     assert late["fixed_ips"] == [{"subnet_id": subnet["id"], "ip_address": "fd00::f816:3eff:fe00:1"}]
     chosen = {"network_id": network, "fixed_ips": [{"subnet_id": subnet["id"], "ip_address": "fd00::99"}]}
     assert cloud.refused("alice", "POST", "/ports", {"port": chosen}) == (400, "AllocationOnAutoAddressSubnet")
-    stateful = {**body, "cidr": "fd01::/64", "ipv6_address_mode": "dhcpv6-stateful", "ipv6_ra_mode": "dhcpv6-stateful"}
+    stateful = {
+        **body,
+        "cidr": "fd01::/64",
+        "ipv6_address_mode": "dhcpv6-stateful",
+        "ipv6_ra_mode": "dhcpv6-stateful",
+    }
     second = cloud.create("alice", "subnet", **stateful)
     both = cloud.create("alice", "port", network_id=network)["fixed_ips"]
     assert {address["subnet_id"] for address in both} == {subnet["id"], second["id"]}

@@ -49,7 +49,9 @@ def test_an_address_from_a_mac_as_the_rfc_shows_it() -> None:
 
 
 @given(st.integers(0, (1 << 32) - 1), st.integers(8, 30), st.data())
-def test_default_pools_hold_every_usable_address_but_the_gateway(bits: int, length: int, data: st.DataObject) -> None:
+def test_default_pools_hold_every_usable_address_but_the_gateway(
+    bits: int, length: int, data: st.DataObject
+) -> None:
     network = ip_network((bits >> (32 - length) << (32 - length), length))
     cidr = str(network)
     gateway = data.draw(st.sampled_from([None, ipam.default_gateway(cidr), str(network[-2])]))

@@ -13,7 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -22,6 +22,7 @@ import msgspec
 from cumulet.core import errors
 from cumulet.core.context import Context
 from cumulet.core.errors import ApiError, Retry, Unauthorized, Unavailable
+from cumulet.core.http import App
 from cumulet.core.secrets import same, sign
 from cumulet.glance.model import Claim, DataState, Member, Record, RecordPage, Stored
 
@@ -187,6 +188,22 @@ class HttpTransport:
             connection = http.client.HTTPConnection(self._host, self._port, timeout=ANSWER_SECONDS)
             self._local.connection = connection
         return connection
+
+
+@dataclass
+class InProcessTransport:
+    """To a registry in this process, for tests and the simulated cloud.  ``down``: it does not answer."""
+
+    app: App
+    down: bool = False
+    calls: list[str] = field(default_factory=list)
+
+    def call(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        self.calls.append(f"{method} {path}")
+        if self.down:
+            raise Unavailable("glance-registry does not answer: it is down")
+        status, data, _ = self.app.call(method, path, body, headers)
+        return status, data if isinstance(data, bytes) else msgspec.json.encode(data)
 
 
 def _readable(sock: socket.socket) -> bool:

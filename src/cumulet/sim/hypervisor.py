@@ -128,7 +128,7 @@ class SimHypervisor:
             if nic.port_id not in self.taps:
                 with self.effect(f"plug {nic.port_id}"):
                     self.taps[nic.port_id] = server.id
-                self._on_tap(nic.port_id)
+                    self._on_tap(nic.port_id)
 
     def unplug(self, server: ServerIntent, port_ids: frozenset[str]) -> None:
         self._begin("unplug", self._latency.plug)
@@ -140,7 +140,7 @@ class SimHypervisor:
             if self.taps.get(port_id) == server.id:
                 with self.effect(f"unplug {port_id}"):
                     del self.taps[port_id]
-                self._on_tap(port_id)
+                    self._on_tap(port_id)
 
     def define(self, server: ServerIntent) -> None:
         self._begin("define", self._latency.define)
@@ -202,7 +202,7 @@ class SimHypervisor:
         for port_id in sorted(port for port, owner in list(self.taps.items()) if owner == server.id):
             with self.effect(f"unplug {port_id}"):
                 del self.taps[port_id]
-            self._on_tap(port_id)
+                self._on_tap(port_id)
         if machine:
             with self.effect(f"remove {server.id}"):
                 self.machines.pop(server.id, None)

@@ -160,9 +160,9 @@ USERSPACE_PROTOCOLS = ("icmp", "tcp", "udp", "icmp6", "tcp6", "udp6")
 def constant_flows(datapath: str) -> Iterator[str]:
     """The part of the filter that is the same for every port.
 
-    The kernel's tracker makes fragments whole before they are judged.  The userspace datapath's lets go of those that
-    never become whole in the midst of others' frames, whosever they are (seen in Open vSwitch 3.1: they came out in
-    another network).  So no fragment may come near it: there, ports that are filtered neither send nor receive any.
+    The kernel's tracker makes fragments whole before they are judged.  The userspace datapath's lets go of those
+    that never become whole in the midst of others' frames, whosever they are (seen in Open vSwitch 3.1: they came
+    out in another network).  So no fragment may come near it: there, filtered ports neither send nor receive any.
     """
     tracked = EVERY_PROTOCOL if datapath == "system" else USERSPACE_PROTOCOLS
     if datapath != "system":
@@ -212,12 +212,12 @@ def _claim_flows() -> Iterator[str]:
 
 
 def _received_flows() -> Iterator[str]:
-    """What every port receives, whatever its groups say: without it no address works.  And what only routers need."""
+    """What every port receives, whatever its groups say: without it no address works."""
     at, commit = f"table={Table.INGRESS:d},priority=90", f"actions={to(Table.COMMIT)}"
     yield f"{at},arp,{commit}"
     for kind in (130, 134, 135, 136):
         yield f"{at},icmp6,ip_frag=no,icmp_type={kind},{commit}"
-    for kind in (131, 132, 133, 143):
+    for kind in (131, 132, 133, 143):  # said to all, meant for routers
         yield f"{at},icmp6,ip_frag=no,icmp_type={kind},actions=drop"
     yield f"{at},udp,ip_frag=no,tp_src=67,tp_dst=68,{commit}"
     yield f"{at},udp6,ip_frag=no,tp_src=547,tp_dst=546,{commit}"

@@ -21,7 +21,7 @@ from cumulet.host.jsonrpc import Connection
 from cumulet.host.netlink import Netlink, NetlinkError
 from cumulet.host.nft import Nft, NftError
 from cumulet.host.openflow import OpenFlow, OpenFlowError
-from cumulet.host.ovsdb import Change, Ovsdb, OvsdbError, PortRow
+from cumulet.host.ovsdb import Change, Ovsdb, OvsdbError, OvsdbLost, OvsdbTimeout, PortRow
 from cumulet.host.ovsdb import Switch as Rows
 from cumulet.host.ovsdb_watch import Watch
 from cumulet.neutron.l2 import underlay
@@ -164,13 +164,22 @@ class OvsSwitch:
     def _forget_connections(self, tag: int) -> None:
         """A network that takes over a local VLAN must not take over the connections of the one before."""
         control = os.path.join(self._run, "ovs-vswitchd.ctl")
+        zone = f"zone={tag}"
         with contextlib.closing(Connection(control, _ANSWER_SECONDS)) as connection:
-            connection.call("dpctl/flush-conntrack", [f"zone={tag}"])
+            try:
+                connection.call("dpctl/flush-conntrack", [_DATAPATHS[self.datapath], zone])
+            except (OvsdbLost, OvsdbTimeout):
+                raise
+            except (
+                OvsdbError
+            ):  # Open vSwitch 3.1 takes the datapath for something else; it needs none if it has one
+                connection.call("dpctl/flush-conntrack", [zone])
 
     def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
         return Watch(self._database, on_change).close
 
 
+_DATAPATHS = {"system": "system@ovs-system", "netdev": "netdev@ovs-netdev"}
 _WHY = {
     "system": "the kernel has Open vSwitch",
     "netdev": "the kernel has no Open vSwitch: forwarding is slower, this host's stack is shielded from the "
