@@ -1,6 +1,7 @@
 """Attacks on the network API: what was done to neutron before must not work here."""
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -168,7 +169,9 @@ SCALARS = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan
 ODD = st.sampled_from(
     ["tcp", "icmp", "0.0.0.0/0", "::/0", "10.0.0.0/8", "IPv4", "IPv6", "ingress", "65536", "%s", "\n"]
 )
-VALUES = st.one_of(SCALARS, ODD, st.integers(-2, 70000), st.lists(SCALARS, max_size=2), st.dictionaries(st.text(max_size=3), SCALARS, max_size=2))  # fmt: skip
+LISTS = st.lists(SCALARS, max_size=2)
+OBJECTS = st.dictionaries(st.text(max_size=3), SCALARS, max_size=2)
+VALUES = st.one_of(SCALARS, ODD, st.integers(-2, 70000), LISTS, OBJECTS)
 FIELDS = [
     "protocol",
     "port_range_min",
@@ -207,7 +210,7 @@ INJECTIONS = ["a\nb", "a\rb", "a\0b", "x\x1b[0m", "a\u2028b", "a\u0085b", "\t"]
 def test_no_second_line(cloud: Cloud, text: str) -> None:
     network, _ = cloud.network()
     port = cloud.create("alice", "port", network_id=network)["id"]
-    for change in (
+    changes: list[dict[str, Any]] = [
         {"extra_dhcp_opts": [{"opt_name": "mtu", "opt_value": text}]},
         {"extra_dhcp_opts": [{"opt_name": text, "opt_value": "1"}]},
         {"extra_dhcp_opts": [{"opt_name": "mtu", "opt_value": " "}]},
@@ -216,64 +219,94 @@ def test_no_second_line(cloud: Cloud, text: str) -> None:
         {"fixed_ips": [{"ip_address": f"10.0.0.9{text}"}]},
         {"allowed_address_pairs": [{"ip_address": f"10.0.0.9{text}"}]},
         {"allowed_address_pairs": [{"ip_address": "10.0.0.9", "mac_address": f"fa:16:3e:00:00:01{text}"}]},
-    ):
+    ]
+    for change in changes:
         assert cloud.refused("alice", "PUT", f"/ports/{port}", {"port": change})[0] == 400, change
         body = {"port": {"network_id": network, **change}}
         assert cloud.refused("alice", "POST", "/ports", body)[0] == 400, change
     assert cloud.refused("alice", "PUT", f"/networks/{network}", {"network": {"dns_domain": text}})[0] == 400
-    for change in (
+    changes = [
         {"dns_nameservers": [f"9.9.9.9{text}"]},
         {"host_routes": [{"destination": f"10.1.0.0/24{text}", "nexthop": "10.0.0.1"}]},
         {"host_routes": [{"destination": "10.1.0.0/24", "nexthop": f"10.0.0.1{text}"}]},
         {"gateway_ip": f"10.0.0.1{text}"},
         {"allocation_pools": [{"start": f"10.0.0.5{text}", "end": "10.0.0.9"}]},
-    ):
+    ]
+    for change in changes:
         body = {"subnet": {"network_id": network, "ip_version": 4, "cidr": "10.1.0.0/24", **change}}
         assert cloud.refused("alice", "POST", "/subnets", body)[0] == 400, change
 
 
+NAMES = [
+    "name",
+    "fixed_ips",
+    "mac_address",
+    "extra_dhcp_opts",
+    "allowed_address_pairs",
+    "dns_name",
+    "routes",
+    "gateway_ip",
+    "host_routes",
+    "dns_nameservers",
+    "cidr",
+    "external_gateway_info",
+    "binding:profile",
+    "device_owner",
+    "provider:segmentation_id",
+    "port_id",
+    "network_id",
+    "floating_ip_address",
+]
+ITEMS = st.dictionaries(st.sampled_from(["ip_address", "opt_name", "opt_value", "start"]), VALUES)
+COLLECTIONS = ["ports", "networks", "subnets", "routers", "floatingips", "security-groups"]
+BASES: dict[str, dict[str, Any]] = {
+    "ports": {"network_id": NETWORK},
+    "subnets": {"network_id": NETWORK, "ip_version": 4, "cidr": "10.50.0.0/24"},
+    "floatingips": {"floating_network_id": NETWORK},
+}
+
+
 @settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    st.sampled_from(["ports", "networks", "subnets", "routers", "floatingips", "security-groups"]),
-    st.dictionaries(
-        st.sampled_from(
-            ["name", "fixed_ips", "mac_address", "extra_dhcp_opts", "allowed_address_pairs", "dns_name", "routes"]
-            + ["gateway_ip", "host_routes", "dns_nameservers", "cidr", "external_gateway_info", "binding:profile"]
-            + ["device_owner", "provider:segmentation_id", "port_id", "floating_ip_address", "network_id"]
-        ),
-        st.one_of(
-            VALUES,
-            st.lists(st.dictionaries(st.sampled_from(["ip_address", "opt_name", "opt_value", "start"]), VALUES)),
-        ),
-        max_size=3,
-    ),
+    st.sampled_from(COLLECTIONS),
+    st.dictionaries(st.sampled_from(NAMES), st.one_of(VALUES, st.lists(ITEMS, max_size=3)), max_size=3),
     st.sampled_from(["alice", "admin"]),
 )
 def test_no_body_is_a_server_error(collection: str, values: dict[str, Any], who: str) -> None:
     one = collection[:-1].replace("-", "_")
-    base: dict[str, Any] = {
-        "ports": {"network_id": NETWORK},
-        "subnets": {"network_id": NETWORK, "ip_version": 4, "cidr": "10.50.0.0/24"},
-        "floatingips": {"floating_network_id": NETWORK},
-    }.get(collection, {})
-    status, answer = SHARED.call(who, "POST", f"/{collection}", {one: {**base, **values}})
+    status, answer = SHARED.call(who, "POST", f"/{collection}", {one: {**BASES.get(collection, {}), **values}})
     assert status < 500, answer
     if status == 201:
         SHARED.good("admin", "DELETE", f"/{collection}/{answer[one]['id']}")
 
 
+QUERIES = [
+    "limit",
+    "marker",
+    "sort_key",
+    "sort_dir",
+    "fields",
+    "fixed_ips",
+    "tags",
+    "status",
+    "id",
+    "mtu",
+    "changed_since",
+    "page_reverse",
+    "sort",
+    "admin_state_up",
+    "not-tags",
+    "alive",
+]
+
+
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
-    st.sampled_from(["ports", "networks", "subnets", "routers", "floatingips", "security-groups", "agents"]),
-    st.sampled_from(
-        ["limit", "marker", "sort_key", "sort_dir", "fields", "fixed_ips", "tags", "status", "id", "mtu"]
-        + ["changed_since", "page_reverse", "admin_state_up", "sort", "not-tags"]
-    ),  # fmt: skip
+    st.sampled_from([*COLLECTIONS, "agents"]),
+    st.sampled_from(QUERIES),
     st.one_of(st.text(max_size=12), st.integers().map(str)),
 )
 def test_no_query_is_a_server_error(collection: str, name: str, value: str) -> None:
-    from urllib.parse import quote
-
     status, answer = SHARED.call("admin", "GET", f"/{collection}?{quote(name)}={quote(value)}")
     assert status < 500, answer
 
@@ -290,9 +323,10 @@ def test_a_user_neither_sets_nor_resets_what_is_an_administrators(cloud: Cloud) 
     seen = cloud.get("admin", f"/networks/{network}")["network"]
     assert (seen["shared"], seen["router:external"]) == (True, True)
     public, _ = cloud.public_network()
-    router = cloud.create("admin", "router", tenant_id="red", external_gateway_info={"network_id": public, "enable_snat": False})["id"]  # fmt: skip
-    body = {"router": {"external_gateway_info": {"network_id": public, "enable_snat": True}}}
-    assert cloud.refused("alice", "PUT", f"/routers/{router}", body)[0] == 403
+    no_snat = {"network_id": public, "enable_snat": False}
+    router = cloud.create("admin", "router", tenant_id="red", external_gateway_info=no_snat)["id"]
+    snat = {"router": {"external_gateway_info": {"network_id": public, "enable_snat": True}}}
+    assert cloud.refused("alice", "PUT", f"/routers/{router}", snat)[0] == 403
     for name in ("tenant_id", "project_id", "id", "status", "created_at", "revision_number", "mtu", "network_id"):
         assert cloud.refused("alice", "PUT", f"/networks/{network}", {"network": {name: "x"}})[0] == 400, name
     # a gateway that is set again without a word about SNAT keeps what the administrator has chosen

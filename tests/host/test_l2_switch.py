@@ -21,7 +21,8 @@ from cumulet.host.netlink import Netlink
 from cumulet.neutron.model import Rule
 from tests.host.l2_frames import ARP, BROADCAST, IPV4, MARK, arp, frame, ipv4, packed, udp
 from tests.host.l2_rig import OPEN, Ear, Guest, L2Node, l2_node, pair, says, talks, until
-from tests.neutron.l2_controller import ANY4, ANY6
+from tests.neutron.l2_contract import keeps_its_promises
+from tests.neutron.l2_controller import ANY4, ANY6, a_port
 
 pytestmark = [
     pytest.mark.host,
@@ -363,3 +364,24 @@ def test_a_used_local_vlan_remembers_nothing(node: L2Node) -> None:
     assert node.reconcile() == {}
     assert node.ovsdb.ports("br-int")[c.device].tag == tag
     assert "10.0.0.2" not in node.control("dpctl/dump-conntrack")
+
+
+def test_it_keeps_the_promises_of_every_switch() -> None:
+    with l2_node(later=True) as node:
+        guests: dict[str, Guest] = {}
+
+        def plug(port_id: str) -> None:
+            guests[port_id] = Guest(node, a_port(port_id, "n1", f"fa:16:3e:00:00:0{port_id[0]}", "10.0.0.1"))
+            node.guests[port_id] = guests[port_id]
+            guests[port_id].plug()
+
+        def restart() -> None:
+            node.kill_vswitchd()
+            node.start_vswitchd()
+            until(lambda: node.ovsdb.look().vswitchd != "", "ovs-vswitchd")
+            node.ovsdb.settle(20)
+
+        with netns.enter(node.space):
+            keeps_its_promises(
+                node.switch, plug, lambda port_id: guests[port_id].unplug(), lambda: len(node.flows()), restart
+            )

@@ -236,7 +236,7 @@ def test_a_flow_is_ended_by_its_name(world: World) -> None:
         assert len([one for one in conntrack.connections() if one.source == "10.1.0.5"]) == len(found) - 1
 
 
-def test_time_to_set_up(world: World, record_property: object) -> None:
+def test_time_to_set_up(world: World) -> None:
     started = time.perf_counter()
     world.routers.look()
     world.routers.ensure(world.intent)

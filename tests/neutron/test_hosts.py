@@ -1,5 +1,6 @@
 """The story of agents: the documents they read, the reports they write, the hints between."""
 
+from collections.abc import Callable
 from typing import Any
 
 import sqlalchemy as sa
@@ -184,14 +185,13 @@ def test_dhcp(cloud: Cloud) -> None:
     assert intent["generation"] == 2
     lease = {"port_id": guest["id"], "mac": guest["mac_address"], "ips": ["10.0.0.3"], "hostname": "web"}
     assert intent["leases"] == [{**lease, "options": [["mtu", "1400", 4]]}]
-    for number, change in enumerate(
-        (
-            lambda: cloud.update("alice", "port", guest["id"], dns_name="www"),
-            lambda: cloud.update("alice", "subnet", subnet, dns_nameservers=["9.9.9.9"]),
-            lambda: cloud.update("alice", "network", network, dns_domain="example.net."),
-            lambda: cloud.good("alice", "DELETE", f"/ports/{guest['id']}"),
-        )
-    ):
+    changes: list[Callable[[], Any]] = [
+        lambda: cloud.update("alice", "port", guest["id"], dns_name="www"),
+        lambda: cloud.update("alice", "subnet", subnet, dns_nameservers=["9.9.9.9"]),
+        lambda: cloud.update("alice", "network", network, dns_domain="example.net."),
+        lambda: cloud.good("alice", "DELETE", f"/ports/{guest['id']}"),
+    ]
+    for number, change in enumerate(changes):
         change()
         assert read(cloud, "net1", "dhcp")[network]["generation"] == number + 3
         assert ("neutron.dhcp.net1", network) in cloud.hinted()

@@ -1,5 +1,7 @@
 """The story of /v2.0/networks."""
 
+from typing import Any
+
 from tests.neutron.conftest import Cloud
 
 
@@ -152,7 +154,7 @@ def test_quota(cloud: Cloud) -> None:
 
 
 def test_bad_input(cloud: Cloud) -> None:
-    for wrong in (
+    bodies: list[Any] = [
         {"network": {"name": "x" * 256}},
         {"network": {"nome": "x"}},
         {"network": {"admin_state_up": "perhaps"}},
@@ -166,7 +168,8 @@ def test_bad_input(cloud: Cloud) -> None:
         b"{",
         b'{"network": {"name": "\\ud800"}}',
         {"network": {"provider:segmentation_id": 10**40}},
-    ):
+    ]
+    for wrong in bodies:
         assert cloud.refused("admin", "POST", "/networks", wrong)[0] == 400, wrong
     zones = {"network": {"availability_zone_hints": ["mars"]}}
     assert cloud.refused("alice", "POST", "/networks", zones) == (404, "AvailabilityZoneNotFound")

@@ -1,5 +1,7 @@
 """The story of /v2.0/routers, their gateways and interfaces."""
 
+from typing import Any
+
 from tests.neutron.conftest import Cloud
 
 
@@ -7,8 +9,8 @@ def interface(cloud: Cloud, who: str, router: str, verb: str = "add", **body: st
     return cloud.refused(who, "PUT", f"/routers/{router}/{verb}_router_interface", body)
 
 
-def attach(cloud: Cloud, who: str, router: str, **body: str) -> dict[str, str]:
-    found: dict[str, str] = cloud.good(who, "PUT", f"/routers/{router}/add_router_interface", body)
+def attach(cloud: Cloud, who: str, router: str, **body: str) -> dict[str, Any]:
+    found: dict[str, Any] = cloud.good(who, "PUT", f"/routers/{router}/add_router_interface", body)
     return found
 
 
@@ -155,6 +157,7 @@ def test_quota_and_bad_input(cloud: Cloud) -> None:
     cloud.good("admin", "PUT", "/quotas/red", {"quota": {"router": 1}})
     cloud.create("alice", "router")
     assert cloud.refused("alice", "POST", "/routers", {"router": {}}) == (409, "OverQuota")
-    for wrong in ({"distributed": True}, {"name": 5}, {"external_gateway_info": "public"}, {"routes": [{}]}):
+    bodies: list[Any] = [{"distributed": True}, {"name": 5}, {"external_gateway_info": "public"}, {"routes": [{}]}]
+    for wrong in bodies:
         assert cloud.refused("bob", "POST", "/routers", {"router": wrong})[0] == 400, wrong
     assert cloud.refused("rita", "POST", "/routers", {"router": {}})[0] == 403

@@ -178,7 +178,7 @@ def test_statements_are_known_to_mariadb(cloud: Cloud) -> None:
     def compile_again(connection: object, statement: object, *_: object) -> None:
         nonlocal compiled
         if isinstance(statement, sa.sql.expression.ClauseElement):
-            text = str(statement.compile(dialect=mysql.dialect()))  # type: ignore[no-untyped-call]
+            text = str(statement.compile(dialect=mysql.dialect()))
             assert "RETURNING" not in text
             compiled += 1
 

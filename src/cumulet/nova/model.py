@@ -113,5 +113,5 @@ class Inventory(Struct, frozen=True):
     virt_type: str  # 'kvm' or 'qemu'
     hypervisor_version: int  # libvirt's number, e.g. 7002022
     cpu_model: str
-    address: str  # where nova-compute's own small API answers (console log)
+    address: str  # the host name or address at which nova-compute answers (console log)
     details: dict[str, Any] = {}

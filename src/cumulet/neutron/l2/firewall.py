@@ -13,6 +13,7 @@ has said so in a second register.
 Whatever cannot be expressed is `Unusable`: its port gets no flows, which drops everything.
 """
 
+import contextlib
 import hashlib
 import ipaddress
 import re
@@ -276,9 +277,16 @@ def group_flows(group: str, rules: Iterable[Rule]) -> Iterator[str]:
 
 
 def member_flows(direction: str, group: str, members: Iterable[str]) -> Iterator[str]:
-    """The addresses of a remote group, as the other end of the direction."""
+    """The addresses of a remote group, as the other end of the direction.
+
+    What is no address lets nobody in and harms no other member; its own port says so, on its host.
+    """
     table = DIRECTIONS[direction][2]
-    for prefix in sorted({parse_prefix(text) for text in members}, key=lambda p: (p.version, p)):
+    prefixes: set[Prefix] = set()
+    for text in members:
+        with contextlib.suppress(Unusable):
+            prefixes.add(parse_prefix(text))
+    for prefix in sorted(prefixes, key=lambda prefix: (prefix.version, prefix)):
         match = _far_end(direction, prefix.version, prefix)
         yield f"table={table:d},priority=50,xreg4={_set_of(group)},{match},actions=set_field:1->reg11"
 

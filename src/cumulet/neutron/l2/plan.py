@@ -256,10 +256,7 @@ class _Groups:
             key = f"{direction} {remote}"
             if remote and key not in self._flows:
                 members = self._intent.members.get(remote, ())
-                try:
-                    made[key] = tuple(firewall.member_flows(direction, remote, members))
-                except Unusable as fault:
-                    raise Unusable(f"a member of security group {remote}: {fault}") from None
+                made[key] = tuple(firewall.member_flows(direction, remote, members))
         self._flows |= made
 
     def flows(self) -> Iterator[str]:

@@ -43,7 +43,6 @@ from cumulet.nova.compute.taps import Taps
 from cumulet.nova.model import Domain, Inventory, ServerIntent, Verb
 
 MIB = 1 << 20
-API_PORT = 8784
 EMULATOR = "qemu-system-x86_64"
 PRESS_SECONDS = 5.0  # between two presses of the power button of a guest that has not gone off yet
 TIDY_SECONDS = 60.0  # between two looks for what nobody uses any more
@@ -114,7 +113,7 @@ class LibvirtHypervisor:
             virt_type=virt_type,
             hypervisor_version=version,
             cpu_model=_cpu_model() if virt_type == "kvm" else "qemu64",
-            address=f"http://{self._config.api.internal_bind}:{API_PORT}",
+            address=self._config.api.internal_bind,
             details={"architecture": platform.machine(), "libvirt_version": library},
         )
 
