@@ -37,9 +37,9 @@ def authenticate(token: str) -> Context:
 class Cloud:
     """``cloud.call("alice", "GET", "/networks")`` gives status and body; the verbs below insist on success."""
 
-    def __init__(self, database: Database | None = None) -> None:
+    def __init__(self, url: str = "sqlite://") -> None:
         self.bus = LocalBus()
-        self.db = database or Database("sqlite://", self.bus)
+        self.db = Database(url, self.bus)
         metadata.create_all(self.db.engine)
         self.config = Config()
         self.config.etc_dir = "/nonexistent"

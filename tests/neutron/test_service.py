@@ -6,8 +6,6 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from cumulet.core.bus import LocalBus
-from cumulet.core.db import Database
 from cumulet.core.errors import Retry
 from cumulet.neutron import addresses, port_rows
 from cumulet.neutron.policies import DEFAULTS
@@ -154,7 +152,7 @@ def test_of_two_that_choose_the_same_address_one_chooses_again(cloud: Cloud) -> 
 
 def test_many_at_once(tmp_path: Path) -> None:
     """Ports of one network, made side by side: each has an address of its own, and the quota holds."""
-    cloud = Cloud(Database(f"sqlite:///{tmp_path}/db", LocalBus()))
+    cloud = Cloud(f"sqlite:///{tmp_path}/db")
     network, _ = cloud.network()
     cloud.good("admin", "PUT", "/quotas/red", {"quota": {"port": 30}})
 

@@ -2,7 +2,7 @@
 
 A pass reads the whole intent of the host, looks at the whole switch, plans (pure), and applies the difference.
 There is one key for the wiring as a whole and one for each port, whose outcome says what that port waits for.
-The agent remembers nothing: local VLANs are in the tags on the switch, flows carry digests of themselves, and
+Nothing has to be remembered: local VLANs are in the tags on the switch, flows carry digests of themselves, and
 what the controller believes is in the intent.
 
 What may fail: Open vSwitch or the controller is away (nothing is touched; frames go on as they went), a device is
@@ -64,6 +64,7 @@ class L2Agent:
         self._controller, self._host, self._switch = controller, host, switch
         self._unwire_limit = config.network.unwire_limit
         self._resync_seconds = config.agents.resync_seconds
+        self._planned: tuple[WireIntent, Look, Wiring] | None = None
 
     def reconciler(self) -> Reconciler[Wanted]:
         return Reconciler(
@@ -92,12 +93,18 @@ class L2Agent:
         if base := find_base(intent, look):
             self._switch.apply(base)
             look = self._switch.look()
-        wiring = plan_wiring(intent, look)
+        wiring = self._plan(intent, look)
         self._switch.apply(wiring)
         outcomes: dict[str, Outcome] = {key: Retry(reason) for key, reason in wiring.reasons.items()}
         if not look.complete:
             outcomes[SWITCH] = Retry("the bridges of this host are not complete")
         return outcomes | self._report(intent, wiring)
+
+    def _plan(self, intent: WireIntent, look: Look) -> Wiring:
+        """A plan is pure: for the same document and an equal look it is the one that was made before."""
+        if self._planned is None or self._planned[0] is not intent or self._planned[1] != look:
+            self._planned = (intent, look, plan_wiring(intent, look))
+        return self._planned[2]
 
     def _report(self, intent: WireIntent, wiring: Wiring) -> dict[str, Outcome]:
         """Tell the controller what differs from what it believes."""

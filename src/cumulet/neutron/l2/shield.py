@@ -6,19 +6,22 @@ One netdev chain per device drops at ingress, after the copy was taken.  Chains 
 that a device which was deleted and made again under its name counts as the new one it is.
 """
 
+import contextlib
+import socket
 from collections.abc import Collection
 
-from cumulet.host.netlink import Netlink
 from cumulet.host.nft import Nft
 
 FAMILY, TABLE = "netdev", "cumulet"
 _PRIORITY = -500
 
 
-def ensure_shield(nft: Nft, netlink: Netlink, devices: Collection[str]) -> bool:
+def ensure_shield(nft: Nft, devices: Collection[str]) -> bool:
     """Shield exactly these devices, so far as they exist; True when something changed."""
-    links = netlink.links()
-    wanted = {f"in_{links[name].index}": name for name in devices if name in links}
+    wanted: dict[str, str] = {}
+    for name in devices:
+        with contextlib.suppress(OSError):  # it is gone
+            wanted[f"in_{socket.if_nametoindex(name)}"] = name
     have = {
         entry["chain"]["name"]
         for entry in nft.list_json(f"list chains {FAMILY}")

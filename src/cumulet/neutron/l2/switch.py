@@ -48,6 +48,7 @@ class OvsSwitch:
         self._openflow = OpenFlow(self._run)
         self._uplink = Uplink(config)
         self._tunnel_address = config.network.tunnel_address
+        self._looked: Rows | None = None  # the last look, for the change that follows it
         self._settled = ""  # the ovs-vswitchd that is known to have read its configuration
         asked = config.network.datapath
         self.datapath = openvswitch.datapath_type() if asked == "auto" else asked
@@ -58,7 +59,7 @@ class OvsSwitch:
 
     def look(self) -> Look:
         with _faults(), Netlink() as netlink:
-            rows = self._rows()
+            rows = self._looked = self._rows()
             probe = Change(rows, lambda _: None)
             self._plan_base(probe, rows, netlink, Base(frozenset()))
             ports = rows.bridges[INT].ports if INT in rows.bridges else {}
@@ -123,12 +124,12 @@ class OvsSwitch:
     # ── ports ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _wire(self, wiring: Wiring, netlink: Netlink, nft: Nft) -> None:
-        rows = self._rows()
+        rows = self._looked or self._rows()
         self._uplink.ensure(netlink, nft)
         if PHY in rows.bridges and self._tunnel_address:
             underlay.ensure_addresses(rows.bridges[PHY], netlink)
         if self.datapath == "netdev":
-            ensure_shield(nft, netlink, [row.name for row in _own_devices(rows)])
+            ensure_shield(nft, [row.name for row in _own_devices(rows)])
         for tag in sorted(wiring.fresh):
             self._forget_connections(tag)
         self._write_tags(rows, dict(wiring.tags))

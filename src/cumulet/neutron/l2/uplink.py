@@ -66,7 +66,7 @@ class Uplink:
         gateway = next(self._network.hosts())
         netlink.ensure_addresses(HOST_END, {f"{gateway}/{self._network.prefixlen}"})
         self._ensure_forwarding()
-        routed = any(route.destination == "0.0.0.0/0" and route.dev != HOST_END for route in netlink.routes())
+        routed = _has_default_route()
         if nft.ensure_table(FAMILY, TABLE, _rules(self._network, routed)):
             LOG.info("the public network %s is behind %s%s", self._network, HOST_END, ", with NAT" * routed)
 
@@ -77,6 +77,12 @@ class Uplink:
             with contextlib.suppress(FileExistsError), self._before.open("x") as file:
                 file.write(now)
             netns.sysctl(_FORWARD, 1)
+
+
+def _has_default_route() -> bool:
+    """Whether this namespace has an IPv4 default route, by the kernel's own short table."""
+    rows = [line.split() for line in Path("/proc/thread-self/net/route").read_text().splitlines()[1:]]
+    return any(row[1] == row[7] == "00000000" and row[0] != HOST_END for row in rows)
 
 
 def _rules(network: ipaddress.IPv4Network, routed: bool) -> str:
