@@ -14,15 +14,19 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
 
 from cumulet.core.errors import Retry
 from cumulet.host import netns
 from cumulet.host.netlink import Netlink
-from cumulet.neutron.model import Rule
+from cumulet.neutron.l2.flows import INT
+from cumulet.neutron.l2.plan import Look, plan_wiring
+from cumulet.neutron.model import Rule, WireIntent
 from tests.host.l2_frames import ARP, BROADCAST, IPV4, MARK, arp, frame, ipv4, packed, udp
 from tests.host.l2_rig import OPEN, Ear, Guest, L2Node, l2_node, pair, says, talks, until
 from tests.neutron.l2_contract import keeps_its_promises
 from tests.neutron.l2_controller import ANY4, ANY6, a_port
+from tests.unit.test_l2_plan import intents, looks
 
 pytestmark = [
     pytest.mark.host,
@@ -385,3 +389,17 @@ def test_it_keeps_the_promises_of_every_switch() -> None:
             keeps_its_promises(
                 node.switch, plug, lambda port_id: guests[port_id].unplug(), lambda: len(node.flows()), restart
             )
+
+
+def test_the_switch_takes_any_plan() -> None:
+    """No intent, however odd, gives a flow that Open vSwitch refuses: one refusal would stop the whole host."""
+    with l2_node() as node:
+
+        @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @given(intents, looks())
+        def check(intent: WireIntent, look: Look) -> None:
+            wanted = plan_wiring(intent, look).flows[INT]
+            node.openflow.sync_flows(INT, wanted)
+            assert len(node.flows()) == len(wanted)
+
+        check()

@@ -12,9 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cumulet.neutron.l2 import firewall
-from cumulet.neutron.l2.firewall import Table, Unusable, link_local, parse_mac, port_masks, rule_matches
+from cumulet.neutron.l2.firewall import STEPS_MAX, Table, Unusable, link_local, parse_mac, port_masks, rule_matches
 from cumulet.neutron.l2.flows import INT, TUN
 from cumulet.neutron.l2.plan import (
+    GUESTS_MAX,
     TAG_MAX,
     Device,
     Look,
@@ -275,7 +276,8 @@ def a_port(number: int, **fields: Any) -> WirePort:
     mac = f"fa:16:3e:00:{number // 256:02x}:{number % 256:02x}"
     some: dict[str, Any] = {"device_owner": "compute:nova", "generation": 1, "wired_generation": 0}
     ips = (f"10.0.{number // 256}.{number % 256}",)
-    return WirePort(f"{number:08d}-x", "n1", mac, ips, **(some | {"security_groups": ("g",)} | fields))
+    some |= {"id": f"{number:08d}-x", "network_id": "n1", "mac": mac, "ips": ips, "security_groups": ("g",)}
+    return WirePort(**(some | fields))
 
 
 def test_local_vlans_run_out() -> None:
@@ -284,6 +286,21 @@ def test_local_vlans_run_out() -> None:
     assert tags["x"] == TAG_MAX
     assert fresh == {TAG_MAX}
     assert "y" not in tags
+
+
+def test_what_one_flow_cannot_hold_is_cut_off_alone() -> None:
+    ports = [a_port(number) for number in range(GUESTS_MAX + 2)]
+    greedy = a_port(2000, network_id="n2", security_groups=tuple(f"g{number}" for number in range(STEPS_MAX + 1)))
+    some: dict[str, tuple[Rule, ...]] = {group: (Rule("ingress", 4),) for group in greedy.security_groups}
+    everything = [*ports, greedy]
+    devices = tuple(Device(device_name(port.id), port.id, n) for n, port in enumerate(everything, start=10))
+    segments = {key: Segment(key, "vxlan", 1450, vni) for key, vni in (("n1", 5), ("n2", 6))}
+    wiring = plan_wiring(
+        WireIntent(tuple(everything), segments, some), Look("netdev", True, devices, to_external=3)
+    )
+    assert len(wiring.wired) == GUESTS_MAX
+    assert "its security groups" in wiring.reasons[greedy.id]
+    assert max(flow.count("resubmit") for flow in wiring.flows[INT]) == GUESTS_MAX + 1
 
 
 def test_a_second_device_of_a_port_gets_nothing() -> None:

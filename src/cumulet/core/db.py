@@ -23,7 +23,7 @@ from sqlalchemy.sql.expression import Executable
 from cumulet.core import clock
 from cumulet.core.bus import Bus
 from cumulet.core.context import REQUEST_ID, Context
-from cumulet.core.errors import Conflict, Unavailable
+from cumulet.core.errors import Conflict, Retry, Unavailable
 from cumulet.core.metrics import COMMITS
 from cumulet.core.tables import notifications
 
@@ -114,6 +114,8 @@ class Database:
                     self.before_commit(tx)
                 self.after_commit(tx)
         except exc.OperationalError as error:
+            if _was_chosen_to_lose(error):
+                raise Retry(f"the database broke a deadlock: {error.orig}") from error
             raise Unavailable(f"the database does not answer: {error.orig}") from error
         for topic, key in tx.hints:
             self._bus.hint(topic, key)
@@ -138,6 +140,12 @@ class Database:
     def dispose(self) -> None:
         """Forget inherited connections; called by each forked child before its first transaction."""
         self._engine.dispose(close=False)
+
+
+def _was_chosen_to_lose(error: exc.OperationalError) -> bool:
+    """MariaDB undid this transaction for another one: nothing of it is left, it may be repeated at once."""
+    code = error.orig.args[0] if error.orig and error.orig.args else 0
+    return code in (1205, 1213)
 
 
 def _engine(url: str) -> Engine:

@@ -1,4 +1,4 @@
-"""How Alembic reaches the schema.  Migrations are expand/contract: an older service runs beside the newer schema."""
+"""How Alembic reaches the schema.  Migrations expand, later ones contract: older services run beside the newer."""
 
 import importlib
 

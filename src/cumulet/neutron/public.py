@@ -198,7 +198,7 @@ def _create(
         "device_owner": OWNER,
         "server_id": server_id,
         "nova_made": True,
-        "dns_name": hostname,
+        "dns_name": _dns_name(hostname),
         "port_security": network.port_security,
     }
     wishes = [Wish(ip=checks.ip(wish.fixed_ip))] if wish.fixed_ip else None
@@ -216,12 +216,20 @@ def _take(tx: Transaction, context: Context, server_id: str, hostname: str, port
         raise port_not_found(port_id)
     free = {"device_id": server_id, "device_owner": OWNER, "server_id": server_id, "nova_made": False}
     if not row.dns_name:
-        free["dns_name"] = hostname
+        free["dns_name"] = _dns_name(hostname)
     in_use = row.device_id or row.device_owner.startswith("network:")
     if in_use or not standard.change(tx, ports, row, free):
         raise Conflict(f"Port {row.id} is still in use.", kind="PortInUse")
     effects.bump_dhcp(tx, row.network_id)
     return str(row.id)
+
+
+def _dns_name(hostname: str) -> str:
+    """A server's host name, if DNS can have it; else its ports are named after their addresses."""
+    try:
+        return checks.host_name(hostname)
+    except BadRequest:
+        return ""
 
 
 def _usable_network(tx: Transaction, context: Context, network_id: str) -> Row[Any]:

@@ -43,11 +43,10 @@ def add_interface(request: Request) -> Json:
     body: Interface = request.body
     with request.db.transaction() as tx:
         router = _claimed(tx, request, "add_router_interface")
-        if (body.subnet_id is UNSET) == (body.port_id is UNSET):
-            reason = "Either subnet_id or port_id must be specified" if body.subnet_id is UNSET else (
-                "Cannot specify both subnet-id and port-id"
-            )  # fmt: skip
-            raise bad_router(reason)
+        if body.subnet_id is UNSET and body.port_id is UNSET:
+            raise bad_router("Either subnet_id or port_id must be specified")
+        if body.subnet_id is not UNSET and body.port_id is not UNSET:
+            raise bad_router("Cannot specify both subnet-id and port-id")
         if isinstance(body.port_id, str):
             port_id, added = _add_port(tx, request, router, body.port_id)
         else:

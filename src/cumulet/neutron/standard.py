@@ -6,7 +6,6 @@ are enforced for each attribute that a body sets; on creation one that only repe
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from ipaddress import ip_address
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,7 +14,7 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy.engine import Row
 
 from cumulet.core import clock, listing
-from cumulet.core.context import Context
+from cumulet.core.context import REQUEST_ID, Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest
 from cumulet.core.http import Request
@@ -234,10 +233,4 @@ def grouped(rows: Iterable[Row[Any]], key: str) -> dict[str, list[Row[Any]]]:
 
 def system_context() -> Context:
     """For changes that nobody asked for in a request of their own."""
-    from cumulet.core.context import REQUEST_ID
-
     return Context(request_id=REQUEST_ID.get())
-
-
-def by_number(addresses: Iterable[str]) -> list[str]:
-    return sorted(addresses, key=lambda text: (ip_address(text).version, int(ip_address(text))))

@@ -17,7 +17,7 @@ import contextlib
 import hashlib
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -240,13 +240,21 @@ def _state_flows(state: Table, port: Table, verdict: Table, onward: Table) -> It
 
 # ── security groups ──────────────────────────────────────────────────────────────────────────────────────────
 
+STEPS_MAX = 400  # about 100 bytes each of the 64 KiB that a flow's actions may take
+
 DIRECTIONS = {
     "egress": (Table.EGRESS_PORT, Table.EGRESS_RULE, Table.EGRESS_MEMBER, Table.EGRESS_VERDICT),
     "ingress": (Table.INGRESS_PORT, Table.INGRESS_RULE, Table.INGRESS_MEMBER, Table.INGRESS_VERDICT),
 }
 
 
-def port_flows(guest: Guest, rules: dict[str, tuple[Rule, ...]]) -> Iterator[str]:
+def count_steps(groups: Iterable[str], rules: Mapping[str, tuple[Rule, ...]]) -> int:
+    """The most steps that `port_flows` puts into one flow for these groups."""
+    sets = {(rule.direction, group, rule.remote_group) for group in set(groups) for rule in rules.get(group, ())}
+    return max((sum(one[0] == direction for one in sets) for direction in DIRECTIONS), default=0)
+
+
+def port_flows(guest: Guest, rules: Mapping[str, tuple[Rule, ...]]) -> Iterator[str]:
     """Run the rules of the port's groups, then the verdict; no flow for a direction in which nothing may pass."""
     for direction, (at, rule_table, member_table, verdict) in DIRECTIONS.items():
         steps: list[str] = []

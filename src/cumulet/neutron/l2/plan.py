@@ -16,6 +16,7 @@ from cumulet.neutron.model import Segment, WireIntent, WirePort, device_name
 
 PHYSICAL_NETWORK = "public"  # what br-ex leads to
 TAG_MAX = 4094
+GUESTS_MAX = 1000  # of one network: a broadcast's actions must fit into one flow (64 KiB)
 VNI_MAX = 0xFFFFFF
 
 
@@ -108,17 +109,21 @@ def plan_wiring(intent: WireIntent, look: Look) -> Wiring:
             reasons[port.id] = str(reason)
     tags, fresh = allocate_tags({place.port.network_id for place in placed.values()}, look.devices)
     guests: dict[str, list[Guest]] = defaultdict(list)
-    for place in placed.values():
-        port = place.port
-        tag = tags.get(port.network_id)
-        if tag is None:
-            reasons[port.id] = f"all {TAG_MAX} local VLANs of this host are in use"
-            continue
-        if port.admin_up:
-            guests[port.network_id].append(Guest(port, place.device.number, tag, place.mac, place.pairs))
-        if note := networks.note(port.network_id):
-            reasons[port.id] = note
-    wired = {key: place for key, place in placed.items() if place.port.network_id in tags}
+    wired: dict[str, Place] = {}
+    for key, place in placed.items():
+        network = place.port.network_id
+        if network not in tags:
+            reasons[key] = f"all {TAG_MAX} local VLANs of this host are in use"
+        elif network in guests and len(guests[network]) >= GUESTS_MAX:
+            reasons[key] = f"this host has {GUESTS_MAX} ports of its network, which is the most that it can wire"
+        else:
+            wired[key] = place
+            if place.port.admin_up:
+                guests[network].append(
+                    Guest(place.port, place.device.number, tags[network], place.mac, place.pairs)
+                )
+            if note := networks.note(network):
+                reasons[key] = note
     return Wiring(
         fresh=fresh,
         tags=_tag_changes(wired.values(), tags),
@@ -145,6 +150,7 @@ def _pairs(port: WirePort, groups: "_Groups") -> tuple[tuple[str, Prefix], ...]:
         return ()
     for group in port.security_groups:
         groups.check(group)
+    groups.check_length(port)
     return firewall.parse_pairs(port)
 
 
@@ -259,6 +265,15 @@ class _Groups:
                 made[key] = tuple(firewall.member_flows(direction, remote, members))
         self._flows |= made
 
+    def check_length(self, port: WirePort) -> None:
+        """A port's groups are run by one flow, whose actions must fit into it."""
+        steps = firewall.count_steps(port.security_groups, self._intent.rules)
+        if steps > firewall.STEPS_MAX:
+            raise Unusable(
+                f"it stays cut off: its security groups and their remote groups make {steps} steps, "
+                f"more than {firewall.STEPS_MAX}"
+            )
+
     def flows(self) -> Iterator[str]:
         for some in self._flows.values():
             yield from some
@@ -274,6 +289,7 @@ def _all_flows(
     tags: Mapping[str, int],
     groups: _Groups,
 ) -> dict[str, tuple[str, ...]]:
+    """All flows by bridge, br-int last: when a local VLAN changes hands, no frame leaves for the former network."""
     wanted = list(flows.switch_flows(look.datapath, look.to_tunnels))
     for key, some in guests.items():
         segment = networks.segments[key]
@@ -283,11 +299,11 @@ def _all_flows(
             if guest.filtered:
                 wanted += groups.port_flows(guest)
     wanted += groups.flows()
-    found = {flows.INT: tuple(dict.fromkeys(wanted)), flows.EX: tuple(flows.external_flows())}
+    found: dict[str, tuple[str, ...]] = {}
     if look.from_int:
         tunnelled = [
             (networks.segments[key], tags[key]) for key in guests if networks.segments[key].kind == "vxlan"
         ]
         open_tunnels = {peer: number for peer, number in look.tunnels.items() if number > 0}
         found[flows.TUN] = tuple(flows.tunnel_flows(tunnelled, look.from_int, open_tunnels))
-    return found
+    return found | {flows.EX: tuple(flows.external_flows()), flows.INT: tuple(dict.fromkeys(wanted))}
