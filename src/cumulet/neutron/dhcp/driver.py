@@ -27,6 +27,7 @@ from cumulet.host.netlink import Netlink, NetlinkError, Route
 from cumulet.host.ovsdb import Ovsdb
 from cumulet.host.ovsdb_rows import Switch
 from cumulet.neutron.dhcp import plan as planning
+from cumulet.neutron.dhcp import release
 from cumulet.neutron.model import DhcpIntent
 
 LOG = logging.getLogger(__name__)
@@ -66,6 +67,8 @@ class DnsmasqHost:
             self._remove_strangers(namespace, inner)
             _ensure_gateways(namespace, inner, intent)
             self._ensure_dnsmasq(namespace, directory, wanted)
+            if held := release.stale(directory / "leases", wanted.files["hosts"]):
+                release.release(namespace, inner, intent.ips, held)
         except (OvsdbError, NetlinkError, netns.NetnsError, process.ProcessError) as error:
             raise Retry(str(error)) from error
         return wanted.refused

@@ -125,7 +125,6 @@ class OvsSwitch:
 
     def _wire(self, wiring: Wiring, netlink: Netlink, nft: Nft) -> None:
         rows = self._looked or self._rows()
-        self._uplink.ensure(netlink, nft)
         if PHY in rows.bridges and self._tunnel_address:
             underlay.ensure_addresses(rows.bridges[PHY], netlink)
         if self.datapath == "netdev":
@@ -139,6 +138,7 @@ class OvsSwitch:
                 LOG.info("%s: %d flows added, %d removed", bridge, added, removed)
         self._write_tags(rows, dict.fromkeys(wiring.untags, UNWIRED))
         self._drop_tunnels(rows, wiring.tunnels)
+        self._uplink.ensure(netlink, nft)  # last: a host that refuses NAT still gets its filters
 
     def _write_tags(self, rows: Rows, tags: dict[str, Tag]) -> None:
         if not tags:
