@@ -15,6 +15,7 @@ import pytest
 
 from cumulet.core.errors import Retry
 from cumulet.host import netns, process
+from cumulet.host.netlink import Netlink
 from cumulet.neutron.dhcp import driver
 from cumulet.neutron.dhcp.driver import DnsmasqHost
 from cumulet.neutron.model import DhcpIntent, Lease, Subnet
@@ -151,6 +152,16 @@ def test_ports_come_and_go_without_a_restart(world: World) -> None:
     assert world.pid() == pid
     world.ensure(mtu=1400)
     assert world.pid() != pid
+
+
+def test_an_address_goes_to_its_next_holder_at_once(world: World) -> None:
+    """The lease of a port that is gone would last a day, and keep the address from its new owner."""
+    world.ensure(leases=(Lease("p", MAC, ("10.1.0.6",), "one"),))
+    assert world.lease()["ip"] == "10.1.0.6"
+    world.ensure(leases=(Lease("p2", MAC2, ("10.1.0.6",), "two"),))
+    with netns.enter(world.guest), Netlink() as link:
+        link.set_mac("eth0", MAC2)
+    assert world.lease()["ip"] == "10.1.0.6"
 
 
 def test_texts_of_users_spoil_nothing(world: World) -> None:
