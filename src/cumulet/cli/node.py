@@ -85,6 +85,7 @@ def run(config: Config, names: list[str]) -> int:
     setproctitle.setproctitle("cumulet-node")
     with _alone(config.run):
         parts.become_subreaper()
+        parts.allow_many_files()
         prepare.after_reboot(config)
         services = [service for service in SERVICES if not names or service.name in names]
         for service in services:

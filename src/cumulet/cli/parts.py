@@ -6,6 +6,7 @@ pidfd, without starting a second one.
 
 import ctypes
 import os
+import resource
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,12 +20,20 @@ if TYPE_CHECKING:
     from cumulet.cli.node import Supervised
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+DESCRIPTORS = 65536
 NETWORK_AGENTS = frozenset({"neutron-openvswitch-agent", "neutron-dhcp-agent", "neutron-l3-agent", "nova-compute"})
 
 
 def become_subreaper() -> None:
     """Orphans below this process come to it, not to PID 1, so they are reaped at once."""
     ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def allow_many_files() -> None:
+    """Open vSwitch holds some descriptors for each port: let our children open as many files as root may give."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(most, DESCRIPTORS)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
 
 
 def die_with_parent() -> None:
