@@ -4,6 +4,7 @@ A part may outlive the parent (kill -9, upgrade).  The next parent finds it by i
 pidfd, without starting a second one.
 """
 
+import contextlib
 import ctypes
 import os
 import resource
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from cumulet.cli.node import Supervised
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
-DESCRIPTORS = 65536
 NETWORK_AGENTS = frozenset({"neutron-openvswitch-agent", "neutron-dhcp-agent", "neutron-l3-agent", "nova-compute"})
 
 
@@ -30,10 +30,9 @@ def become_subreaper() -> None:
 
 
 def allow_many_files() -> None:
-    """Open vSwitch holds some descriptors for each port: let our children open as many files as root may give."""
+    """Open vSwitch holds some descriptors for each port: our children may open as many as this process might."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = max(most, DESCRIPTORS)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def die_with_parent() -> None:
