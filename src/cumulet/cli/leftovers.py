@@ -25,15 +25,17 @@ def leftovers(config: Config) -> list[str]:
 def processes(config: Config) -> list[tuple[int, str]]:
     """Processes that hold our directories among their arguments, apart from this one and its parents."""
     marks = (str(config.run).encode() + b"/", str(config.state).encode() + b"/")
-    own = {os.getpid(), os.getppid()}
+    own, here = {os.getpid(), os.getppid()}, os.readlink("/proc/self/ns/pid")
     found = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) in own:
             continue
         try:
+            if os.readlink(entry / "ns" / "pid") != here:
+                continue  # a cloud in a container, or one that a test runs beside this
             words = (entry / "cmdline").read_bytes()
             alive = (entry / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-        except (FileNotFoundError, ProcessLookupError):
+        except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
         if alive and any(mark in words for mark in marks):
             found.append((int(entry.name), words.replace(b"\0", b" ").decode(errors="replace")[:100]))
