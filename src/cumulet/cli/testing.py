@@ -9,20 +9,45 @@ from pathlib import Path
 
 HOME = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
+REAL_LOG = HOME / "build" / "host-and-compat.log"
 
 
 def test(options: argparse.Namespace) -> int:
-    """All rings that this machine can run; the others are named with the reason."""
+    """All rings that this machine can run, two groups side by side; what cannot run is named with the reason.
+
+    With words for pytest (after ``--``) it is one run, with these words.
+    """
     words = [word for word in options.words if word not in ("--", "--yes", "-y")]
     skipped = _cannot_run()
+    _tell(skipped)
+    if words:
+        deselect = ["-m", " and ".join(f"not {ring}" for ring in skipped)] if skipped else []
+        return subprocess.run(_pytest(*deselect, *words), cwd=HOME, env=environment(), check=False).returncode
+    real = None
+    REAL_LOG.parent.mkdir(exist_ok=True)
+    if not skipped:
+        with REAL_LOG.open("w") as log:
+            command = _pytest("-m", "host or compat")
+            real = subprocess.Popen(command, cwd=HOME, env=environment(), stdout=log, stderr=log)
+    print("unit, project and sim rings:", flush=True)
+    code = subprocess.run(
+        _pytest("-m", "not host and not compat"), cwd=HOME, env=environment(), check=False
+    ).returncode
+    if real:
+        code = real.wait() or code
+        print("host and compat rings:", flush=True)
+        print(REAL_LOG.read_text())
+    _tell(skipped)
+    return code
+
+
+def _pytest(*words: str) -> list[str]:
+    return [str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", *words]
+
+
+def _tell(skipped: dict[str, str]) -> None:
     for ring, reason in skipped.items():
-        print(f"skipped: {ring} ring, {reason}")
-    deselect = ["-m", " and ".join(f"not {ring}" for ring in skipped)] if skipped else []
-    command = [BIN / "python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *deselect, *words]
-    done = subprocess.run([str(word) for word in command], cwd=HOME, env=environment(), check=False)
-    for ring, reason in skipped.items():
-        print(f"skipped: {ring} ring, {reason}")
-    return done.returncode
+        print(f"skipped: {ring} ring, {reason}", flush=True)
 
 
 def check(options: argparse.Namespace) -> int:
