@@ -59,7 +59,8 @@ class Rig(Protocol):
 
 
 class DhcpRig(Rig, Protocol):
-    host: DhcpHost
+    @property
+    def host(self) -> DhcpHost: ...
 
     def files(self, network_id: str) -> dict[str, str]:
         """What the network's dnsmasq was given to read."""
@@ -72,12 +73,19 @@ class DhcpRig(Rig, Protocol):
 
 
 class RouterRig(Rig, Protocol):
-    host: RouterHost
+    @property
+    def host(self) -> RouterHost: ...
 
     def routes(self, router_id: str) -> set[Hop]: ...
 
     def rules(self, router_id: str) -> bool:
         """Whether there is a table of rules."""
+
+    def advertises(self, router_id: str, start: str) -> list[str]:
+        """The arguments of the dnsmasq that advertises, those that begin so; none if none runs."""
+
+    def kill(self, router_id: str) -> None:
+        """The dnsmasq that advertises dies by itself."""
 
 
 # ── made of dictionaries ─────────────────────────────────────────────────────────────────────────────────────
@@ -99,7 +107,7 @@ class _SimRig:
         self.switch, self.count = _Ports(), 0
 
     @contextmanager
-    def effect(self, _: str) -> Iterator[None]:
+    def effect(self, name: str) -> Iterator[None]:
         yield
         self.count += 1
 
@@ -161,8 +169,33 @@ class SimRouterRig(_SimRig):
     def rules(self, router_id: str) -> bool:
         return bool(self.host.routers[router_id].table)
 
+    def advertises(self, router_id: str, start: str) -> list[str]:
+        router = self.host.routers.get(router_id)
+        return [word for word in router.advertising if word.startswith(start)] if router else []
+
+    def kill(self, router_id: str) -> None:
+        self.host.kill(router_id)
+
 
 # ── real ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def find(directory: Path) -> process.Process | None:
+    """The dnsmasq of this directory."""
+    return process.find(str(directory / "pid"), str(directory))
+
+
+def words(directory: Path, start: str) -> list[str]:
+    found = find(directory)
+    cmdline = Path(f"/proc/{found.pid}/cmdline").read_text() if found else ""
+    return [word for word in cmdline.split("\0") if word and word.startswith(start)]
+
+
+def kill(directory: Path) -> None:
+    found = find(directory)
+    assert found
+    os.kill(found.pid, signal.SIGKILL)
+    assert process.wait_ended(found, 5)
 
 
 class _KernelRig:
@@ -229,24 +262,16 @@ class DnsmasqRig(_KernelRig):
         return self.node.config.run / "dhcp" / network_id
 
     def _find(self, network_id: str) -> process.Process | None:
-        directory = self._directory(network_id)
-        return process.find(str(directory / "pid"), str(directory))
+        return find(self._directory(network_id))
 
     def files(self, network_id: str) -> dict[str, str]:
         return {name: (self._directory(network_id) / name).read_text() for name in ("hosts", "names", "options")}
 
     def argument(self, network_id: str, start: str) -> list[str]:
-        found = self._find(network_id)
-        if found is None:
-            return []
-        words = Path(f"/proc/{found.pid}/cmdline").read_text().split("\0")
-        return [word for word in words if word.startswith(start)]
+        return words(self._directory(network_id), start)
 
     def kill(self, network_id: str) -> None:
-        found = self._find(network_id)
-        assert found
-        os.kill(found.pid, signal.SIGKILL)
-        assert process.wait_ended(found, 5)
+        kill(self._directory(network_id))
 
     def mark(self) -> object:
         networks = self.host.look()
@@ -282,6 +307,12 @@ class KernelRouterRig(_KernelRig):
     def rules(self, router_id: str) -> bool:
         return bool(self._table(router_id))
 
+    def advertises(self, router_id: str, start: str) -> list[str]:
+        return words(self.node.config.run / "ra" / router_id, start)
+
+    def kill(self, router_id: str) -> None:
+        kill(self.node.config.run / "ra" / router_id)
+
     def _table(self, router_id: str) -> str:
         with contextlib.suppress(netns.NetnsError), netns.enter(self.prefix + router_id), Nft() as nft:
             return str(nft.list_json(f"list table {FAMILY} {TABLE}"))
@@ -289,7 +320,13 @@ class KernelRouterRig(_KernelRig):
 
     def mark(self) -> object:
         there = {
-            router: (self.devices(router), self.routes(router), self._table(router)) for router in self.host.look()
+            router: (
+                self.devices(router),
+                self.routes(router),
+                self._table(router),
+                find(self.node.config.run / "ra" / router),
+            )
+            for router in self.host.look()
         }
         return self.node.ovsdb.look(), self._inodes(), there
 

@@ -1,4 +1,4 @@
-"""What the DHCP and the L3 agent may rely on, whatever the host: the simulated one is held to what the kernel does."""
+"""What the DHCP and the L3 agent may rely on: the simulated hosts are held to what the kernel does."""
 
 import os
 import shutil
@@ -9,7 +9,16 @@ import pytest
 from msgspec.structs import replace
 
 from cumulet.neutron.l3.plan import Hop
-from cumulet.neutron.model import DhcpIntent, FloatingIp, Lease, RouterIntent, RouterPort, Subnet, device_name
+from cumulet.neutron.model import (
+    Advertised,
+    DhcpIntent,
+    FloatingIp,
+    Lease,
+    RouterIntent,
+    RouterPort,
+    Subnet,
+    device_name,
+)
 from tests.host.network_rig import DhcpRig, DnsmasqRig, KernelRouterRig, RouterRig, Seen, SimDhcpRig, SimRouterRig
 from tests.host.private_node import PrivateNode, private_node
 
@@ -67,9 +76,9 @@ def serve(rig: DhcpRig, intent: DhcpIntent, *refused: str) -> None:
     for _ in range(2):
         assert rig.host.ensure(intent) == refused
         assert rig.mark() == mark
-    wanted = Seen(intent.mac, intent.mtu, frozenset({*intent.ips, METADATA}), True)
+    wanted = Seen(intent.mac, intent.mtu, frozenset({*intent.ips, METADATA, SHARED}), True)
     assert rig.devices(intent.network_id) == {device_name(intent.port_id): wanted}
-    assert rig.argument(intent.network_id, "--pid-file=")
+    assert rig.argument(intent.network_id, "--dhcp-leasefile=")
 
 
 def test_a_network_is_served_and_ended(dhcp: DhcpRig) -> None:
@@ -181,7 +190,7 @@ def ports(intent: RouterIntent) -> list[RouterPort]:
 def route(rig: RouterRig, intent: RouterIntent) -> None:
     """Ensured until all news is told, and again by another agent: as wanted, and the repeat changes nothing."""
     rig.host.look()
-    pauses = []
+    pauses: list[float] = []
     while again := rig.host.ensure(intent).again_seconds:
         assert len(pauses) < 10
         pauses.append(again)
@@ -299,3 +308,29 @@ def test_routers_do_not_touch_each_other_or_strangers(routers: RouterRig) -> Non
     assert routers.host.look() == {other.id}
     assert routers.on_switch() == {stranger, *(device_name(port.id) for port in ports(other))}
     assert routers.is_whole(stranger)
+
+
+def test_advertisements_begin_change_and_end(routers: RouterRig) -> None:
+    intent = a_router()
+    one, two = intent.interfaces
+    told = replace(one, advertised=(Advertised("s", "fd01::/64", "slaac"),))
+    for _ in range(2):
+        route(routers, replace(intent, interfaces=(told, two)))
+        assert routers.advertises(intent.id, "--dhcp-range=") == [
+            "--dhcp-range=set:subnet-s,fd01::,ra-only,64,86400s"
+        ]
+        routers.kill(intent.id)
+        assert routers.advertises(intent.id, "--") == []
+    other = replace(one, advertised=(Advertised("s", "fd01::/64", "dhcpv6-stateful"),), metadata_v6=False)
+    routers.host.look()
+    assert routers.host.ensure(replace(intent, interfaces=(other, two))).refused == ()
+    assert SHARED not in routers.devices(intent.id)[device_name(one.id)].addresses
+    assert routers.advertises(intent.id, "--dhcp-range=") == ["--dhcp-range=set:subnet-s,fd01::,static,64,86400s"]
+    route(routers, intent)
+    assert routers.advertises(intent.id, "--") == []
+    route(routers, replace(intent, interfaces=(told, two)))
+    bad = replace(told, advertised=(*told.advertised, Advertised("t", "fd02::/48", "slaac")))
+    assert len(routers.host.ensure(replace(intent, interfaces=(bad, two))).refused) == 1
+    assert len(routers.advertises(intent.id, "--dhcp-range=")) == 1
+    routers.host.remove(intent.id)
+    assert routers.advertises(intent.id, "--") == []

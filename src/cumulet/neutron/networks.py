@@ -72,7 +72,7 @@ def create_networks(request: Request) -> Json:
     bodies, bulk = standard.wanted(request.body, "network", "networks")
     with request.db.transaction() as tx:
         ids = [_create(tx, request, body) for body in bodies]
-        documents = _views(tx, request, tx.all(sa.select(networks).where(networks.c.id.in_(ids))))
+        documents = network_views(tx, request, tx.all(sa.select(networks).where(networks.c.id.in_(ids))))
         documents.sort(key=lambda document: ids.index(document["id"]))
         for document in documents:
             tx.notify(request.context, "network.create.end", standard.PUBLISHER, {"network": document})
@@ -139,7 +139,7 @@ def list_networks(request: Request) -> Json:
     with request.db.read() as tx:
         listed = PROVIDER_LISTING if request.allows("get_network:provider:network_type", {}) else LISTING
         page = listing.list_page(tx, sa.select(networks).where(_visible(request)), request, listed)
-        return standard.document(request, "networks", page, _views(tx, request, page.rows))
+        return standard.document(request, "networks", page, network_views(tx, request, page.rows))
 
 
 def get_network(tx: Transaction, request: Request, network_id: str) -> Row[Any]:
@@ -153,7 +153,7 @@ def get_network(tx: Transaction, request: Request, network_id: str) -> Row[Any]:
 def show_network(request: Request) -> Json:
     with request.db.read() as tx:
         row = get_network(tx, request, request.params["network_id"])
-        return {"network": standard.selected(request, _views(tx, request, [row])[0])}
+        return {"network": standard.selected(request, network_views(tx, request, [row])[0])}
 
 
 def update_network(request: Request) -> Json:
@@ -174,7 +174,7 @@ def update_network(request: Request) -> Json:
         if "dns_domain" in values:
             effects.bump_dhcp(tx, row.id)
         row = get_network(tx, request, row.id)
-        document = _views(tx, request, [row])[0]
+        document = network_views(tx, request, [row])[0]
         tx.notify(request.context, "network.update.end", standard.PUBLISHER, {"network": document})
     return {"network": document}
 
@@ -242,7 +242,7 @@ def _visible(request: Request) -> sa.ColumnElement[bool]:
     return sa.or_(mine, networks.c.shared.is_(True), networks.c.external.is_(True))
 
 
-def _views(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[Json]:
+def network_views(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[Json]:
     ids = [row.id for row in rows]
     within = sa.select(subnets.c.id, subnets.c.network_id).order_by(subnets.c.created_at, subnets.c.id)
     nets = standard.related(tx, within, subnets.c.network_id, ids)
