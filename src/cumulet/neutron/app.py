@@ -13,6 +13,7 @@ from cumulet.neutron import (
     extensions,
     floatingips,
     hosts,
+    ip_availability,
     networks,
     ports,
     quotas,
@@ -41,6 +42,7 @@ RESOURCES = (
     quotas,
     agents,
     agent_schedulers,
+    ip_availability,
     extensions,
     tags,
 )

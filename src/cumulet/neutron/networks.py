@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import sqlalchemy as sa
-from msgspec import UNSET, UnsetType, field
+from msgspec import UNSET, Meta, UnsetType, field
 from sqlalchemy.engine import Row
 
 from cumulet.core import listing
@@ -28,6 +28,7 @@ class NetworkChange(Named):
     shared: bool | UnsetType = UNSET
     external: bool | UnsetType = field(name="router:external", default=UNSET)
     is_default: bool | UnsetType = UNSET
+    mtu: Annotated[int, Meta(ge=0, le=65536)] | UnsetType = UNSET
     port_security_enabled: bool | UnsetType = UNSET
     dns_domain: NameText | UnsetType = UNSET
     network_type: str | UnsetType | None = field(name="provider:network_type", default=UNSET)
@@ -92,9 +93,10 @@ def _create(tx: Transaction, request: Request, body: NewNetwork) -> str:
     quotas.reserve(tx, project_id, "network")
     row = {
         **standard.new_row(project_id, body),
-        **segments.segment_values(segment, request.config.network.mtu),
+        **segments.segment_values(segment),
         **_values(body),
         "zone_hints": _zones(body),
+        "mtu": segments.network_mtu(segment.kind, request.config.network.mtu, body.mtu or 0),
     }
     if row.get("is_default"):
         _only_default(tx, "")
@@ -168,15 +170,28 @@ def update_network(request: Request) -> Json:
         values = _values(body) | {
             name: value for name in ("name", "description") if (value := getattr(body, name)) is not UNSET
         }
+        if body.mtu is not UNSET:
+            values["mtu"] = segments.network_mtu(row.kind, request.config.network.mtu, body.mtu or 0)
+            _check_mtu(tx, row.id, values["mtu"])
         _check_change(tx, row, values)
         if not standard.change(tx, networks, row, values):
             raise Retry(f"network {row.id} was changed by somebody else")
-        if "dns_domain" in values:
+        if "dns_domain" in values or values.get("mtu", row.mtu) != row.mtu:
             effects.bump_dhcp(tx, row.id)
+        if values.get("mtu", row.mtu) != row.mtu:
+            effects.bump_routers_of_network(tx, row.id)
+            effects.hint_network(tx, row.id)
         row = get_network(tx, request, row.id)
         document = network_views(tx, request, [row])[0]
         tx.notify(request.context, "network.update.end", standard.PUBLISHER, {"network": document})
     return {"network": document}
+
+
+def _check_mtu(tx: Transaction, network_id: str, mtu: int) -> None:
+    """IPv6 does not work in smaller frames."""
+    v6 = sa.select(subnets.c.id).where(subnets.c.network_id == network_id, subnets.c.ip_version == 6)
+    if mtu < segments.SMALLEST_MTU[6] and tx.find(v6):
+        raise checks.bad(f"Requested MTU is too small for IPv6, minimum is {segments.SMALLEST_MTU[6]}")
 
 
 def _check_change(tx: Transaction, row: Row[Any], values: Json) -> None:

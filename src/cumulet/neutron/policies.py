@@ -122,6 +122,7 @@ DEFAULTS: dict[str, str] = {
     "get_l3-routers": ADMIN,
     "get_l3-agents": ADMIN,
     "get_availability_zone": "",
+    "get_network_ip_availability": ADMIN,
     "get_quota": READER,
     "update_quota": ADMIN,
     "delete_quota": ADMIN,
