@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim.world import World
+from tests.sim.world import SimHost, World
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,67 @@ def associated(world: World) -> None:
     assert floating(world)["status"] == "ACTIVE"
 
 
+def second_subnet(world: World) -> str:
+    """Another network of Alice's, with an IPv6 subnet that a router would advertise; the subnet's id."""
+    for subnet in world.call(world.neutron, "GET", "/v2.0/subnets?name=second")["subnets"]:
+        return str(subnet["id"])
+    network = world.call(world.neutron, "POST", "/v2.0/networks", {"network": {"name": "second"}})["network"]["id"]
+    wish = {"name": "second", "network_id": network, "ip_version": 6, "cidr": "fd02::/64",
+            "ipv6_ra_mode": "slaac", "ipv6_address_mode": "slaac"}  # fmt: skip
+    return str(world.call(world.neutron, "POST", "/v2.0/subnets", {"subnet": wish})["subnet"]["id"])
+
+
+def without_interface(world: World) -> None:
+    second_subnet(world)
+    world.settle()
+
+
+def with_interface(world: World) -> None:
+    without_interface(world)
+    interface("add")(world)
+    world.settle()
+
+
+def interfaces(world: World) -> list[str]:
+    url = f"/v2.0/ports?device_id={world.base['router']}&fixed_ips=subnet_id={second_subnet(world)}"
+    return [str(port["id"]) for port in world.call(world.neutron, "GET", url)["ports"]]
+
+
+def interface(verb: str) -> Callable[[World], None]:
+    """Add or remove the router's interface, unless an earlier try got through."""
+
+    def ask(world: World) -> None:
+        if bool(interfaces(world)) != (verb == "add"):
+            path = f"/v2.0/routers/{world.base['router']}/{verb}_router_interface"
+            world.call(world.neutron, "PUT", path, {"subnet_id": second_subnet(world)})
+
+    return ask
+
+
+def routed(world: World) -> None:
+    """One host has the router with the interface, advertises there, and has wired it."""
+    (port,) = interfaces(world)
+    host = bearer(world)
+    router = host.routers.routers[world.base["router"]]
+    assert port in router.devices
+    assert any("fd02::,ra-only" in word for word in router.advertising)
+    assert host.switch.is_wired(port)
+    assert world.call(world.neutron, "GET", f"/v2.0/ports/{port}")["port"]["status"] == "ACTIVE"
+
+
+def not_routed(world: World) -> None:
+    assert interfaces(world) == []
+    router = bearer(world).routers.routers[world.base["router"]]
+    assert len(router.devices) == 2  # the gateway and the first subnet's
+    assert router.advertising == ()
+
+
+def bearer(world: World) -> SimHost:
+    """The one host that has the router."""
+    (host,) = (host for host in world.hosts.values() if world.base["router"] in host.routers.routers)
+    return host
+
+
 OPERATIONS = (
     Operation("boot", boot, is_now("ACTIVE")),
     Operation("delete", delete, gone, running),
@@ -107,6 +168,8 @@ OPERATIONS = (
     Operation("soft reboot", act("reboot", {"type": "SOFT"}), is_now("ACTIVE"), running),
     Operation("hard reboot", act("reboot", {"type": "HARD"}), is_now("ACTIVE"), running),
     Operation("associate", associate, associated, with_floating_ip),
+    Operation("add interface", interface("add"), routed, without_interface),
+    Operation("remove interface", interface("remove"), not_routed, with_interface),
 )
 
 

@@ -41,7 +41,7 @@ def lines(planned: Plan, name: str) -> list[str]:
 def test_a_network() -> None:
     planned = made()
     assert interface(INTENT) == ("tapaaaaaaaa-11", "ns-aaaaaaaa-11")
-    assert addresses(INTENT) == {"10.0.0.2/24", "169.254.169.254/32"}
+    assert addresses(INTENT) == {"10.0.0.2/24", "169.254.169.254/32", "fe80::a9fe:a9fe/64"}
     assert lines(planned, "hosts") == ["fa:16:3e:00:00:05,vm.cloud.example,10.0.0.5"]
     assert lines(planned, "names") == ["10.0.0.5\tvm.cloud.example vm"]
     route = "169.254.169.254/32,10.0.0.2,0.0.0.0/0,10.0.0.1"
@@ -97,8 +97,8 @@ def test_options_of_a_port() -> None:
 
 
 def test_only_arguments_restart_dnsmasq() -> None:
-    assert made().digest == made(leases=()).digest
-    assert made().digest != made(mtu=1400).digest
+    assert made().arguments == made(leases=()).arguments
+    assert made().arguments != made(mtu=1400).arguments
 
 
 def test_without_a_domain_no_name_is_one_of_dnsmasqs_own_words() -> None:
@@ -164,3 +164,25 @@ def test_good_routes_pass(destination: ipaddress.IPv4Address, hop: ipaddress.IPv
     planned = made(subnets=(replace(V4, routes=((f"{destination}/32", str(hop)),)),))
     assert planned.refused == ()
     assert f"{destination}/32,{hop}" in lines(planned, "options")[1]
+
+
+def test_dhcpv6_where_the_cloud_is_to_serve_it() -> None:
+    for address_mode, ra_mode, served in (
+        ("", "", True),
+        ("dhcpv6-stateful", "dhcpv6-stateful", True),
+        ("dhcpv6-stateless", "dhcpv6-stateless", True),
+        ("dhcpv6-stateful", "", True),
+        ("slaac", "slaac", False),
+        ("slaac", "", False),
+        ("", "dhcpv6-stateful", False),  # somebody else's server
+    ):
+        subnet = replace(V6, ipv6_address_mode=address_mode, ipv6_ra_mode=ra_mode)
+        ranges = [word for word in made(subnets=(V4, subnet)).arguments if word.startswith("--dhcp-range=")]
+        there = ["--dhcp-range=set:subnet-s6,fd00::,static,64,86400s"] if served else []
+        assert ranges[1:] == there
+
+
+def test_a_bad_subnet_is_left_out() -> None:
+    planned = made(subnets=(V4, replace(V6, cidr="fd00::/56"), replace(V6, id="s7", cidr="nonsense")))
+    assert len(planned.refused) == 2
+    assert planned.arguments == made().arguments

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cumulet.neutron.l3.plan import Flow, Hop, Plan, outer_device, plan
-from cumulet.neutron.model import FloatingIp, RouterIntent, RouterPort
+from cumulet.neutron.model import Advertised, FloatingIp, RouterIntent, RouterPort
 
 IN, IN2, OUT = (f"{letter * 8}-1111-4111-8111-111111111111" for letter in "abc")
 INSIDE = RouterPort(IN, "net", "fa:16:3e:00:00:01", ("10.0.0.1/24", "fd00::1/64"), 1450)
@@ -196,3 +196,20 @@ def test_no_text_of_users_becomes_a_rule(
 def test_a_port_id_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError, match="not a port id"):
         made(interfaces=(replace(INSIDE, id='x" accept\n'),))
+
+
+def test_advertisements() -> None:
+    told = (Advertised("s6", "fd00::/64", "slaac", ("2001:db8::53", "192.0.2.1", "x")),)
+    words = made(interfaces=(replace(INSIDE, advertised=told), SECOND)).advertising
+    assert "--dhcp-range=set:subnet-s6,fd00::,ra-only,64,86400s" in words
+    assert "--dhcp-option=tag:subnet-s6,option6:dns-server,[2001:db8::53]" in words
+    assert "--ra-param=qr-aaaaaaaa-11,mtu:1450,60,1800" in words
+    assert [word for word in words if word.startswith("--interface=")] == ["--interface=qr-aaaaaaaa-11"]
+    assert made().advertising == ()
+    assert made(interfaces=(replace(INSIDE, advertised=told),), admin_up=False).advertising == ()
+
+
+def test_the_metadata_address_is_at_one_place() -> None:
+    planned = made(interfaces=(replace(INSIDE, metadata_v6=False), SECOND))
+    here = [one.inner for one in planned.interfaces if "fe80::a9fe:a9fe/64" in one.addresses]
+    assert here == ["qr-bbbbbbbb-11"]

@@ -75,6 +75,9 @@ class Agents(msgspec.Struct, forbid_unknown_fields=True):
     resync_seconds: Annotated[float, Meta(description="time between two full passes")] = 30.0
     heartbeat_seconds: Annotated[float, Meta(description="time between two signs of life")] = 10.0
     down_seconds: Annotated[float, Meta(description="silence after which an agent counts as down")] = 35.0
+    failover_seconds: Annotated[
+        float, Meta(description="silence after which others take over an agent's networks and routers; 0: never")
+    ] = 120.0
 
 
 class Config(msgspec.Struct, forbid_unknown_fields=True):

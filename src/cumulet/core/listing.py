@@ -27,7 +27,8 @@ class Listing:
     """``columns``: attribute of the API → column, for filters (equal to any of the given values) and sort.
 
     ``conditions``: filters of another kind, from the values given to a condition.  ``unknown_is_error``: a
-    filter nobody knows is a 400, else it is ignored.  ``biggest_page``: the most that one page may hold.
+    filter nobody knows is a 400, else it is ignored.  ``biggest_page``: the most that one page may hold;
+    ``default_page``: what it holds if the query says nothing or 0, None for all.
     """
 
     id: ColumnElement[Any]
@@ -107,7 +108,7 @@ def _limit(request: Request, listing: Listing) -> int | None:
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
         raise BadRequest(f"Invalid input for limit: {text!r} is not a number of 0 or more")
     wanted = int(text)
-    return min(wanted, listing.biggest_page) if wanted else listing.default_page or listing.biggest_page
+    return min(wanted, listing.biggest_page) if wanted else listing.default_page
 
 
 def _sort_keys(request: Request, listing: Listing) -> list[tuple[ColumnElement[Any], bool]]:

@@ -7,6 +7,7 @@ written down in the run directory first: ``down`` removes those and no others.
 """
 
 import contextlib
+import ipaddress
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -56,7 +57,8 @@ def ensure_interface(
 ) -> bool:
     """The port ``port_id`` plugged into ``namespace`` with exactly these addresses; True when something changed.
 
-    With ``up`` false the inner end stays down: nothing answers there.
+    With ``up`` false the inner end stays down: nothing answers there.  Besides ``addresses`` it has the link-local
+    one of its hardware address, and that is what it speaks from: other link-local ones are only answered at.
 
     A device is never made anew under a live switch port (the port would be deaf): the port goes first, in a
     change of its own.
@@ -75,7 +77,10 @@ def ensure_interface(
             if made:
                 checksum_off(inner)
             (inside.set_up if up else inside.set_down)(inner)
-            changed = inside.ensure_addresses(inner, set(addresses)) or made
+            own = link_local(mac)
+            passive = {address for address in addresses if address.startswith("fe80:") and address != own}
+            exactly = {own, *addresses}
+            changed = inside.ensure_addresses(inner, exactly, passive=passive, link_local=False) or made
     if made or switch.find_port(outer) is None:
         with ovsdb.change() as change:
             if change.lacks(outer):
@@ -83,6 +88,13 @@ def ensure_interface(
                 change.ensure_port(BRIDGE, outer, external_ids=ids)
         changed = True
     return changed
+
+
+def link_local(mac: str) -> str:
+    """The link-local address that follows from a hardware address (RFC 4291, appendix A), with its length."""
+    octets = bytes.fromhex(mac.replace(":", ""))
+    host = bytes((octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]))
+    return f"{ipaddress.IPv6Address(bytes.fromhex('fe80') + bytes(6) + host)}/64"
 
 
 def remove_interface(ovsdb: Ovsdb, outer: str) -> None:

@@ -39,7 +39,8 @@ _RTM_DELNEIGH, _RTM_GETNEIGH = 29, 30
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINK, _IFLA_MASTER = 1, 3, 4, 5, 10
 _IFLA_LINKINFO, _IFLA_NET_NS_FD, _IFLA_LINK_NETNSID = 18, 28, 37
 _INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
-_IFA_ADDRESS, _IFA_LOCAL, _IFA_F_NODAD = 1, 2, 0x02
+_IFA_ADDRESS, _IFA_LOCAL, _IFA_CACHEINFO, _IFA_F_NODAD, _IFA_F_DEPRECATED = 1, 2, 6, 0x02, 0x20
+_FOREVER = 0xFFFFFFFF
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_TABLE = 1, 4, 5, 6, 15
 _NDA_DST = 1
 _NUD_PERMANENT_NOARP = 0x80 | 0x40
@@ -53,6 +54,7 @@ _ADDRESS = struct.Struct("=BBBBI")
 _ROUTE = struct.Struct("=BBBBBBBBI")
 _NEIGHBOUR = struct.Struct("=BxxxiHBB")
 _U32 = struct.Struct("=I")
+_LIFETIMES = struct.Struct("=IIII")  # preferred, valid, created, updated
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,23 +239,35 @@ class Netlink(NetlinkSocket):
 
     def addresses(self, dev: str) -> set[str]:
         """The device's addresses, IPv4 and IPv6, as `address/length`; link-local ones too."""
-        index, found = self._index(dev), set()
+        return set(self._addresses(dev))
+
+    def _addresses(self, dev: str) -> dict[str, int]:
+        """The device's addresses with their flags."""
+        index, found = self._index(dev), {}
         for body in self.dump(_RTM_GETADDR, _ADDRESS.pack(0, 0, 0, 0, 0)):
-            family, bits, _, _, at = _ADDRESS.unpack_from(body)
+            family, bits, flags, _, at = _ADDRESS.unpack_from(body)
             if at == index and family in (socket.AF_INET, socket.AF_INET6):
                 attributes = parse_attributes(body[_ADDRESS.size :])
-                found.add(_format(family, attributes.get(_IFA_LOCAL) or attributes[_IFA_ADDRESS], bits))
+                found[_format(family, attributes.get(_IFA_LOCAL) or attributes[_IFA_ADDRESS], bits)] = flags
         return found
 
-    def ensure_addresses(self, dev: str, wanted: Collection[str], exact: bool = True) -> bool:
+    def ensure_addresses(
+        self,
+        dev: str,
+        wanted: Collection[str],
+        exact: bool = True,
+        passive: Collection[str] = (),
+        link_local: bool = True,
+    ) -> bool:
         """Give the device these addresses (IPv6 without duplicate detection); True when something changed.
 
-        `exact` takes all others away, except IPv6 link-local ones. The kernel drops routes with an address, so
-        routes are ensured afterwards.
+        `exact` takes all others away, IPv6 link-local ones only if not `link_local`. From `passive` ones (IPv6)
+        the kernel sends nothing by its own choice. It drops routes with an address: ensure routes afterwards.
         """
         want = {_format(*_parse(address)) for address in wanted}
-        index, have = self._index(dev), self.addresses(dev)
-        surplus = {address for address in have - want if not address.startswith("fe80:")} if exact else set()
+        index, have = self._index(dev), self._addresses(dev)
+        kept = "fe80:" if link_local else "-"
+        surplus = {address for address in have.keys() - want if not address.startswith(kept)} if exact else set()
         for address in surplus:
             try:
                 self._change_address(_RTM_DELADDR, 0, index, address, f"delete {address} from {dev}")
@@ -261,16 +275,24 @@ class Netlink(NetlinkSocket):
                 if error.errno != errno.EADDRNOTAVAIL:  # it went with the primary address of its subnet
                     raise
         if surplus:
-            have = self.addresses(dev)
-        for address in sorted(want - have):
-            self._change_address(_RTM_NEWADDR, CREATE | REPLACE, index, address, f"add {address} to {dev}")
-        return bool(surplus or want - have)
+            have = self._addresses(dev)
+        quiet = {_format(*_parse(address)) for address in passive}
+        lacking = want - have.keys()
+        lacking |= {one for one in want & quiet if one in have and not have[one] & _IFA_F_DEPRECATED}
+        for address in sorted(lacking):
+            what = f"add {address} to {dev}"
+            self._change_address(_RTM_NEWADDR, CREATE | REPLACE, index, address, what, passive=address in quiet)
+        return bool(surplus or lacking)
 
-    def _change_address(self, kind: int, flags: int, index: int, address: str, what: str) -> None:
+    def _change_address(
+        self, kind: int, flags: int, index: int, address: str, what: str, passive: bool = False
+    ) -> None:
         family, packed, bits = _parse(address)
         nodad = _IFA_F_NODAD if family == socket.AF_INET6 else 0
         body = _ADDRESS.pack(family, bits, nodad, 0, index)
         body += attribute(_IFA_LOCAL, packed) + attribute(_IFA_ADDRESS, packed)
+        if passive:
+            body += attribute(_IFA_CACHEINFO, _LIFETIMES.pack(0, _FOREVER, 0, 0))
         self.ask(kind, ACK | flags, body, what)
 
     # -- routes

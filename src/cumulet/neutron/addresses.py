@@ -38,7 +38,7 @@ class Address:
 
 def automatic(subnet: Row[Any]) -> bool:
     """Whether ports of this subnet make their addresses from their MAC."""
-    return subnet.ipv6_address_mode in AUTOMATIC
+    return subnet.ipv6_address_mode in AUTOMATIC or subnet.ipv6_ra_mode in AUTOMATIC
 
 
 def subnets_of(tx: Transaction, network_id: str) -> Sequence[Row[Any]]:

@@ -37,22 +37,22 @@ class AgentBody(Strict):
 
 
 def list_agents(request: Request) -> Json:
-    since = _alive_since(request)
+    since = alive_since(request)
     with request.db.read() as tx:
         page = listing.list_page(tx, _AGENTS, request, _listing(since))
-    return standard.document(request, "agents", page, [_view(row, since) for row in page.rows])
+    return standard.document(request, "agents", page, [agent_view(row, since) for row in page.rows])
 
 
 def show_agent(request: Request) -> Json:
     with request.db.read() as tx:
-        row = _get(tx, request.params["agent_id"])
-    return {"agent": standard.selected(request, _view(row, _alive_since(request)))}
+        row = get_agent(tx, request.params["agent_id"])
+    return {"agent": standard.selected(request, agent_view(row, alive_since(request)))}
 
 
 def update_agent(request: Request) -> Json:
     body: AgentChange = request.body.agent
     with request.db.transaction() as tx:
-        row = _get(tx, request.params["agent_id"])
+        row = get_agent(tx, request.params["agent_id"])
         values: Json = {}
         if body.admin_state_up is not UNSET:
             values["enabled"] = body.admin_state_up
@@ -61,14 +61,14 @@ def update_agent(request: Request) -> Json:
         if values:
             tx.write(sa.update(agents).where(agents.c.id == row.id).values(**values))
             tx.hint(effects.BINDINGS, "*")
-        row = _get(tx, row.id)
-    return {"agent": _view(row, _alive_since(request))}
+        row = get_agent(tx, row.id)
+    return {"agent": agent_view(row, alive_since(request))}
 
 
 def delete_agent(request: Request) -> None:
     """Forget an agent that is gone; one that lives comes back with its next sign of life."""
     with request.db.transaction() as tx:
-        tx.write(sa.delete(agents).where(agents.c.id == _get(tx, request.params["agent_id"]).id))
+        tx.write(sa.delete(agents).where(agents.c.id == get_agent(tx, request.params["agent_id"]).id))
 
 
 def list_zones(request: Request) -> Json:
@@ -79,18 +79,18 @@ def list_zones(request: Request) -> Json:
     return {"availability_zones": [standard.selected(request, zone) for zone in zones]}
 
 
-def _get(tx: Transaction, agent_id: str) -> Row[Any]:
+def get_agent(tx: Transaction, agent_id: str) -> Row[Any]:
     row = tx.find(_AGENTS.where(agents.c.id == agent_id))
     if row is None:
         raise NotFound(f"Agent {checks.shown(agent_id)} could not be found.", kind="AgentNotFound")
     return row
 
 
-def _alive_since(request: Request) -> str:
+def alive_since(request: Request) -> str:
     return clock.later(-request.config.agents.down_seconds)
 
 
-def _view(row: Row[Any], since: str) -> Json:
+def agent_view(row: Row[Any], since: str) -> Json:
     kind, topic, zone = KINDS[row.binary]
     return {
         "id": row.id,

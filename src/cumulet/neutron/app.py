@@ -8,11 +8,12 @@ from cumulet.core.http import App, Reply, Request, Route
 from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
 from cumulet.neutron import (
+    agent_schedulers,
     agents,
-    bindings,
     extensions,
     floatingips,
     hosts,
+    ip_availability,
     networks,
     ports,
     quotas,
@@ -24,6 +25,7 @@ from cumulet.neutron import (
     tags,
 )
 from cumulet.neutron.bindings import DHCP_AGENT, L2_AGENT, L3_AGENT, METADATA_AGENT
+from cumulet.neutron.failover import Failover
 from cumulet.neutron.policies import DEFAULTS
 
 PORT = 9696
@@ -39,6 +41,8 @@ RESOURCES = (
     security_group_rules,
     quotas,
     agents,
+    agent_schedulers,
+    ip_availability,
     extensions,
     tags,
 )
@@ -118,4 +122,4 @@ def build(env: ControllerEnv) -> Service:
         render_error=render_error,
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
     )
-    return Service(app, loops=[bindings.reconciler(env.db, env.config)])
+    return Service(app, loops=[Failover(env.db, env.config).reconciler()])

@@ -1,10 +1,11 @@
 """Which host serves a network with DHCP, and which one is a router?
 
 A binding is given to the live agent with the least of them, in the transaction that makes the need.  If no
-agent lives then, the loop ``bindings`` gives it later; until then nothing is wrong but that nobody serves.
+agent lives then, the loop ``bindings`` (``failover``) gives it later; until then nothing is wrong but that nobody
+serves.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from uuid import NAMESPACE_DNS, uuid5
 
@@ -13,14 +14,13 @@ from sqlalchemy.engine import Row
 
 from cumulet.core import clock
 from cumulet.core.config import Config
-from cumulet.core.db import Database, Transaction
+from cumulet.core.db import Transaction
 from cumulet.core.errors import Retry
-from cumulet.core.reconcile import Reconciler
 from cumulet.core.tables import agents
 from cumulet.neutron import addresses, effects, port_rows, standard
 from cumulet.neutron.addresses import Wish
 from cumulet.neutron.port_rows import PORTS, NewPort
-from cumulet.neutron.tables import dhcp_bindings, networks, ports, router_bindings, routers, subnets
+from cumulet.neutron.tables import dhcp_bindings, floatingips, networks, ports, router_bindings
 
 DHCP_AGENT, L3_AGENT, L2_AGENT = "neutron-dhcp-agent", "neutron-l3-agent", "neutron-openvswitch-agent"
 METADATA_AGENT = "neutron-metadata-agent"
@@ -31,12 +31,14 @@ def choose_host(alive: Sequence[str], load: Mapping[str, int]) -> str | None:
     return min(alive, key=lambda host: (load.get(host, 0), host), default=None)
 
 
-def _lock(tx: Transaction, table: sa.Table, key: str) -> int:
+def lock(tx: Transaction, table: sa.Table, key: str) -> int:
     """Let nobody else give the same thing to another host: the row stays ours until the end."""
     return tx.write(sa.update(table).where(table.c.id == key).values(revision_number=table.c.revision_number))
 
 
-def find_host(tx: Transaction, config: Config, binary: str, table: sa.Table) -> str | None:
+def find_host(
+    tx: Transaction, config: Config, binary: str, table: sa.Table, besides: Collection[str] = ()
+) -> str | None:
     """A host whose ``binary`` is alive and enabled; ``table`` holds the bindings that count."""
     since = clock.later(-config.agents.down_seconds)
     alive = tx.all(
@@ -49,7 +51,9 @@ def find_host(tx: Transaction, config: Config, binary: str, table: sa.Table) -> 
         .where(table.c.wanted == "run")
         .group_by(table.c.host)
     )
-    return choose_host([row.host for row in alive], {row.host: row.bindings for row in load})
+    return choose_host(
+        [row.host for row in alive if row.host not in besides], {row.host: row.bindings for row in load}
+    )
 
 
 _RUN_DHCP = sa.select(dhcp_bindings).where(
@@ -63,24 +67,24 @@ _RUN_DHCP = sa.select(dhcp_bindings).where(
 def ensure_dhcp(tx: Transaction, config: Config, network_id: str) -> bool:
     """Make the network's DHCP binding and port fit its subnets; False if no agent lives that could take it."""
     served = [subnet for subnet in addresses.subnets_of(tx, network_id) if subnet.dhcp]
-    binding = tx.find(_RUN_DHCP, {"network": network_id})
+    bindings = tx.all(_RUN_DHCP, {"network": network_id})
     if not served:
-        if binding:
+        for binding in bindings:
             end_dhcp(tx, binding)
         return True
-    if binding:
-        port = tx.find(PORTS.where(ports.c.id == binding.port_id))
-        if port is not None:
+    if bindings:
+        used = [binding.port_id for binding in bindings]
+        for port in tx.all(PORTS.where(ports.c.id.in_(used))):
             _fit_dhcp_port(tx, port, served)
         effects.bump_dhcp(tx, network_id)
         return True
-    if _lock(tx, networks, network_id) and tx.find(_RUN_DHCP, {"network": network_id}):
+    if lock(tx, networks, network_id) and tx.find(_RUN_DHCP, {"network": network_id}):
         raise Retry("somebody else has just given the network to a host")
     host = find_host(tx, config, DHCP_AGENT, dhcp_bindings)
     if host is None:
         tx.hint(effects.BINDINGS, network_id)
         return False
-    _begin_dhcp(tx, network_id, host, served)
+    begin_dhcp(tx, network_id, host)
     return True
 
 
@@ -95,12 +99,33 @@ def end_dhcp(tx: Transaction, binding: Row[Any]) -> None:
     tx.hint(f"neutron.dhcp.{binding.host}", binding.network_id)
 
 
-def _begin_dhcp(tx: Transaction, network_id: str, host: str, served: Sequence[Row[Any]]) -> None:
+def move_dhcp(tx: Transaction, binding: Row[Any], host: str) -> None:
+    """Let ``host`` serve in another's place.  The port goes with it: servers know its addresses."""
+    tx.write(
+        sa.update(dhcp_bindings)
+        .where(dhcp_bindings.c.network_id == binding.network_id, dhcp_bindings.c.host == binding.host)
+        .values(wanted="absent", generation=binding.generation + 1)
+    )
+    tx.hint(f"neutron.dhcp.{binding.host}", binding.network_id)
+    device = {"device_id": _device_id(host, binding.network_id)}
+    tx.write(sa.update(ports).where(ports.c.id == binding.port_id).values(**device))
+    effects.bind(tx, binding.port_id, binding.network_id, host)
+    _begin(tx, dhcp_bindings, {"network_id": binding.network_id, "host": host}, {"port_id": binding.port_id})
+    tx.hint(f"neutron.dhcp.{host}", binding.network_id)
+
+
+def _device_id(host: str, network_id: str) -> str:
+    return f"dhcp{uuid5(NAMESPACE_DNS, host)}-{network_id}"
+
+
+def begin_dhcp(tx: Transaction, network_id: str, host: str) -> None:
+    """Let ``host`` serve the network's subnets, by a port of its own."""
+    served = [subnet for subnet in addresses.subnets_of(tx, network_id) if subnet.dhcp]
     network = tx.find(sa.select(networks).where(networks.c.id == network_id))
     assert network is not None
     values = {
         "device_owner": "network:dhcp",
-        "device_id": f"dhcp{uuid5(NAMESPACE_DNS, host)}-{network_id}",
+        "device_id": _device_id(host, network_id),
         "port_security": False,
     }
     wishes = [Wish(subnet.id) for subnet in served]
@@ -142,15 +167,25 @@ def ensure_router(tx: Transaction, config: Config, router_id: str) -> str:
     if host is None:
         tx.hint(effects.BINDINGS, router_id)
         return ""
-    _begin(tx, router_bindings, {"router_id": router_id, "host": host}, {})
-    for port in tx.all(PORTS.where(ports.c.device_id == router_id, ports.c.device_owner.like("network:router%"))):
-        effects.bind(tx, port.id, port.network_id, host)
-    tx.hint(f"neutron.routers.{host}", router_id)
+    begin_router(tx, router_id, host)
     return host
 
 
+def begin_router(tx: Transaction, router_id: str, host: str) -> None:
+    """Let ``host`` be the router; its floating IPs are in place when this host has said so."""
+    generation = _begin(tx, router_bindings, {"router_id": router_id, "host": host}, {})
+    tx.write(
+        sa.update(floatingips)
+        .where(floatingips.c.router_id == router_id)
+        .values(generation=generation, seen_generation=0)
+    )
+    for port in tx.all(PORTS.where(ports.c.device_id == router_id, ports.c.device_owner.like("network:router%"))):
+        effects.bind(tx, port.id, port.network_id, host)
+    tx.hint(f"neutron.routers.{host}", router_id)
+
+
 def end_router(tx: Transaction, router_id: str) -> None:
-    """The router is gone: tombstones for the hosts that still have it."""
+    """No host is the router any more: tombstones for those that still have it."""
     for binding in tx.all(sa.select(router_bindings).where(router_bindings.c.router_id == router_id)):
         tx.write(
             sa.update(router_bindings)
@@ -158,44 +193,3 @@ def end_router(tx: Transaction, router_id: str) -> None:
             .values(wanted="absent", generation=binding.generation + 1)
         )
         tx.hint(f"neutron.routers.{binding.host}", router_id)
-
-
-# ── the loop ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def reconciler(db: Database, config: Config) -> Reconciler[tuple[str, str]]:
-    """Gives bindings to what had none because no agent was alive."""
-
-    def read() -> dict[str, tuple[str, str]]:
-        with db.read() as tx:
-            lacking = [("network", row.network_id) for row in tx.all(_NETWORKS_WITHOUT)]
-            lacking += [("router", row.id) for row in tx.all(_ROUTERS_WITHOUT)]
-        return {key: (kind, key) for kind, key in lacking}
-
-    def reconcile(lacking: tuple[str, str]) -> None:
-        kind, key = lacking
-        with db.transaction() as tx:
-            served = ensure_dhcp(tx, config, key) if kind == "network" else bool(ensure_router(tx, config, key))
-        if not served:
-            raise Retry(f"no {DHCP_AGENT if kind == 'network' else L3_AGENT} is alive for {kind} {key}")
-
-    return Reconciler(
-        "bindings",
-        read,
-        reconcile,
-        topics=(effects.BINDINGS,),
-        resync_seconds=config.agents.resync_seconds,
-    )
-
-
-_NETWORKS_WITHOUT = (
-    sa.select(subnets.c.network_id)
-    .where(
-        subnets.c.dhcp.is_(True),
-        subnets.c.network_id.not_in(sa.select(dhcp_bindings.c.network_id).where(dhcp_bindings.c.wanted == "run")),
-    )
-    .distinct()
-)
-_ROUTERS_WITHOUT = sa.select(routers.c.id).where(
-    routers.c.id.not_in(sa.select(router_bindings.c.router_id).where(router_bindings.c.wanted == "run"))
-)

@@ -14,6 +14,9 @@ _SERVED = sa.select(dhcp_bindings.c.network_id).where(
     dhcp_bindings.c.host == sa.bindparam("host"), dhcp_bindings.c.wanted == "run"
 )
 BINDINGS = sa.select(dhcp_bindings).where(dhcp_bindings.c.host == sa.bindparam("host"))
+SERVERS = sa.select(dhcp_bindings.c.network_id, dhcp_bindings.c.host).where(
+    dhcp_bindings.c.network_id.in_(_SERVED), dhcp_bindings.c.wanted == "run"
+)
 NETWORKS = sa.select(networks).where(networks.c.id.in_(_SERVED))
 SUBNETS = sa.select(subnets).where(subnets.c.network_id.in_(_SERVED)).order_by(subnets.c.created_at, subnets.c.id)
 PORTS = (
@@ -34,10 +37,11 @@ def dhcp_intents(tx: Transaction, host: str, default_domain: str) -> dict[str, D
     if not bindings:
         return {}
     known = {row.id: row for row in tx.all(NETWORKS, here)}
+    servers = grouped(tx.all(SERVERS, here), "network_id")
     nets = grouped(tx.all(SUBNETS, here), "network_id")
     owners, ips = grouped(tx.all(PORTS, here), "network_id"), grouped(tx.all(ADDRESSES, here), "port_id")
     return {
-        row.network_id: _intent(row, known[row.network_id], nets, owners, ips, default_domain)
+        row.network_id: _intent(row, known[row.network_id], nets, owners, ips, servers, default_domain)
         if row.wanted == "run" and row.network_id in known
         else _tombstone(row)
         for row in sorted(bindings, key=lambda row: str(row.network_id))
@@ -55,7 +59,13 @@ def _tombstone(binding: Row[Any]) -> DhcpIntent:
 
 
 def _intent(
-    binding: Row[Any], network: Row[Any], nets: Rows, owners: Rows, ips: Rows, default_domain: str
+    binding: Row[Any],
+    network: Row[Any],
+    nets: Rows,
+    owners: Rows,
+    ips: Rows,
+    servers: Rows,
+    default_domain: str,
 ) -> DhcpIntent:
     mine = nets.get(network.id, [])
     by_id = {subnet.id: subnet for subnet in mine}
@@ -78,6 +88,7 @@ def _intent(
             for row in there
             if not row.device_owner.startswith("network:")
         ),
+        metadata_v6=binding.host == min(server.host for server in servers[network.id]),
     )
 
 

@@ -18,6 +18,7 @@ from cumulet.neutron.addresses import Wish
 from cumulet.neutron.checks import IdText, NameText
 from cumulet.neutron.networks import get_network
 from cumulet.neutron.port_rows import PORTS, NewPort
+from cumulet.neutron.port_status import status
 from cumulet.neutron.public import port_not_found
 from cumulet.neutron.router_intent import GATEWAY, INTERFACE
 from cumulet.neutron.standard import Json, target
@@ -79,7 +80,7 @@ def create_floatingip(request: Request) -> Json:
             _associate(tx, request, created, body.port_id, body.fixed_ip_address or None)
         elif body.fixed_ip_address:
             raise bad_floatingip("fixed_ip_address cannot be specified without a port_id")
-        document = _view(get_floatingip(tx, request, row["id"]))
+        document = _views(tx, [get_floatingip(tx, request, row["id"])])[0]
         tx.notify(request.context, "floatingip.create.end", standard.PUBLISHER, {"floatingip": document})
     return {"floatingip": document}
 
@@ -99,7 +100,7 @@ def list_floatingips(request: Request) -> Json:
     with request.db.read() as tx:
         scoped = sa.select(floatingips).where(standard.visible(request, floatingips))
         page = listing.list_page(tx, scoped, request, LISTING)
-        return standard.document(request, "floatingips", page, [_view(row) for row in page.rows])
+        return standard.document(request, "floatingips", page, _views(tx, page.rows))
 
 
 def get_floatingip(tx: Transaction, request: Request, floatingip_id: str) -> Row[Any]:
@@ -114,7 +115,7 @@ def get_floatingip(tx: Transaction, request: Request, floatingip_id: str) -> Row
 def show_floatingip(request: Request) -> Json:
     with request.db.read() as tx:
         row = get_floatingip(tx, request, request.params["floatingip_id"])
-        return {"floatingip": standard.selected(request, _view(row))}
+        return {"floatingip": standard.selected(request, _views(tx, [row])[0])}
 
 
 def update_floatingip(request: Request) -> Json:
@@ -134,7 +135,7 @@ def update_floatingip(request: Request) -> Json:
             raise bad_floatingip("fixed_ip_address cannot be specified without a port_id")
         else:
             _disassociate(tx, row)
-        document = _view(get_floatingip(tx, request, row.id))
+        document = _views(tx, [get_floatingip(tx, request, row.id)])[0]
         tx.notify(request.context, "floatingip.update.end", standard.PUBLISHER, {"floatingip": document})
     return {"floatingip": document}
 
@@ -246,7 +247,23 @@ def _status(values: Sequence[str]) -> sa.ColumnElement[bool]:
     return sa.case((_IN_PLACE, ACTIVE), else_=DOWN).in_(list(values))
 
 
-def _view(row: Row[Any]) -> Json:
+def _views(tx: Transaction, rows: Sequence[Row[Any]]) -> list[Json]:
+    there = standard.related(tx, PORTS, ports.c.id, [row.port_id for row in rows if row.port_id])
+    return [_view(row, there.get(row.port_id or "", ())) for row in rows]
+
+
+def _details(port: Row[Any]) -> Json:
+    """What a floating IP tells of its port."""
+    names = ("name", "network_id", "device_id", "device_owner")
+    return {
+        **{name: getattr(port, name) for name in names},
+        "mac_address": port.mac,
+        "admin_state_up": port.admin_up,
+        "status": status(port),
+    }
+
+
+def _view(row: Row[Any], port: Sequence[Row[Any]]) -> Json:
     """ACTIVE once the router's host has reported that it is in place."""
     view = standard.standard_view(row)
     del view["name"]
@@ -256,6 +273,7 @@ def _view(row: Row[Any]) -> Json:
         "floating_network_id": row.floating_network_id,
         "floating_ip_address": row.floating_ip,
         "port_id": row.port_id,
+        "port_details": _details(port[0]) if port else None,
         "fixed_ip_address": row.fixed_ip,
         "router_id": row.router_id,
         "status": ACTIVE if in_place else DOWN,

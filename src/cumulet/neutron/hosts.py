@@ -13,6 +13,7 @@ from cumulet.core.controller import etagged
 from cumulet.core.db import Transaction
 from cumulet.core.http import Reply, Request, Route
 from cumulet.core.policy import HOST
+from cumulet.neutron import ipam
 from cumulet.neutron.dhcp_intent import dhcp_intents
 from cumulet.neutron.model import DhcpSeen, Owner, RouterSeen, WireSeen
 from cumulet.neutron.router_intent import INTERFACE, router_intents
@@ -85,7 +86,11 @@ def report_routers(request: Request) -> None:
     with request.db.transaction() as tx:
         for router_id, one in seen.items():
             mine = router_bindings.c.router_id == router_id
-            if _write_seen(tx, router_bindings, mine, request.params["host"], one):
+            runs = sa.and_(
+                mine, router_bindings.c.host == request.params["host"], router_bindings.c.wanted == "run"
+            )
+            known = _write_seen(tx, router_bindings, mine, request.params["host"], one)
+            if known and tx.find(sa.select(router_bindings.c.host).where(runs)):
                 _write_floating(tx, router_id, one)
 
 
@@ -124,7 +129,10 @@ def _write_floating(tx: Transaction, router_id: str, seen: RouterSeen) -> None:
 
 
 def get_owner(request: Request) -> Owner:
-    """Whose port has this address, seen from a network or router that the host serves; empty if nobody's."""
+    """Whose port has this address, seen from a network or router that the host serves; empty if nobody's.
+
+    A link-local address is in no table: it follows from the port's MAC, and the L2 agent lets no other be used.
+    """
     host, ip = request.params["host"], request.one("ip") or ""
     network_id, router_id = request.one("network") or "", request.one("router") or ""
     if network_id:
@@ -138,11 +146,16 @@ def get_owner(request: Request) -> Owner:
         served = sa.select(ports.c.network_id).where(
             ports.c.device_id.in_(behind), ports.c.device_owner == INTERFACE
         )
-    statement = (
-        sa.select(ports.c.device_id, ports.c.project_id)
-        .join(port_addresses, port_addresses.c.port_id == ports.c.id)
-        .where(port_addresses.c.ip == ip, port_addresses.c.network_id.in_(served), ports.c.server_id.is_not(None))
+    statement = sa.select(ports.c.device_id, ports.c.project_id).where(
+        ports.c.network_id.in_(served), ports.c.server_id.is_not(None)
     )
+    if mac := ipam.mac_of(ip):
+        statement = statement.where(ports.c.mac == mac)
+    else:
+        owners = sa.select(port_addresses.c.port_id).where(
+            port_addresses.c.ip == ip, port_addresses.c.network_id.in_(served)
+        )
+        statement = statement.where(ports.c.id.in_(owners))
     with request.db.read() as tx:
         rows = tx.all(statement)
     return Owner(rows[0].device_id, rows[0].project_id) if len(rows) == 1 else Owner()

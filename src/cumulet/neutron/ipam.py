@@ -28,6 +28,18 @@ def eui64(cidr: str, mac: str) -> str:
     return str(ip_address(int(network.network_address) | int.from_bytes(interface, "big")))
 
 
+def mac_of(ip: str) -> str:
+    """The MAC from which a link-local address was made; empty for any other address."""
+    try:
+        address = IPv6Address(ip)
+    except ValueError:
+        return ""
+    octets = address.packed
+    if octets[:8] != b"\xfe\x80" + bytes(6) or octets[11:13] != b"\xff\xfe":
+        return ""
+    return bytes([octets[8] ^ 2, *octets[9:11], *octets[13:]]).hex(":")
+
+
 def slot(cidr: str, ip: str) -> int | None:
     """The distance of ``ip`` from the first address of ``cidr``; None if it is beyond what is searched."""
     distance = int(ip_address(ip)) - int(ip_network(cidr).network_address)

@@ -14,6 +14,10 @@ TRUSTED_OWNERS = (
 """Device owners of ports that the cloud's own agents plug: no anti-spoofing, no security groups."""
 
 
+METADATA_V4, METADATA_V6 = "169.254.169.254", "fe80::a9fe:a9fe"
+"""Where guests ask for their metadata."""
+
+
 def device_name(port_id: str) -> str:
     """A port's device on the switch; the same name for everybody who looks for it."""
     return f"tap{port_id[:11]}"
@@ -157,7 +161,8 @@ class DhcpIntent(Struct, frozen=True):
     domain: str = ""
     subnets: tuple[Subnet, ...] = ()
     leases: tuple[Lease, ...] = ()
-    metadata_isolated: bool = True  # serve 169.254.169.254 here too
+    metadata_isolated: bool = True  # serve 169.254.169.254 and fe80::a9fe:a9fe here too
+    metadata_v6: bool = True  # the latter: at one place of a network
 
 
 class DhcpSeen(Struct, frozen=True):
@@ -169,6 +174,15 @@ class DhcpSeen(Struct, frozen=True):
 # ── neutron-l3-agent ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+class Advertised(Struct, frozen=True):
+    """An IPv6 subnet that the router advertises to its network."""
+
+    subnet_id: str
+    cidr: str
+    mode: str  # 'slaac', 'dhcpv6-stateful', 'dhcpv6-stateless'
+    dns: tuple[str, ...] = ()
+
+
 class RouterPort(Struct, frozen=True):
     id: str
     network_id: str
@@ -176,6 +190,8 @@ class RouterPort(Struct, frozen=True):
     ips: tuple[str, ...]  # with prefix length
     mtu: int
     gateways: tuple[str, ...] = ()  # next hops of default routes; the external port only
+    advertised: tuple[Advertised, ...] = ()  # internal ports only
+    metadata_v6: bool = True  # serve fe80::a9fe:a9fe here: at one place of a network
 
 
 class FloatingIp(Struct, frozen=True):

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import sqlalchemy as sa
-from msgspec import UNSET, UnsetType, field
+from msgspec import UNSET, Meta, UnsetType, field
 from sqlalchemy.engine import Row
 
 from cumulet.core import listing
@@ -28,6 +28,7 @@ class NetworkChange(Named):
     shared: bool | UnsetType = UNSET
     external: bool | UnsetType = field(name="router:external", default=UNSET)
     is_default: bool | UnsetType = UNSET
+    mtu: Annotated[int, Meta(ge=0, le=65536)] | UnsetType = UNSET
     port_security_enabled: bool | UnsetType = UNSET
     dns_domain: NameText | UnsetType = UNSET
     network_type: str | UnsetType | None = field(name="provider:network_type", default=UNSET)
@@ -72,7 +73,7 @@ def create_networks(request: Request) -> Json:
     bodies, bulk = standard.wanted(request.body, "network", "networks")
     with request.db.transaction() as tx:
         ids = [_create(tx, request, body) for body in bodies]
-        documents = _views(tx, request, tx.all(sa.select(networks).where(networks.c.id.in_(ids))))
+        documents = network_views(tx, request, tx.all(sa.select(networks).where(networks.c.id.in_(ids))))
         documents.sort(key=lambda document: ids.index(document["id"]))
         for document in documents:
             tx.notify(request.context, "network.create.end", standard.PUBLISHER, {"network": document})
@@ -92,9 +93,10 @@ def _create(tx: Transaction, request: Request, body: NewNetwork) -> str:
     quotas.reserve(tx, project_id, "network")
     row = {
         **standard.new_row(project_id, body),
-        **segments.segment_values(segment, request.config.network.mtu),
+        **segments.segment_values(segment),
         **_values(body),
         "zone_hints": _zones(body),
+        "mtu": segments.network_mtu(segment.kind, request.config.network.mtu, body.mtu or 0),
     }
     if row.get("is_default"):
         _only_default(tx, "")
@@ -139,7 +141,7 @@ def list_networks(request: Request) -> Json:
     with request.db.read() as tx:
         listed = PROVIDER_LISTING if request.allows("get_network:provider:network_type", {}) else LISTING
         page = listing.list_page(tx, sa.select(networks).where(_visible(request)), request, listed)
-        return standard.document(request, "networks", page, _views(tx, request, page.rows))
+        return standard.document(request, "networks", page, network_views(tx, request, page.rows))
 
 
 def get_network(tx: Transaction, request: Request, network_id: str) -> Row[Any]:
@@ -153,7 +155,7 @@ def get_network(tx: Transaction, request: Request, network_id: str) -> Row[Any]:
 def show_network(request: Request) -> Json:
     with request.db.read() as tx:
         row = get_network(tx, request, request.params["network_id"])
-        return {"network": standard.selected(request, _views(tx, request, [row])[0])}
+        return {"network": standard.selected(request, network_views(tx, request, [row])[0])}
 
 
 def update_network(request: Request) -> Json:
@@ -168,15 +170,28 @@ def update_network(request: Request) -> Json:
         values = _values(body) | {
             name: value for name in ("name", "description") if (value := getattr(body, name)) is not UNSET
         }
+        if body.mtu is not UNSET:
+            values["mtu"] = segments.network_mtu(row.kind, request.config.network.mtu, body.mtu or 0)
+            _check_mtu(tx, row.id, values["mtu"])
         _check_change(tx, row, values)
         if not standard.change(tx, networks, row, values):
             raise Retry(f"network {row.id} was changed by somebody else")
-        if "dns_domain" in values:
+        if "dns_domain" in values or values.get("mtu", row.mtu) != row.mtu:
             effects.bump_dhcp(tx, row.id)
+        if values.get("mtu", row.mtu) != row.mtu:
+            effects.bump_routers_of_network(tx, row.id)
+            effects.hint_network(tx, row.id)
         row = get_network(tx, request, row.id)
-        document = _views(tx, request, [row])[0]
+        document = network_views(tx, request, [row])[0]
         tx.notify(request.context, "network.update.end", standard.PUBLISHER, {"network": document})
     return {"network": document}
+
+
+def _check_mtu(tx: Transaction, network_id: str, mtu: int) -> None:
+    """IPv6 does not work in smaller frames."""
+    v6 = sa.select(subnets.c.id).where(subnets.c.network_id == network_id, subnets.c.ip_version == 6)
+    if mtu < segments.SMALLEST_MTU[6] and tx.find(v6):
+        raise checks.bad(f"Requested MTU is too small for IPv6, minimum is {segments.SMALLEST_MTU[6]}")
 
 
 def _check_change(tx: Transaction, row: Row[Any], values: Json) -> None:
@@ -242,7 +257,7 @@ def _visible(request: Request) -> sa.ColumnElement[bool]:
     return sa.or_(mine, networks.c.shared.is_(True), networks.c.external.is_(True))
 
 
-def _views(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[Json]:
+def network_views(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[Json]:
     ids = [row.id for row in rows]
     within = sa.select(subnets.c.id, subnets.c.network_id).order_by(subnets.c.created_at, subnets.c.id)
     nets = standard.related(tx, within, subnets.c.network_id, ids)

@@ -1,5 +1,6 @@
 """What the L3 agent of one host has to know of its routers, in a constant number of queries."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -7,9 +8,10 @@ from sqlalchemy.engine import Row
 
 from cumulet.core.db import Transaction
 from cumulet.neutron.dhcp_intent import with_length
-from cumulet.neutron.model import FloatingIp, RouterIntent, RouterPort
+from cumulet.neutron.model import Advertised, FloatingIp, RouterIntent, RouterPort
 from cumulet.neutron.standard import grouped
 from cumulet.neutron.tables import (
+    dhcp_bindings,
     floatingips,
     networks,
     port_addresses,
@@ -43,6 +45,15 @@ FLOATING = (
     .where(floatingips.c.router_id.in_(_MINE), floatingips.c.port_id.is_not(None))
     .order_by(floatingips.c.id)
 )
+_NETWORKS = sa.select(ports.c.network_id).where(ports.c.id.in_(_PORTS))
+FIRST = (
+    sa.select(ports.c.id, ports.c.network_id)
+    .where(ports.c.network_id.in_(_NETWORKS), ports.c.device_owner == INTERFACE)
+    .order_by(ports.c.created_at.desc(), ports.c.id.desc())
+)
+SERVED = sa.select(dhcp_bindings.c.network_id).where(
+    dhcp_bindings.c.network_id.in_(_NETWORKS), dhcp_bindings.c.wanted == "run"
+)
 Rows = dict[str, list[Row[Any]]]
 
 
@@ -57,16 +68,31 @@ def router_intents(tx: Transaction, host: str) -> dict[str, RouterIntent]:
     ips = grouped(tx.all(ADDRESSES, here), "port_id")
     nets = {row.id: row for row in tx.all(SUBNETS, here)}
     floating = grouped(tx.all(FLOATING, here), "router_id")
+    answers = _answering(tx, here)
     return {
-        row.router_id: _intent(row, known[row.router_id], devices, ips, nets, floating)
+        row.router_id: _intent(row, known[row.router_id], devices, ips, nets, floating, answers)
         if row.wanted == "run" and row.router_id in known
         else RouterIntent(row.router_id, row.generation, absent=True, seen_generation=row.seen_generation)
         for row in sorted(bindings, key=lambda row: str(row.router_id))
     }
 
 
+def _answering(tx: Transaction, here: dict[str, str]) -> set[str]:
+    """The ports that have the shared address of the metadata service, which one place of a network may have: where
+    there is a DHCP server, it; else the oldest of the routers.
+    """
+    oldest = {row.network_id: row.id for row in tx.all(FIRST, here)}
+    return set(oldest.values()) - {oldest.get(row.network_id, "") for row in tx.all(SERVED, here)}
+
+
 def _intent(
-    binding: Row[Any], router: Row[Any], devices: Rows, ips: Rows, nets: dict[str, Row[Any]], floating: Rows
+    binding: Row[Any],
+    router: Row[Any],
+    devices: Rows,
+    ips: Rows,
+    nets: dict[str, Row[Any]],
+    floating: Rows,
+    answers: set[str],
 ) -> RouterIntent:
     mine = [_port(row, ips.get(row.id, []), nets) for row in devices.get(router.id, [])]
     external = next((port for port in mine if port.id == router.gateway_port_id), None)
@@ -78,7 +104,11 @@ def _intent(
         admin_up=router.admin_up,
         external=external,
         snat=router.snat,
-        interfaces=tuple(_inside(port) for port in mine if port.id != router.gateway_port_id),
+        interfaces=tuple(
+            _inside(port, ips.get(port.id, ()), nets, port.id in answers)
+            for port in mine
+            if port.id != router.gateway_port_id
+        ),
         floating=tuple(FloatingIp(row.id, row.floating_ip, row.fixed_ip) for row in floating.get(router.id, ())),
         routes=tuple((route["destination"], route["nexthop"]) for route in router.routes),
     )
@@ -96,6 +126,21 @@ def _port(row: Row[Any], addresses: list[Row[Any]], nets: dict[str, Row[Any]]) -
     )
 
 
-def _inside(port: RouterPort) -> RouterPort:
-    """An internal interface: no default route leaves by it."""
-    return RouterPort(port.id, port.network_id, port.mac, port.ips, port.mtu)
+def _inside(
+    port: RouterPort, addresses: Sequence[Row[Any]], nets: dict[str, Row[Any]], answers: bool
+) -> RouterPort:
+    """An internal interface: no default route leaves by it; it may tell its subnets of itself."""
+    told = [nets[address.subnet_id] for address in addresses]
+    return RouterPort(
+        port.id,
+        port.network_id,
+        port.mac,
+        port.ips,
+        port.mtu,
+        advertised=tuple(
+            Advertised(subnet.id, subnet.cidr, subnet.ipv6_ra_mode, tuple(subnet.dns_servers))
+            for subnet in told
+            if subnet.ipv6_ra_mode
+        ),
+        metadata_v6=answers,
+    )

@@ -83,7 +83,7 @@ def list_routers(request: Request) -> Json:
     with request.db.read() as tx:
         scoped = sa.select(routers).where(standard.visible(request, routers))
         page = listing.list_page(tx, scoped, request, LISTING)
-        return standard.document(request, "routers", page, _views(tx, page.rows))
+        return standard.document(request, "routers", page, router_views(tx, page.rows))
 
 
 def get_router(tx: Transaction, request: Request, router_id: str) -> Row[Any]:
@@ -97,7 +97,7 @@ def get_router(tx: Transaction, request: Request, router_id: str) -> Row[Any]:
 def show_router(request: Request) -> Json:
     with request.db.read() as tx:
         row = get_router(tx, request, request.params["router_id"])
-        return {"router": standard.selected(request, _views(tx, [row])[0])}
+        return {"router": standard.selected(request, router_views(tx, [row])[0])}
 
 
 def update_router(request: Request) -> Json:
@@ -111,7 +111,7 @@ def update_router(request: Request) -> Json:
         values = {name: value for name in ("name", "description") if (value := getattr(body, name)) is not UNSET}
         if body.admin_state_up is not UNSET:
             values["admin_up"] = body.admin_state_up
-        _claim(tx, row, values)
+        claim_router(tx, row, values)
         if not isinstance(body.external_gateway_info, UnsetType):
             gateways.set_gateway(tx, request, row, body.external_gateway_info)
         if not isinstance(body.routes, UnsetType):
@@ -124,7 +124,7 @@ def delete_router(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_router(tx, request, request.params["router_id"])
         request.enforce("delete_router", target(row))
-        _claim(tx, row, {})
+        claim_router(tx, row, {})
         inside = sa.select(ports.c.id).where(ports.c.device_id == row.id, ports.c.device_owner == INTERFACE)
         if tx.find(inside):
             raise Conflict(f"Router {row.id} still has ports", kind="RouterInUse")
@@ -158,11 +158,11 @@ def remove_routes(request: Request) -> Json:
 def _for_routes(tx: Transaction, request: Request) -> Row[Any]:
     row = get_router(tx, request, request.params["router_id"])
     request.enforce("update_router", target(row))
-    _claim(tx, row, {})
+    claim_router(tx, row, {})
     return row
 
 
-def _claim(tx: Transaction, row: Row[Any], values: Json) -> None:
+def claim_router(tx: Transaction, row: Row[Any], values: Json) -> None:
     """Of two that change a router at once, one goes first."""
     if not standard.change(tx, routers, row, values):
         raise Retry(f"router {row.id} was changed by somebody else")
@@ -171,7 +171,7 @@ def _claim(tx: Transaction, row: Row[Any], values: Json) -> None:
 def _finish(tx: Transaction, request: Request, router_id: str, verb: str) -> Json:
     """Tell the agent and the world; the router as it is now."""
     effects.bump_router(tx, router_id)
-    document = _views(tx, [get_router(tx, request, router_id)])[0]
+    document = router_views(tx, [get_router(tx, request, router_id)])[0]
     tx.notify(request.context, f"router.{verb}.end", standard.PUBLISHER, {"router": document})
     return document
 
@@ -203,7 +203,7 @@ def _invalid(routes: list[dict[str, str]], reason: str) -> BadRequest:
     return BadRequest(f"Invalid format for routes: {routes}, {reason}", kind="InvalidRoutes")
 
 
-def _views(tx: Transaction, rows: Sequence[Row[Any]]) -> list[Json]:
+def router_views(tx: Transaction, rows: Sequence[Row[Any]]) -> list[Json]:
     outside = gateways.gateway_views(tx, [row.gateway_port_id for row in rows if row.gateway_port_id])
     run = sa.select(router_bindings.c.router_id, router_bindings.c.fault).where(router_bindings.c.wanted == "run")
     hosts = standard.related(tx, run, router_bindings.c.router_id, [row.id for row in rows])

@@ -12,6 +12,7 @@ from cumulet.core.errors import BadRequest, Conflict
 from cumulet.neutron import checks
 
 VXLAN_BYTES = 50
+SMALLEST_MTU = {4: 68, 6: 1280}
 LAST_VNI, LAST_VLAN = (1 << 24) - 1, 4094
 
 
@@ -59,14 +60,23 @@ def _physical(kind: str, name: str | None) -> str:
     return name
 
 
-def segment_values(segment: SegmentType, physical_mtu: int) -> dict[str, Any]:
+def segment_values(segment: SegmentType) -> dict[str, Any]:
     """The columns of a network with this segment."""
     return {
         "kind": segment.kind,
         "physical_network": segment.physical_network,
         "segmentation_id": 1 + secrets.randbelow(LAST_VNI) if segment.chosen else segment.segmentation_id,
-        "mtu": physical_mtu - VXLAN_BYTES if segment.kind == "vxlan" else physical_mtu,
     }
+
+
+def network_mtu(kind: str, physical_mtu: int, wanted: int) -> int:
+    """A network's MTU: what fits the physical one, or less if less is wanted (0: as much as fits)."""
+    largest = physical_mtu - VXLAN_BYTES if kind == "vxlan" else physical_mtu
+    if wanted > largest:
+        raise checks.bad(f"Requested MTU is too big, maximum is {largest}")
+    if 0 < wanted < SMALLEST_MTU[4]:
+        raise checks.bad(f"Requested MTU is too small, minimum is {SMALLEST_MTU[4]}")
+    return wanted or largest
 
 
 def in_use(segment: SegmentType) -> Conflict:

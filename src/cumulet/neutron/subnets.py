@@ -13,7 +13,7 @@ from cumulet.core.errors import Conflict, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
-from cumulet.neutron import addresses, bindings, checks, effects, ipam, quotas, standard, subnet_plan
+from cumulet.neutron import addresses, bindings, checks, effects, ipam, quotas, segments, standard, subnet_plan
 from cumulet.neutron.addresses import subnet_not_found
 from cumulet.neutron.checks import IdText
 from cumulet.neutron.networks import check_tenant, get_network
@@ -73,6 +73,10 @@ def _create(tx: Transaction, request: Request, body: NewSubnet) -> str:
     check_tenant(request, network, project_id, "subnet")
     request.enforce("create_subnet", target(network, network))
     plan = subnet_plan.new_plan(body)
+    if plan.ip_version == 6 and network.mtu < segments.SMALLEST_MTU[6]:
+        raise checks.bad(
+            f"MTU {network.mtu} of network {network.id} is too small for IPv6: it needs {segments.SMALLEST_MTU[6]}"
+        )
     quotas.reserve(tx, project_id, "subnet")
     # the network's revision decides between two that make overlapping subnets at once
     if not standard.change(tx, networks, network, {}):

@@ -55,6 +55,7 @@ class Router:
     sysctls: dict[str, str] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)  # by port id
     routes: frozenset[Hop] = frozenset()
+    advertising: tuple[str, ...] = ()  # the arguments of dnsmasq
     flows: set[Flow] = field(default_factory=set)
     told: int = 0  # how often the news of this table was told
     announced: list[str] = field(default_factory=list)
@@ -185,6 +186,9 @@ class SimRouters(_SimHost):
         if router.routes != frozenset(wanted.routes):
             with self.effect(f"routes {intent.id}"):
                 router.routes = frozenset(wanted.routes)
+        if router.advertising != wanted.advertising:
+            with self.effect(f"advertising {intent.id}"):
+                router.advertising = wanted.advertising
         return Placed(wanted.floating, wanted.refused, self._tell(intent.id, router, wanted))
 
     def remove(self, router_id: str) -> None:
@@ -192,6 +196,9 @@ class SimRouters(_SimHost):
         router = self.routers.get(router_id)
         if router is None:
             return
+        if router.advertising:
+            with self.effect(f"no advertising {router_id}"):
+                router.advertising = ()
         for port_id in sorted(router.devices):
             self._unplug(router.devices, port_id)
         with self.effect(f"no namespace {router_id}"):
@@ -212,6 +219,10 @@ class SimRouters(_SimHost):
         return PAUSES[told] if told < len(PAUSES) else 0.0
 
     # ── what the world does to it ────────────────────────────────────────────────────────────────────────────
+
+    def kill(self, router_id: str) -> None:
+        """The dnsmasq that advertises dies."""
+        self.routers[router_id].advertising = ()
 
     def holdings(self) -> list[object]:
         """Empty when nothing of any router is left."""

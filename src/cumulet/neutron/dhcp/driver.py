@@ -1,20 +1,16 @@
 """The real side of the DHCP agent: a namespace, a port on the switch, and a dnsmasq per network.
 
-dnsmasq goes on when the agent ends and is found again by its pid file.  Files are written before it is told;
-a dnsmasq whose arguments no longer fit is started anew, one whose files changed reads them again.
+dnsmasq goes on when the agent ends and is found again by its pid file (``host.dnsmasq``).
 """
 
 import logging
-import os
-import pwd
 import shutil
-import signal
 from collections.abc import Mapping
 from pathlib import Path
 
 from cumulet.core.config import Config
 from cumulet.core.errors import Retry
-from cumulet.host import netns, openvswitch, process
+from cumulet.host import dnsmasq, netns, openvswitch, process
 from cumulet.host.interface import (
     ensure_interface,
     ensure_namespace,
@@ -60,14 +56,18 @@ class DnsmasqHost:
         outer, inner = planning.interface(intent)
         try:
             ensure_namespace(self._config.run, namespace)
+            with netns.enter(namespace):
+                for key, value in planning.SYSCTLS.items():
+                    netns.sysctl(key, value)
             ensure_interface(
                 self._ovsdb, self._switch, namespace, outer, inner,
                 intent.port_id, intent.mac, intent.mtu, planning.addresses(intent),
             )  # fmt: skip
             self._remove_strangers(namespace, inner)
             _ensure_gateways(namespace, inner, intent)
-            self._ensure_dnsmasq(namespace, directory, wanted)
-            if held := release.stale(directory / "leases", wanted.files["hosts"]):
+            if dnsmasq.ensure(namespace, directory, wanted.arguments, wanted.files):
+                LOG.info("dnsmasq started in %s", namespace)
+            if held := release.stale(directory / dnsmasq.LEASES, wanted.files["hosts"]):
                 release.release(namespace, inner, intent.ips, held)
         except (OvsdbError, NetlinkError, netns.NetnsError, process.ProcessError) as error:
             raise Retry(str(error)) from error
@@ -78,7 +78,7 @@ class DnsmasqHost:
         directory = self._directory(network_id)
         namespace = PREFIX + network_id
         try:
-            process.terminate(str(directory / "pid"), str(directory))
+            dnsmasq.end(directory)
             for device in _outer_devices(namespace):
                 remove_interface(self._ovsdb, device)
             remove_namespace(self._config.run, namespace)
@@ -93,29 +93,6 @@ class DnsmasqHost:
         """Devices of an earlier DHCP port of the same network."""
         for device in _outer_devices(namespace, besides=inner):
             remove_interface(self._ovsdb, device)
-
-    def _ensure_dnsmasq(self, namespace: str, directory: Path, wanted: planning.Plan) -> None:
-        self._prepare(directory)
-        changed = [name for name, text in wanted.files.items() if _write(directory / name, text)]
-        pidfile = str(directory / "pid")
-        running = process.find(pidfile, str(directory))
-        same = (directory / "digest").exists() and (directory / "digest").read_text() == wanted.digest
-        if running and same and netns.holds(namespace, running.pid):
-            if changed:
-                process.send(pidfile, str(directory), signal.SIGHUP)
-            return
-        process.terminate(pidfile, str(directory))
-        _write(directory / "digest", wanted.digest)
-        process.start_daemon([*wanted.arguments, f"--user={_user()}"], netns_name=namespace)
-        LOG.info("dnsmasq started in %s", namespace)
-
-    def _prepare(self, directory: Path) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        leases = directory / "leases"
-        if not leases.exists():
-            leases.touch(mode=0o600)
-        os.chown(directory, pwd.getpwnam(_user()).pw_uid, -1)
-        os.chown(leases, pwd.getpwnam(_user()).pw_uid, -1)
 
 
 def remove_all(config: Config) -> None:
@@ -132,7 +109,7 @@ def remove_all(config: Config) -> None:
 def _remove_without_switch(config: Config, namespace: str) -> None:
     """The same when Open vSwitch is gone already, and the ports with it."""
     directory = config.run / "dhcp" / namespace.removeprefix(PREFIX)
-    process.terminate(str(directory / "pid"), str(directory))
+    dnsmasq.end(directory)
     with Netlink() as link:
         for device in _outer_devices(namespace):
             link.delete_link(device)
@@ -157,25 +134,6 @@ def _ensure_gateways(namespace: str, inner: str, intent: DhcpIntent) -> None:
                 everything = "0.0.0.0/0" if subnet.ip_version == 4 else "::/0"
                 link.ensure_route(Route(everything, inner, subnet.gateway))
                 return
-
-
-def _write(path: Path, text: str) -> bool:
-    """Write by rename if the content differs; True when it did."""
-    if path.exists() and path.read_text() == text:
-        return False
-    temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text)
-    temporary.chmod(0o644)
-    temporary.rename(path)
-    return True
-
-
-def _user() -> str:
-    try:
-        pwd.getpwnam("dnsmasq")
-    except KeyError:
-        return "nobody"
-    return "dnsmasq"
 
 
 def networks_here(config: Config) -> Mapping[str, str]:

@@ -4,15 +4,19 @@ Everything that users can choose (names, options, routes) passes a typed writer 
 what it should be is left out and named, so that no text becomes a line of configuration of its own.
 """
 
-import hashlib
 import ipaddress
 import re
 from dataclasses import dataclass
 
-from cumulet.neutron.model import DhcpIntent, Lease, Subnet
+from cumulet.neutron.model import METADATA_V4, METADATA_V6, DhcpIntent, Lease, Subnet
 
-METADATA = "169.254.169.254"
+METADATA = METADATA_V4
 LEASE_SECONDS = 86400
+DHCPV6_MODES, SHORTEST_V6 = ("dhcpv6-stateful", "dhcpv6-stateless"), 64
+SYSCTLS = {
+    f"net.ipv6.conf.{which}.{name}": "0" for which in ("all", "default") for name in ("accept_ra", "accept_dad")
+}
+"""The server's namespace takes its addresses from the intent alone, whatever routers advertise."""
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 _WORD = re.compile(r"[0-9]+[smhdwSMHDW]?|infinite|ignore")  # means something else to dnsmasq, without a domain
 _OPTION = re.compile(r"[a-z0-9][a-z0-9-]{0,40}")
@@ -28,11 +32,6 @@ class Plan:
     arguments: tuple[str, ...]
     refused: tuple[str, ...]
 
-    @property
-    def digest(self) -> str:
-        """Changes when dnsmasq must be started anew, not when it only must read its files again."""
-        return hashlib.blake2b("\0".join(self.arguments).encode(), digest_size=8).hexdigest()
-
 
 def interface(intent: DhcpIntent) -> tuple[str, str]:
     """The outer and the inner device of this network's DHCP port."""
@@ -40,15 +39,18 @@ def interface(intent: DhcpIntent) -> tuple[str, str]:
 
 
 def addresses(intent: DhcpIntent) -> set[str]:
-    """The DHCP port's own addresses, and the metadata address where it is served here."""
+    """The DHCP port's own addresses, and the metadata addresses where they are served here."""
     own = set(intent.ips)
-    return own | {f"{METADATA}/32"} if intent.metadata_isolated else own
+    if intent.metadata_isolated:
+        own.add(f"{METADATA}/32")
+        own |= {f"{METADATA_V6}/64"} if intent.metadata_v6 else set()
+    return own
 
 
 def plan(intent: DhcpIntent, directory: str, servers: tuple[str, ...]) -> Plan:
     """dnsmasq's files and arguments for ``intent``; ``servers``: where it asks for names it does not know."""
-    served = [subnet for subnet in intent.subnets if subnet.dhcp]
     refused: list[str] = []
+    served = [subnet for subnet in intent.subnets if _has_leases(subnet, refused)]
     domain = intent.domain if _DOMAIN.fullmatch(intent.domain) else ""
     leases = sorted(intent.leases, key=lambda lease: lease.port_id)
     own = [str(ipaddress.ip_interface(ip).ip) for ip in intent.ips]
@@ -58,6 +60,27 @@ def plan(intent: DhcpIntent, directory: str, servers: tuple[str, ...]) -> Plan:
     options += [line for lease in leases for line in _lease_options(lease, refused)]
     files = {"hosts": _text(hosts), "names": _text(names), "options": _text(options)}
     return Plan(files, tuple(_arguments(intent, directory, served, domain, servers)), tuple(refused))
+
+
+def _has_leases(subnet: Subnet, refused: list[str]) -> bool:
+    """Whether dnsmasq has something to say to the subnet's ports: not where they make their own addresses, or where
+    the subnet's mode leaves that to somebody outside of the cloud.
+    """
+    if not subnet.dhcp:
+        return False
+    try:
+        block = ipaddress.ip_network(subnet.cidr)
+    except ValueError:
+        refused.append(f"subnet {subnet.id}: not a prefix: {subnet.cidr!r}")
+        return False
+    if block.version == 4:
+        return True
+    if subnet.ipv6_address_mode not in DHCPV6_MODES and (subnet.ipv6_address_mode or subnet.ipv6_ra_mode):
+        return False
+    if block.prefixlen < SHORTEST_V6:
+        refused.append(f"subnet {subnet.id}: DHCPv6 needs a prefix of {SHORTEST_V6} bits or more")
+        return False
+    return True
 
 
 def _host_lines(lease: Lease, served: list[Subnet], domain: str, refused: list[str]) -> list[str]:
@@ -99,7 +122,9 @@ def _subnet_options(subnet: Subnet, own: list[str], intent: DhcpIntent, refused:
     dns = [server for server in subnet.dns if _is_address(server, block.version)] or here
     gateway = subnet.gateway if _is_address(subnet.gateway, block.version) else ""
     if block.version == 6:
-        return [f"{tag},option6:dns-server,{','.join(f'[{server}]' for server in dns)}"] if dns else []
+        lines = [f"{tag},option6:dns-server,{','.join(f'[{server}]' for server in dns)}"] if dns else []
+        domain = intent.domain if _DOMAIN.fullmatch(intent.domain) else ""
+        return [*lines, f"{tag},option6:domain-search,{domain}"] if domain else lines
     lines = [f"{tag},option:dns-server,{','.join(dns)}"] if dns else []
     routes = []
     if intent.metadata_isolated and here:
@@ -140,7 +165,6 @@ def _arguments(
         "--bind-dynamic",
         f"--interface={interface(intent)[1]}",
         "--except-interface=lo",
-        f"--pid-file={directory}/pid",
         f"--dhcp-hostsfile={directory}/hosts",
         f"--addn-hosts={directory}/names",
         f"--dhcp-optsfile={directory}/options",
@@ -160,8 +184,6 @@ def _range(subnet: Subnet) -> str:
     start = f"--dhcp-range=set:{_tag(subnet)},{block.network_address},static"
     if block.version == 4:
         return f"{start},{block.netmask},{LEASE_SECONDS}s"
-    if subnet.ipv6_address_mode == "dhcpv6-stateless":
-        return f"--dhcp-range=set:{_tag(subnet)},{block.network_address},ra-stateless,{block.prefixlen}"
     return f"{start},{block.prefixlen},{LEASE_SECONDS}s"
 
 

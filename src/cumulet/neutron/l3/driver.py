@@ -1,5 +1,7 @@
 """The real side of the L3 agent: the kernel routes, in one namespace per router.
 
+One dnsmasq per router with IPv6 networks that want it sends its router advertisements.
+
 Order matters.  The table of rules is replaced first, so that no frame passes unfiltered; then come interfaces,
 addresses and routes; last, and again some seconds later, the news: connections that were translated the old way
 are ended and the addresses are announced.  How far the news of this very table has been told is written in the
@@ -7,10 +9,12 @@ table itself, as empty chains, so that a crash in between repeats it and forgets
 """
 
 import logging
+import shutil
+from pathlib import Path
 
 from cumulet.core.config import Config
 from cumulet.core.errors import Retry
-from cumulet.host import arp, netns, openvswitch
+from cumulet.host import arp, dnsmasq, netns, openvswitch
 from cumulet.host.conntrack import Conntrack
 from cumulet.host.interface import (
     ensure_interface,
@@ -24,6 +28,7 @@ from cumulet.host.netlink import Netlink, NetlinkError, Route
 from cumulet.host.nft import Nft, NftError
 from cumulet.host.ovsdb import Ovsdb
 from cumulet.host.ovsdb_rows import Switch
+from cumulet.host.process import ProcessError
 from cumulet.neutron.l3 import plan as planning
 from cumulet.neutron.l3.agent import Placed
 from cumulet.neutron.l3.plan import Flow, Plan
@@ -34,7 +39,7 @@ PREFIX = "qrouter-"
 FAMILY, TABLE, TOLD = "inet", "cumulet", "told_"
 PAUSES = (1.0, 4.0)
 """Announcements are repeated after these seconds: the switch may not have wired the port at once."""
-_FAILURES = (OSError, OvsdbError, NftError)
+_FAILURES = (OSError, OvsdbError, NftError, ProcessError)
 
 
 class KernelRouters:
@@ -63,6 +68,7 @@ class KernelRouters:
             _ensure_rules(namespace, wanted)
             self._ensure_interfaces(namespace, wanted)
             refused = _ensure_routes(namespace, wanted) if wanted.up else []
+            refused += self._ensure_advertising(intent.id, wanted)
             again_seconds = _tell(namespace, wanted)
         except _FAILURES as error:
             raise Retry(str(error)) from error
@@ -72,11 +78,30 @@ class KernelRouters:
         """Nothing of this router is left here."""
         namespace = PREFIX + router_id
         try:
+            dnsmasq.end(self._directory(router_id))
             for device in _outer_devices(namespace):
                 remove_interface(self._ovsdb, device)
             remove_namespace(self._config.run, namespace)
         except _FAILURES as error:
             raise Retry(str(error)) from error
+        shutil.rmtree(self._directory(router_id), ignore_errors=True)
+
+    def _directory(self, router_id: str) -> Path:
+        return self._config.run / "ra" / router_id
+
+    def _ensure_advertising(self, router_id: str, wanted: Plan) -> list[str]:
+        """The dnsmasq that advertises, or none; what fails here is said and leaves the rest of the router alone."""
+        directory = self._directory(router_id)
+        try:
+            if wanted.advertising:
+                if dnsmasq.ensure(PREFIX + router_id, directory, wanted.advertising, {}):
+                    LOG.info("router advertisements started in %s", PREFIX + router_id)
+            elif directory.exists():
+                dnsmasq.end(directory)
+                shutil.rmtree(directory, ignore_errors=True)
+        except ProcessError as error:
+            return [f"router advertisements: {error}"]
+        return []
 
     def _ensure_interfaces(self, namespace: str, wanted: Plan) -> None:
         assert self._switch is not None
@@ -102,6 +127,9 @@ def remove_all(config: Config) -> None:
 
 def _remove_without_switch(config: Config, namespace: str) -> None:
     """The same when Open vSwitch is gone already, and the ports with it."""
+    directory = config.run / "ra" / namespace.removeprefix(PREFIX)
+    dnsmasq.end(directory)
+    shutil.rmtree(directory, ignore_errors=True)
     with Netlink() as link:
         for device in _outer_devices(namespace):
             link.delete_link(device)

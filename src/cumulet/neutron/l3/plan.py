@@ -15,9 +15,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from cumulet.neutron.model import FloatingIp, RouterIntent, RouterPort, device_name
+from cumulet.neutron.l3 import advertise
+from cumulet.neutron.model import METADATA_V4, METADATA_V6, FloatingIp, RouterIntent, RouterPort, device_name
 
-METADATA, METADATA_V6, METADATA_PORT = "169.254.169.254", "fe80::a9fe:a9fe", 9697
+METADATA, METADATA_PORT, DHCPV6_PORT = METADATA_V4, 9697, 547
 SYSCTLS = {
     "net.ipv4.conf.all.rp_filter": "1",
     "net.ipv4.conf.default.rp_filter": "1",
@@ -30,6 +31,8 @@ SYSCTLS = {
     "net.ipv6.conf.default.accept_redirects": "0",
     "net.ipv6.conf.all.accept_ra": "0",
     "net.ipv6.conf.default.accept_ra": "0",
+    "net.ipv6.conf.all.accept_dad": "0",  # the database gives each address once
+    "net.ipv6.conf.default.accept_dad": "0",
 }
 _ID = re.compile(r"[0-9a-f-]{1,36}")
 Ip = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -77,6 +80,7 @@ class Plan:
     refused: tuple[str, ...]
     fixed: Mapping[str, str] = field(default_factory=dict)  # by floating address
     gateway: str = ""  # the address that hides all others
+    advertising: tuple[str, ...] = ()  # the arguments of the dnsmasq that advertises; none: nothing to advertise
 
     def stale(self, flow: Flow) -> bool:
         """Whether a connection is translated in a way that is no longer wanted, so that it has to end."""
@@ -93,15 +97,18 @@ def plan(intent: RouterIntent) -> Plan:
     refused: list[str] = []
     floating = _translations(intent, refused) if intent.admin_up else []
     external = intent.external
-    interfaces = [_interface(port, "qr-", (), refused) for port in intent.interfaces]
+    inside = [_interface(port, "qr-", (), refused) for port in intent.interfaces]
+    interfaces = list(inside)
     if external:
         interfaces.append(_interface(external, "qg-", [one.floating for one in floating], refused))
     gateway = _first_v4(interfaces[-1]) if external and intent.admin_up else ""
     fixed = {one.floating: one.fixed for one in floating}
+    routes = _routes(intent, interfaces, refused) if intent.admin_up else ()
+    advertising = advertise.arguments(intent.interfaces, inside, refused) if intent.admin_up else ()
     return Plan(
         up=intent.admin_up,
         interfaces=tuple(interfaces),
-        routes=_routes(intent, interfaces, refused) if intent.admin_up else (),
+        routes=routes,
         table=_table(interfaces, fixed, gateway, intent),
         sysctls={
             **SYSCTLS,
@@ -112,6 +119,7 @@ def plan(intent: RouterIntent) -> Plan:
         refused=tuple(refused),
         fixed=fixed,
         gateway=gateway,
+        advertising=advertising,
     )
 
 
@@ -149,7 +157,7 @@ def _translations(intent: RouterIntent, refused: list[str]) -> list[FloatingIp]:
 def _interface(port: RouterPort, prefix: str, more: list[str] | tuple[str, ...], refused: list[str]) -> Interface:
     own = _addresses(port, refused)
     addresses = {str(address) for address in own} | {f"{address}/32" for address in more}
-    if prefix == "qr-":
+    if prefix == "qr-" and port.metadata_v6:
         addresses.add(f"{METADATA_V6}/64")
     return Interface(
         port_id=port.id,
@@ -282,10 +290,11 @@ def _postrouting(outside: str, fixed: dict[str, str], gateway: str, snat: bool) 
 
 
 def _input() -> list[str]:
-    """The metadata agent's port answers only what was redirected to it."""
+    """The metadata agent's port answers only what was redirected to it; DHCPv6 is the networks' own affair."""
     return [
         f'iifname "qr-*" ct status dnat tcp dport {METADATA_PORT} accept',
         f"tcp dport {METADATA_PORT} drop",
+        f"udp dport {DHCPV6_PORT} drop",
     ]
 
 

@@ -1,4 +1,4 @@
-"""neutron-metadata-agent: 169.254.169.254 in every namespace of this host that has guests behind it.
+"""neutron-metadata-agent: 169.254.169.254 and fe80::a9fe:a9fe in every namespace here that has guests behind it.
 
 It keeps a listening socket in each network's and each router's namespace that the intent names and that is there;
 nothing but these sockets is its state.  A namespace that was made anew has another inode: its old socket is
@@ -20,7 +20,7 @@ from cumulet.neutron.metadata.proxy import Place, Proxy, Upstream
 from cumulet.neutron.model import Owner
 
 PREFIXES = {"network": "qdhcp-", "router": "qrouter-"}
-LISTENERS = {"network": (("169.254.169.254", 80),), "router": (("0.0.0.0", 9697), ("::", 9697))}
+LISTENERS = {"network": (("169.254.169.254", 80), ("::", 80)), "router": (("0.0.0.0", 9697), ("::", 9697))}
 LOOK_SECONDS = 10.0
 """Namespaces may be made anew by others; nobody tells."""
 

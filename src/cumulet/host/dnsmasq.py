@@ -1,0 +1,70 @@
+"""One dnsmasq in a namespace: kept running with the wanted arguments and files, and found again by its pid file.
+
+It goes on when its agent ends.  Files are written before it is told; a dnsmasq whose arguments no longer fit is
+started anew, one whose files changed reads them again.  ``directory`` is dnsmasq's own and tells it from others.
+"""
+
+import hashlib
+import os
+import pwd
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from cumulet.host import netns, process
+
+LEASES = "leases"
+
+
+def ensure(namespace: str, directory: Path, arguments: Sequence[str], files: Mapping[str, str]) -> bool:
+    """Run with these arguments and files; True when it had to be started.  ProcessError if it does not start."""
+    _prepare(directory)
+    changed = [name for name, text in files.items() if _write(directory / name, text)]
+    pidfile, digest = str(directory / "pid"), _digest(arguments)
+    running = process.find(pidfile, str(directory))
+    same = (directory / "digest").exists() and (directory / "digest").read_text() == digest
+    if running and same and netns.holds(namespace, running.pid):
+        if changed:
+            process.send(pidfile, str(directory), signal.SIGHUP)
+        return False
+    process.terminate(pidfile, str(directory))
+    _write(directory / "digest", digest)
+    process.start_daemon([*arguments, f"--pid-file={pidfile}", f"--user={_user()}"], netns_name=namespace)
+    return True
+
+
+def end(directory: Path) -> None:
+    process.terminate(str(directory / "pid"), str(directory))
+
+
+def _digest(arguments: Sequence[str]) -> str:
+    """Changes when dnsmasq must be started anew, not when it only must read its files again."""
+    return hashlib.blake2b("\0".join(arguments).encode(), digest_size=8).hexdigest()
+
+
+def _prepare(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    leases = directory / LEASES
+    if not leases.exists():
+        leases.touch(mode=0o600)
+    os.chown(directory, pwd.getpwnam(_user()).pw_uid, -1)
+    os.chown(leases, pwd.getpwnam(_user()).pw_uid, -1)
+
+
+def _write(path: Path, text: str) -> bool:
+    """Write by rename if the content differs; True when it did."""
+    if path.exists() and path.read_text() == text:
+        return False
+    temporary = path.with_name(path.name + ".new")
+    temporary.write_text(text)
+    temporary.chmod(0o644)
+    temporary.rename(path)
+    return True
+
+
+def _user() -> str:
+    try:
+        pwd.getpwnam("dnsmasq")
+    except KeyError:
+        return "nobody"
+    return "dnsmasq"
