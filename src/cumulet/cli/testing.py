@@ -13,6 +13,10 @@ BIN = Path(sys.executable).parent
 
 def test(options: argparse.Namespace) -> int:
     """All rings that this machine can run; the others are named with the reason."""
+    if options.tempest is not None:
+        from cumulet.cli import tempest
+
+        return tempest.run(options.tempest)
     words = [word for word in options.words if word not in ("--", "--yes", "-y")]
     skipped = _cannot_run()
     for ring, reason in skipped.items():
