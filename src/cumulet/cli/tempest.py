@@ -105,7 +105,10 @@ def prepare(config: Config, workspace: Path) -> None:
     """A fresh workspace with the ``tempest.conf`` of the running cloud."""
     shutil.rmtree(workspace, ignore_errors=True)
     workspace.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run([BIN / "tempest", "init", workspace], check=True, stdout=subprocess.DEVNULL, cwd="/")
+    register = workspace.parent / "workspaces.yaml"  # tempest makes no workspace twice
+    register.unlink(missing_ok=True)
+    command = [BIN / "tempest", "init", workspace, "--workspace-path", register]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
     cloud = Cloud(config)
     parser = configparser.RawConfigParser()
     parser.read_dict(options(cloud, config, workspace))
