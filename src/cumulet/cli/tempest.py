@@ -107,7 +107,7 @@ def prepare(config: Config, workspace: Path) -> None:
     workspace.parent.mkdir(parents=True, exist_ok=True)
     register = workspace.parent / "workspaces.yaml"  # tempest makes no workspace twice
     register.unlink(missing_ok=True)
-    command = [BIN / "tempest", "init", workspace, "--workspace-path", register]
+    command: list[str | Path] = [BIN / "tempest", "init", workspace, "--workspace-path", register]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
     cloud = Cloud(config)
     parser = configparser.RawConfigParser()
