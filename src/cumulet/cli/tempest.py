@@ -215,6 +215,8 @@ def _compute_features(cloud: Cloud) -> dict[str, str]:
         **{name: _bool(has(action)) for name, action in COMPUTE_ACTIONS.items()},
         "vnc_console": _bool(_has_console(cloud)),
         "attach_encrypted_volume": "false",
+        "dhcp_domain": "",  # a server's host name is shown to it as it is
+        "hostname_fqdn_sanitization": "true",
         "interface_attach": _bool(_there(cloud, "compute", "/servers/{id}/os-interface")),
     }
 
