@@ -31,6 +31,8 @@ def test_versions(glance: Glance) -> None:
     assert glance.call("", "GET", "/v2.3") == (300, root)
     assert glance.call("", "GET", "/v2.10")[0] == 404
     assert glance.call("", "GET", "/v1/images")[0] == 404
+    for verb in ("GET", "DELETE", "PATCH"):
+        assert glance.call("alice", verb, "/v2/images/")[0] == 404, "an image with an empty id"
     assert glance.call("", "GET", "/healthcheck") == (200, "OK")
 
 

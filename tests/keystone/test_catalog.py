@@ -61,6 +61,7 @@ def test_services_and_endpoints(keystone: Keystone) -> None:
         ({"url": "http://x/%(password)s"}, 400),
         ({"url": "http://x/$(project_id)"}, 400),
         ({"enabled": "perhaps"}, 400),
+        ({"enabled": "True"}, 400),
     ],
 )
 def test_bad_endpoints(keystone: Keystone, change: dict[str, str], status: int) -> None:
@@ -89,6 +90,10 @@ def test_regions(keystone: Keystone) -> None:
     assert keystone.call("PATCH", "/regions/North", {"region": {"parent_region_id": "Far North"}})[0] == 400
     assert keystone.call("POST", "/regions", {"region": {"parent_region_id": "none"}})[0] == 404
     assert len(keystone.good("POST", "/regions", {"region": {}})["region"]["id"]) == 32
+    status, body, _ = keystone.call("PUT", "/regions/South", {"region": {"description": "s"}})
+    assert (status, body["region"]["id"], body["region"]["description"]) == (201, "South", "s")
+    assert keystone.call("PUT", "/regions/South", {"region": {}})[0] == 409
+    assert keystone.call("PUT", "/regions/East", {"region": {"id": "West"}})[0] == 400
     found = keystone.good("GET", "/regions?parent_region_id=North")["regions"]
     assert [each["id"] for each in found] == ["Far North"]
     assert keystone.call("DELETE", "/regions/North")[0] == 204

@@ -72,7 +72,9 @@ def test_parents_and_children(keystone: Keystone) -> None:
     [
         ({}, 400),
         ({"name": " "}, 400),
-        ({"name": "x" * 256}, 400),
+        ({"name": "x" * 65}, 400),
+        ({"name": "x", "enabled": "False"}, 400),
+        ({"name": "x", "is_domain": "False"}, 400),
         ({"name": "x", "tags": ["a,b"]}, 400),
         ({"name": "x", "tags": ["t" * 256]}, 400),
         ({"name": "x", "tags": "a"}, 400),
@@ -169,7 +171,7 @@ def test_the_life_of_a_domain(keystone: Keystone) -> None:
     keystone.good("POST", "/groups", {"group": {"name": "crew", "domain_id": domain["id"]}})
     keystone.good("POST", "/roles", {"role": {"name": "local", "domain_id": domain["id"]}})
     assert keystone.call("DELETE", path)[0] == 403, "it is enabled"
-    assert keystone.call("DELETE", f"/projects/{domain['id']}")[0] == 403
+    assert keystone.call("DELETE", f"/projects/{domain['id']}")[0] == 400, "so it is as a project"
     keystone.good("PATCH", path, {"domain": {"enabled": False}})
     assert keystone.call("DELETE", path)[0] == 204
     assert keystone.call("GET", path)[0] == 404
@@ -184,6 +186,17 @@ def test_a_project_that_acts_as_a_domain(keystone: Keystone) -> None:
     assert (made["is_domain"], made["domain_id"]) == (True, None)
     assert keystone.good("GET", f"/domains/{made['id']}")["domain"]["name"] == "acting"
     assert keystone.call("GET", "/domains/" + keystone.project("blue"))[0] == 404
+    path = f"/projects/{made['id']}"
+    inside = keystone.project("inside", made["id"])
+    keystone.good("PATCH", f"/projects/{inside}", {"project": {"enabled": False}})
+    keystone.good("PATCH", path, {"project": {"enabled": False}})
+    assert keystone.call("DELETE", path)[0] == 403, "there is a project in it"
+    assert keystone.call("DELETE", f"/projects/{inside}")[0] == 204
+    ann = keystone.good("POST", "/users", {"user": {"name": "ann", "domain_id": made["id"]}})["user"]
+    assert keystone.call("DELETE", path)[0] == 204
+    assert keystone.call("GET", f"/domains/{made['id']}")[0] == 404
+    assert keystone.call("GET", f"/users/{ann['id']}")[0] == 404
+    assert keystone.call("DELETE", "/projects/default")[0] == 400
 
 
 def test_who_sees_domains(keystone: Keystone) -> None:

@@ -80,6 +80,27 @@ def test_implied_roles(keystone: Keystone) -> None:
     assert keystone.call("GET", f"/roles/{cook}/implies/none")[0] == 404
 
 
+def test_roles_of_domains_may_imply_others_but_are_in_no_token(keystone: Keystone) -> None:
+    for domain in ("one", "two"):
+        keystone.good("POST", "/domains", {"domain": {"name": domain, "explicit_domain_id": domain}})
+
+    def local(name: str, domain: str) -> str:
+        return str(keystone.good("POST", "/roles", {"role": {"name": name, "domain_id": domain}})["role"]["id"])
+
+    cook, baker, smith = local("cook", "one"), local("baker", "one"), local("smith", "two")
+    member = keystone.role("member")
+    for implied in (baker, smith, member):
+        assert keystone.call("PUT", f"/roles/{cook}/implies/{implied}")[0] == 201
+    assert keystone.call("PUT", f"/roles/{member}/implies/{cook}")[0] == 403
+    ann = keystone.person("ann", "one")
+    kitchen = keystone.project("kitchen", "one")
+    keystone.good("PUT", f"/projects/{kitchen}/users/{ann.id}/roles/{cook}")
+    query = f"/role_assignments?user.id={ann.id}&scope.project.id={kitchen}"
+    assert [each["role"]["id"] for each in keystone.good("GET", query)["role_assignments"]] == [cook]
+    effective = keystone.good("GET", f"{query}&effective")["role_assignments"]
+    assert {each["role"]["id"] for each in effective} == {member, keystone.role("reader")}
+
+
 def targets(keystone: Keystone) -> dict[str, str]:
     return {"project": f"/projects/{keystone.project('blue')}", "domain": "/domains/default", "system": "/system"}
 

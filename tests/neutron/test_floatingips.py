@@ -130,6 +130,20 @@ def test_an_address_that_leaves_its_port_leaves_its_floating_ip(cloud: Cloud, ro
     assert cloud.get("alice", f"/floatingips/{key}")["floatingip"]["port_id"] is None
 
 
+def test_unused_ones_go_with_their_network(cloud: Cloud, routed: Routed) -> None:
+    used = routed.create(port_id=routed.port)["id"]
+    free = routed.create()["id"]
+    url = f"/networks/{routed.public}"
+    assert cloud.refused("admin", "DELETE", url) == (409, "NetworkInUse")
+    assert cloud.get("alice", f"/floatingips/{free}")["floatingip"]["id"] == free, "nothing went"
+    cloud.good("alice", "DELETE", f"/floatingips/{used}")
+    routed.interface("remove")
+    cloud.good("alice", "DELETE", f"/routers/{routed.router}")
+    cloud.good("admin", "DELETE", url)
+    assert cloud.get("admin", "/floatingips")["floatingips"] == []
+    assert cloud.get("admin", f"/ports?network_id={routed.public}")["ports"] == []
+
+
 def test_no_address_left_and_quota(cloud: Cloud) -> None:
     network = cloud.create("admin", "network", router__external=True)["id"]
     body = {"floatingip": {"floating_network_id": network}}

@@ -92,7 +92,12 @@ def test_interfaces(cloud: Cloud) -> None:
     assert interface(cloud, "alice", router)[0] == 400
     assert interface(cloud, "alice", router, subnet_id="x") == (404, "SubnetNotFound")
     assert interface(cloud, "alice", router, port_id="x") == (404, "PortNotFound")
-    attach(cloud, "alice", router, subnet_id=subnet)
+    first = attach(cloud, "alice", router, subnet_id=subnet)["port_id"]
+    address = cloud.get("alice", f"/ports/{first}")["port"]["fixed_ips"]
+    for same in ([{"subnet_id": subnet}], address):
+        assert cloud.update("alice", "port", first, fixed_ips=same)["fixed_ips"] == address
+    elsewhere = {"port": {"fixed_ips": [{"subnet_id": subnet, "ip_address": "10.0.0.77"}]}}
+    assert cloud.refused("alice", "PUT", f"/ports/{first}", elsewhere) == (409, "ServicePortInUse")
     assert interface(cloud, "alice", router, subnet_id=subnet)[0] == 400
     assert interface(cloud, "alice", router, subnet_id=overlapping)[0] == 400
     second = cloud.create("alice", "router")["id"]

@@ -1,5 +1,7 @@
 """The story of /v2.0/security-groups and /v2.0/security-group-rules."""
 
+import pytest
+
 from tests.neutron.conftest import Cloud
 
 
@@ -23,6 +25,9 @@ def test_the_default_group_is_there_on_first_use(cloud: Cloud) -> None:
     assert cloud.refused("alice", "PUT", url, rename) == (409, "SecurityGroupCannotUpdateDefault")
     second = {"security_group": {"name": "default"}}
     assert cloud.refused("alice", "POST", "/security-groups", second) == (409, "SecurityGroupDefaultAlreadyExists")
+    third = cloud.create("alice", "security_group", name="third")["id"]
+    renamed = cloud.refused("alice", "PUT", f"/security-groups/{third}", second)
+    assert renamed == (409, "SecurityGroupDefaultAlreadyExists")
     # an administrator may; the project has a new one at its next use
     cloud.good("admin", "DELETE", url)
     assert cloud.get("alice", "/security-groups")["security_groups"][0]["id"] != group
@@ -72,6 +77,28 @@ def test_rules(cloud: Cloud) -> None:
     cloud.good("alice", "DELETE", url)
     assert cloud.refused("alice", "GET", url)[0] == 404
     assert len(cloud.get("alice", f"/security-groups/{group}")["security_group"]["security_group_rules"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("protocol", "first", "last", "reason"),
+    [
+        ("tcp", -16, 80, "Invalid value for port -16"),
+        ("tcp", 80, 65536, "Invalid value for port 65536"),
+        ("tcp", 0, 80, "Invalid value for port 0"),
+        ("tcp", 80, 79, "For TCP/UDP protocols, port_range_min must be <= port_range_max"),
+        ("tcp", None, 6, "For TCP/UDP protocols, port_range_min must be <= port_range_max"),
+        ("icmp", 1, 256, "Invalid value for ICMP code (port_range_max) 256. It must be 0 to 255."),
+        ("icmp", 300, 1, "Invalid value for ICMP type (port_range_min) 300. It must be 0 to 255."),
+        ("icmp", -1, 25, "Invalid value for port -1"),
+        ("icmp", None, 6, "ICMP code (port-range-max) 6 is provided but ICMP type (port-range-min) is missing."),
+    ],
+)
+def test_ports_of_rules(cloud: Cloud, protocol: str, first: int | None, last: int | None, reason: str) -> None:
+    group = cloud.create("alice", "security_group", name="web")["id"]
+    rule = {"security_group_id": group, "direction": "ingress", "protocol": protocol}
+    body = {"security_group_rule": {**rule, "port_range_min": first, "port_range_max": last}}
+    status, answer = cloud.call("alice", "POST", "/security-group-rules", body)
+    assert (status, answer["NeutronError"]["message"]) == (400, reason)
 
 
 def test_remote_groups(cloud: Cloud) -> None:

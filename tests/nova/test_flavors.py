@@ -142,6 +142,7 @@ def test_filters_and_pages(cloud: Cloud) -> None:
     assert ids("minDisk=4") == ["f4"]
     assert ids("minRam=1024&sort_key=memory_mb&sort_dir=desc&limit=2") == ["f4", "f3"]
     assert ids("minRam=1024&limit=2&marker=f1") == ["f2", "f3"]
+    assert ids("limit=0") == []
     for bad in ("minRam=x", "minDisk=x", "limit=x", "marker=nope", "sort_key=color"):
         assert cloud.refused("alice", "GET", f"/flavors?{bad}")[0] == 400
 

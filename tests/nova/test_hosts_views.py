@@ -93,6 +93,24 @@ def test_hypervisors(cloud: Cloud) -> None:
     assert cloud.refused("alice", "GET", "/os-hypervisors")[0] == 403
 
 
+def test_older_pages_of_hypervisors(cloud: Cloud) -> None:
+    server = cloud.create()
+    cloud.place()
+    first, second = cloud.get("admin", "/os-hypervisors", "2.52")["hypervisors"]
+    uptime = cloud.get("admin", f"/os-hypervisors/{first['id']}/uptime", "2.52")["hypervisor"]
+    assert uptime["uptime"].startswith("up 0 days")
+    assert {name: uptime[name] for name in first} == first
+    assert cloud.refused("admin", "GET", f"/os-hypervisors/{second['id']}/uptime", version="2.52")[0] == 400, "down"
+    assert cloud.get("admin", "/os-hypervisors/h/search", "2.52")["hypervisors"] == [first, second]
+    with_servers = {**first, "servers": [{"name": "vm", "uuid": server}]}
+    assert cloud.get("admin", "/os-hypervisors/h/servers", "2.52")["hypervisors"] == [with_servers, second]
+    for url in ("1/uptime", "x/search", "x/servers"):
+        assert cloud.refused("admin", "GET", f"/os-hypervisors/{url}", version="2.52")[0] == 404
+        assert cloud.refused("alice", "GET", f"/os-hypervisors/{url}", version="2.52")[0] == 403
+    assert cloud.refused("admin", "GET", "/os-hypervisors/h/search")[0] == 404
+    assert cloud.refused("admin", "GET", f"/os-hypervisors/{first['id']}/uptime")[0] == 404
+
+
 def test_availability_zones(cloud: Cloud) -> None:
     expected = [{"zoneName": "nova", "zoneState": {"available": True}, "hosts": None}]
     assert cloud.get("alice", "/os-availability-zone")["availabilityZoneInfo"] == expected

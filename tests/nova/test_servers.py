@@ -384,6 +384,7 @@ def test_filters(cloud: Cloud) -> None:
         ("vm_state=active", ["db", "web-1"]),
         ("task_state=spawning", ["web-2"]),
         ("availability_zone=nova", ["db", "web-2", "web-1"]),
+        ("limit=0", []),
         ("changes-since=2100-01-01T00:00:00Z", []),
         ("changes-before=2000-01-01T00:00:00Z", []),
         ("changes-since=2000-01-01T00:00:00%2B00:00", ["big", "db", "web-2", "web-1"]),

@@ -65,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("service")
     test = command("test", "testing:test", "run every ring of tests that this machine can run")
     test.add_argument("--yes", "-y", action="store_true", help="install without asking")
+    test.add_argument(
+        "--tempest", nargs="?", const="", metavar="PATTERN", help="instead: OpenStack's own tests; default: smoke"
+    )
     test.add_argument("words", nargs=argparse.REMAINDER, metavar="PYTEST", help="passed on to pytest")
     check = command("check", "testing:check", "format, lint, types, import contracts")
     check.add_argument("--yes", "-y", action="store_true", help="install without asking")

@@ -17,6 +17,10 @@ def test(options: argparse.Namespace) -> int:
 
     With words for pytest (after ``--``) it is one run, with these words.
     """
+    if options.tempest is not None:
+        from cumulet.cli import tempest
+
+        return tempest.run(options.tempest)
     words = [word for word in options.words if word not in ("--", "--yes", "-y")]
     skipped = _cannot_run()
     _tell(skipped)

@@ -171,6 +171,7 @@ class App:
         extras: Any = None,
         own_target: Callable[[Context], Json] = own,
         workers: int = 16,
+        slash_ends: bool = True,
     ) -> None:
         self.name, self.db, self.config, self.policies = name, db, config, policies
         self.versions, self.endpoint, self.extras, self.own_target = versions, endpoint, extras, own_target
@@ -178,6 +179,7 @@ class App:
         self._caller, self._render_error = caller, render_error
         self._tree = _tree(self.routes)
         self._workers = workers
+        self._slash_ends = slash_ends  # whether "/things/" is "/things", or a thing with an empty name
         self._pool: ThreadPoolExecutor | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -269,6 +271,8 @@ class App:
             raise BadRequest("the URL is too long or has a NUL in it")
         parts = [part for part in request.path.split("/") if part]
         node, values = _descend(self._tree, parts)
+        if not self._slash_ends and len(parts) > 1 and request.path.endswith("/"):
+            node = None
         if node is None:
             raise NotFound("The resource could not be found.", kind="HTTPNotFound")
         method = "GET" if request.method == "HEAD" and "HEAD" not in node.routes else request.method

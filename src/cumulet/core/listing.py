@@ -29,6 +29,7 @@ class Listing:
     ``conditions``: filters of another kind, from the values given to a condition.  ``unknown_is_error``: a
     filter nobody knows is a 400, else it is ignored.  ``biggest_page``: the most that one page may hold;
     ``default_page``: what it holds if the query says nothing or 0, None for all.
+    ``zero_is_empty``: ``limit=0`` asks for an empty page instead.
     """
 
     id: ColumnElement[Any]
@@ -38,6 +39,7 @@ class Listing:
     biggest_page: int = LARGEST_PAGE
     default_page: int | None = None
     unknown_is_error: bool = False
+    zero_is_empty: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,8 @@ def _limit(request: Request, listing: Listing) -> int | None:
     if not (text.isascii() and text.isdigit()) or len(text) > 9:
         raise BadRequest(f"Invalid input for limit: {text!r} is not a number of 0 or more")
     wanted = int(text)
+    if not wanted and listing.zero_is_empty:
+        return 0
     return min(wanted, listing.biggest_page) if wanted else listing.default_page
 
 

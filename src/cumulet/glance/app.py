@@ -62,6 +62,7 @@ def build_app(env: ControllerEnv, wiring: Wiring) -> App:
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
         extras=wiring,
         own_target=policies.own_target,
+        slash_ends=False,
     )
 
 

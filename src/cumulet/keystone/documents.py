@@ -24,9 +24,12 @@ from cumulet.core.schema import UNSET, Strict, UnsetType
 from cumulet.keystone.model import DEFAULT_DOMAIN
 
 Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"\S")]
+PlaceName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"\S")]
+"""Of a project or a domain."""
 IdText = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9-]+$")]
 Description = Annotated[str, Meta(max_length=65535)] | None
 NEVER_EXTRA = frozenset({"id", "links", "password", "original_password", "tags"})
+FLAGS = frozenset({"enabled", "is_domain"})
 
 
 class Options(Strict):
@@ -54,11 +57,17 @@ def collection(request: Request, name: str, items: Iterable[Json], page: listing
 
 
 def extras(request: Request, key: str, kind: type[msgspec.Struct]) -> Json:
-    """What the body's ``key`` says beyond the fields of ``kind``.  An id other than the URL's is a 400."""
+    """What the body's ``key`` says beyond the fields of ``kind``.
+
+    An id other than the URL's is a 400, and so is a flag that is a word: ``"False"`` must not come to mean true.
+    """
     body: Json = schema.decode(request.raw, dict[str, Any])[key]
     own_id = request.params.get(f"{key}_id")
     if own_id is not None and body.get("id", own_id) != own_id:
         raise BadRequest(f"Cannot change {key} ID")
+    for name in FLAGS.intersection(kind.__struct_fields__):
+        if not isinstance(body.get(name, True), bool):
+            raise BadRequest(f"Invalid input for field '{name}': {body[name]!r} is not of type 'boolean'")
     known = NEVER_EXTRA.union(kind.__struct_fields__)
     return {name: value for name, value in body.items() if name not in known}
 

@@ -13,15 +13,15 @@ from cumulet.core.http import Json, Request, Route
 from cumulet.core.listing import Listing, list_page
 from cumulet.core.schema import UNSET, Open, UnsetType
 from cumulet.keystone import documents, tags
-from cumulet.keystone.documents import Description, IdText, Name, Options
+from cumulet.keystone.documents import Description, IdText, Options, PlaceName
 from cumulet.keystone.model import DEFAULT_DOMAIN
-from cumulet.keystone.projects import change_row, find_row
-from cumulet.keystone.tables import assignments, groups, projects, roles, users
+from cumulet.keystone.projects import change_row, delete_domain_row, find_row
+from cumulet.keystone.tables import projects
 from cumulet.keystone.tags import Tags
 
 
 class NewDomain(Open):
-    name: Name
+    name: PlaceName
     explicit_domain_id: IdText | UnsetType = UNSET
     enabled: bool = True
     description: Description = ""
@@ -34,7 +34,7 @@ class NewDomainBody(Open):
 
 
 class ChangedDomain(Open):
-    name: Name | UnsetType = UNSET
+    name: PlaceName | UnsetType = UNSET
     enabled: bool | UnsetType = UNSET
     description: Description | UnsetType = UNSET
     tags: Tags | UnsetType = UNSET
@@ -109,17 +109,7 @@ def delete_domain(request: Request) -> None:
             raise Forbidden("The default domain cannot be deleted.")
         if row.enabled:
             raise Forbidden("Cannot delete a domain that is enabled, please disable it first.")
-        for actor, table in (("user", users), ("group", groups)):
-            ids = sa.select(table.c.id).where(table.c.domain_id == row.id)
-            theirs = sa.and_(assignments.c.actor_type == actor, assignments.c.actor_id.in_(ids))
-            tx.write(sa.delete(assignments).where(theirs))
-            tx.write(sa.delete(table).where(table.c.domain_id == row.id))
-        inside = sa.select(projects.c.id).where(projects.c.domain_id == row.id)
-        on_them = sa.or_(assignments.c.target_id == row.id, assignments.c.target_id.in_(inside))
-        tx.write(sa.delete(assignments).where(assignments.c.target_type != "system", on_them))
-        tx.write(sa.delete(roles).where(roles.c.domain_id == row.id))
-        tx.write(sa.delete(projects).where(projects.c.domain_id == row.id))
-        tx.write(sa.delete(projects).where(projects.c.id == row.id))
+        delete_domain_row(tx, row)
         documents.notify(tx, request, "domain.deleted", row.id)
 
 

@@ -57,7 +57,7 @@ def create_implied_role(request: Request) -> Json:
             raise Forbidden(f"{implied.id} cannot be an implied roles.")
         if implied.id == prior.id:
             raise BadRequest("A role cannot imply itself.")
-        if implied.domain_id not in ("", prior.domain_id):
+        if implied.domain_id and not prior.domain_id:
             raise Forbidden(f"{implied.id} cannot be an implied roles.")
         pair = {"prior_role_id": prior.id, "implied_role_id": implied.id}
         if not tx.find(_where(sa.select(implied_roles), pair)):

@@ -13,8 +13,9 @@ from cumulet.core.http import Json, Request, Route
 from cumulet.core.listing import Listing, list_page
 from cumulet.core.schema import UNSET, Open, UnsetType
 from cumulet.keystone import documents, tags
-from cumulet.keystone.documents import Description, IdText, Name, Options
-from cumulet.keystone.tables import assignments, projects, users
+from cumulet.keystone.documents import Description, IdText, Options, PlaceName
+from cumulet.keystone.model import DEFAULT_DOMAIN
+from cumulet.keystone.tables import assignments, groups, projects, roles, users
 from cumulet.keystone.tags import Tags
 
 DEEPEST = 5
@@ -22,7 +23,7 @@ DEEPEST = 5
 
 
 class NewProject(Open):
-    name: Name
+    name: PlaceName
     domain_id: IdText | UnsetType | None = UNSET
     parent_id: IdText | None = None
     is_domain: bool = False
@@ -37,7 +38,7 @@ class NewProjectBody(Open):
 
 
 class ChangedProject(Open):
-    name: Name | UnsetType = UNSET
+    name: PlaceName | UnsetType = UNSET
     domain_id: str | UnsetType | None = UNSET
     parent_id: str | UnsetType | None = UNSET
     is_domain: bool | UnsetType = UNSET
@@ -145,18 +146,39 @@ def delete_project(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_project(tx, request, "identity:delete_project")
         documents.check_mutable("project", row, "delete")
-        if row.is_domain:
-            raise Forbidden(f"cannot delete a project acting as a domain: delete the domain {row.id} instead.")
+        if row.is_domain and (row.enabled or row.id == DEFAULT_DOMAIN):
+            raise BadRequest(
+                f"cannot delete an enabled project acting as a domain. Please disable the project {row.id} first."
+            )
         if tx.find(sa.select(projects.c.id).where(projects.c.parent_id == row.id)):
             raise Forbidden(
                 f"Cannot delete the project {row.id} since it is not a leaf in the hierarchy. Use the cascade "
                 "option if you want to delete a whole subtree."
             )
+        if row.is_domain:
+            delete_domain_row(tx, row)
+            documents.notify(tx, request, "domain.deleted", row.id)
+            return
         on_it = sa.and_(assignments.c.target_type == "project", assignments.c.target_id == row.id)
         tx.write(sa.delete(assignments).where(on_it))
         tx.write(sa.update(users).where(users.c.default_project_id == row.id).values(default_project_id=None))
         tx.write(sa.delete(projects).where(projects.c.id == row.id))
         documents.notify(tx, request, "project.deleted", row.id)
+
+
+def delete_domain_row(tx: Transaction, row: Row[Any]) -> None:
+    """The domain with all that is in it; also used by ``domains``."""
+    for actor, table in (("user", users), ("group", groups)):
+        ids = sa.select(table.c.id).where(table.c.domain_id == row.id)
+        theirs = sa.and_(assignments.c.actor_type == actor, assignments.c.actor_id.in_(ids))
+        tx.write(sa.delete(assignments).where(theirs))
+        tx.write(sa.delete(table).where(table.c.domain_id == row.id))
+    inside = sa.select(projects.c.id).where(projects.c.domain_id == row.id)
+    on_them = sa.or_(assignments.c.target_id == row.id, assignments.c.target_id.in_(inside))
+    tx.write(sa.delete(assignments).where(assignments.c.target_type != "system", on_them))
+    tx.write(sa.delete(roles).where(roles.c.domain_id == row.id))
+    tx.write(sa.delete(projects).where(projects.c.domain_id == row.id))
+    tx.write(sa.delete(projects).where(projects.c.id == row.id))
 
 
 def get_project(tx: Transaction, request: Request, rule: str, *, lock: bool = False) -> Row[Any]:

@@ -32,6 +32,7 @@ from cumulet.keystone.tables import (
 
 __all__ = ["CatalogEntry", "bootstrap", "build_authenticator"]
 ROLES = ("admin", "manager", "member", "reader")  # each implies the next
+SERVICE_ROLE = "service"  # for services' own users: implies nothing, and nothing implies it
 DENIED = "The request you have made requires authentication."
 
 
@@ -73,6 +74,7 @@ def bootstrap(tx: Transaction, config: Config, admin_password: str, catalog: Seq
     role_ids = [_ensure_role(tx, name) for name in ROLES]
     for prior, implied in pairwise(role_ids):
         _ensure(tx, implied_roles, {"prior_role_id": prior, "implied_role_id": implied})
+    _ensure_role(tx, SERVICE_ROLE)
     project_id = _ensure_project(tx, "admin", "The administrators' project")
     _ensure_project(tx, "service", "The services' project")
     user_id = _ensure_admin(tx, config, admin_password, project_id)

@@ -57,9 +57,22 @@ def show_region(request: Request) -> Json:
 
 
 def create_region(request: Request) -> Json:
+    return _create(request, request.body.region.id or documents.new_id())
+
+
+def create_named_region(request: Request) -> Json:
+    """With the id in the URL, which is then the body's, too."""
+    if request.body.region.id not in (UNSET, None, request.params["region_id"]):
+        raise BadRequest("Conflicting region IDs specified.")
+    return _create(request, request.params["region_id"])
+
+
+def _create(request: Request, region_id: str) -> Json:
     wanted: NewRegion = request.body.region
+    if len(region_id) > 255:
+        raise BadRequest("Invalid input for field 'id': it is longer than 255 characters")
     row: Json = {
-        "id": wanted.id or documents.new_id(),
+        "id": region_id,
         "parent_region_id": wanted.parent_region_id,
         "description": wanted.description or "",
         "extra": documents.extras(request, "region", NewRegion),
@@ -136,6 +149,7 @@ ROUTES = [
     Route("GET", "/v3/regions", list_regions, "identity:list_regions"),
     Route("POST", "/v3/regions", create_region, "identity:create_region", 201, body=NewRegionBody),
     Route("GET", "/v3/regions/{region_id}", show_region, "identity:get_region"),
+    Route("PUT", "/v3/regions/{region_id}", create_named_region, "identity:create_region", 201, body=NewRegionBody),
     Route("PATCH", "/v3/regions/{region_id}", update_region, "identity:update_region", body=ChangedRegionBody),
     Route("DELETE", "/v3/regions/{region_id}", delete_region, "identity:delete_region", 204),
 ]

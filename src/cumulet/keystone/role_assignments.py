@@ -1,7 +1,8 @@
 """The list of who has which role where: as it was granted, or as it works out (``effective``).
 
 In the effective list a group's role is each member's, an inherited one is one on every project below, and a
-role brings those that it implies; links tell where each comes from.
+role brings those that it implies; links tell where each comes from.  A domain's own role is in no token, so it is
+not in that list either; those that it implies are.
 """
 
 from collections import defaultdict
@@ -46,7 +47,12 @@ def list_role_assignments(request: Request) -> Json:
     _check_filters(request, effective)
     with request.db.read() as tx:
         if effective:
-            found = [grant for grant in _effective(tx) if _wanted(request, grant.shown)]
+            domain_roles = {row.id for row in tx.all(sa.select(roles.c.id).where(roles.c.domain_id != ""))}
+            found = [
+                grant
+                for grant in _effective(tx)
+                if grant.shown.role_id not in domain_roles and _wanted(request, grant.shown)
+            ]
         else:
             found = [Grant(row, row) for row in _direct(tx, request)]
         if request.context.domain_id:

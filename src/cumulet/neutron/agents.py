@@ -11,6 +11,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, NotFound
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
+from cumulet.core.policy import AUTHENTICATED
 from cumulet.core.schema import Strict
 from cumulet.core.tables import agents
 from cumulet.neutron import checks, effects, standard
@@ -37,9 +38,11 @@ class AgentBody(Strict):
 
 
 def list_agents(request: Request) -> Json:
+    """Those whom the rule keeps from seeing agents see a list with none in it."""
     since = alive_since(request)
+    seen = sa.true() if request.allows("get_agent") else sa.false()
     with request.db.read() as tx:
-        page = listing.list_page(tx, _AGENTS, request, _listing(since))
+        page = listing.list_page(tx, _AGENTS.where(seen), request, _listing(since))
     return standard.document(request, "agents", page, [agent_view(row, since) for row in page.rows])
 
 
@@ -137,7 +140,7 @@ def _listing(since: str) -> Listing:
 
 _AGENTS = sa.select(agents).where(agents.c.binary.in_(list(KINDS)))
 ROUTES = [
-    Route("GET", "/v2.0/agents", list_agents, "get_agent"),
+    Route("GET", "/v2.0/agents", list_agents, AUTHENTICATED),
     Route("GET", "/v2.0/agents/{agent_id}", show_agent, "get_agent"),
     Route("PUT", "/v2.0/agents/{agent_id}", update_agent, "update_agent", body=AgentBody),
     Route("DELETE", "/v2.0/agents/{agent_id}", delete_agent, "delete_agent", 204),

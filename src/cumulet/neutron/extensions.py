@@ -52,6 +52,10 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "standard-attr-revisions": ("Resource revision numbers", "This extension will display the revision number"),
     "standard-attr-tag": ("Tag support for resources with standard attribute", "Enables to set tag on resources"),
     "standard-attr-timestamp": ("Resource timestamps", "Adds created_at and updated_at fields to all resources"),
+    "subnet-external-network": (
+        "Subnet belongs to an external network",
+        "Informs if the subnet belongs to an external network",
+    ),
 }
 
 

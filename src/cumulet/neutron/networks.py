@@ -18,7 +18,7 @@ from cumulet.neutron import bindings, checks, effects, port_rows, quotas, segmen
 from cumulet.neutron.checks import IdText, NameText
 from cumulet.neutron.port_rows import PORTS
 from cumulet.neutron.standard import Json, Named, target
-from cumulet.neutron.tables import dhcp_bindings, networks, ports, subnets
+from cumulet.neutron.tables import dhcp_bindings, floatingips, networks, ports, subnets
 
 ZONE = "nova"
 
@@ -224,6 +224,7 @@ def delete_network(request: Request) -> None:
             sa.select(dhcp_bindings).where(dhcp_bindings.c.network_id == row.id, dhcp_bindings.c.wanted == "run")
         ):
             bindings.end_dhcp(tx, binding)
+        _delete_free_floatingips(tx, request, row.id)
         used = tx.all(PORTS.where(ports.c.network_id == row.id))
         port_rows.delete_port_rows(
             tx, request.context, [port for port in used if port.device_owner == "network:dhcp"]
@@ -238,6 +239,18 @@ def delete_network(request: Request) -> None:
         tx.write(sa.delete(subnets).where(subnets.c.network_id == row.id))
         tx.write(sa.delete(networks).where(networks.c.id == row.id))
         tx.notify(request.context, "network.delete.end", standard.PUBLISHER, {"network_id": row.id})
+
+
+def _delete_free_floatingips(tx: Transaction, request: Request, network_id: str) -> None:
+    """Floating IPs of an external network go with it, unless a port has them."""
+    free = sa.and_(floatingips.c.floating_network_id == network_id, floatingips.c.port_id.is_(None))
+    rows = tx.all(sa.select(floatingips.c.id, floatingips.c.floating_port_id).where(free))
+    if rows:
+        tx.write(sa.delete(floatingips).where(floatingips.c.id.in_([row.id for row in rows])))
+        holders = tx.all(PORTS.where(ports.c.id.in_([row.floating_port_id for row in rows])))
+        port_rows.delete_port_rows(tx, request.context, holders)
+    for row in rows:
+        tx.notify(request.context, "floatingip.delete.end", standard.PUBLISHER, {"floatingip_id": row.id})
 
 
 def check_tenant(request: Request, network: Row[Any], project_id: str, what: str) -> None:

@@ -138,6 +138,12 @@ def _keep(mine: Sequence[Row[Any]], wishes: Sequence[Wish]) -> tuple[list[Row[An
     return kept, new
 
 
+def fulfilled(mine: Sequence[Row[Any]], wishes: Sequence[Wish]) -> bool:
+    """Whether these addresses are what is wished, no more and no less."""
+    kept, new = _keep(mine, wishes)
+    return not new and len(kept) == len(mine)
+
+
 def set_groups(tx: Transaction, port_id: str, groups: Collection[str]) -> None:
     if groups:
         tx.write(port_groups.insert(), [{"port_id": port_id, "security_group_id": group} for group in groups])

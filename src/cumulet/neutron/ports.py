@@ -96,7 +96,7 @@ def update_port(request: Request) -> Json:
         about = target(row, network, device_owner=row.device_owner)
         request.enforce("update_port", about)
         port_values.enforce(request, "update_port", body, about)
-        _check_owner(row, body)
+        _check_owner(tx, row, body)
         _change(tx, request, row, body)
         row = get_port(tx, request, row.id)
         document = port_views(tx, request, [row])[0]
@@ -104,9 +104,13 @@ def update_port(request: Request) -> Json:
     return {"port": document}
 
 
-def _check_owner(row: Row[Any], body: PortChange) -> None:
+def _check_owner(tx: Transaction, row: Row[Any], body: PortChange) -> None:
     """Ports that the cloud made, and servers' ports, keep what their makers rely on."""
     given = standard.attributes(body)
+    if row.device_owner == "network:router_interface" and given.get("fixed_ips"):
+        mine = tx.all(sa.select(port_addresses).where(port_addresses.c.port_id == row.id))
+        if port_rows.fulfilled(mine, port_values.wishes(body) or []):
+            del given["fixed_ips"]
     if row.device_owner.startswith("network:"):
         fixed = {"fixed_ips", "mac_address", "device_id", "device_owner", "binding:host_id"}
         fixed |= {"security_groups", "allowed_address_pairs", "port_security_enabled"}

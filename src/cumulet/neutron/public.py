@@ -177,6 +177,53 @@ def find_groups(tx: Transaction, context: Context, names: Sequence[str]) -> list
     return list(dict.fromkeys(found))
 
 
+def add_security_group(tx: Transaction, context: Context, server_id: str, name: str) -> None:
+    """Put all ports of the server that have a firewall into the group (given by name or id)."""
+    group_id = find_groups(tx, context, [name])[0]
+    guarded = _port_ids(tx, server_id, ports.c.port_security)
+    if not guarded:
+        raise BadRequest(
+            f"Network requires port_security_enabled and subnet associated in order to apply security groups "
+            f"{checks.shown(name)}.",
+            kind="SecurityGroupCannotBeApplied",
+        )
+    new = guarded - _port_ids(tx, server_id, ports.c.id.in_(_in_group(group_id)))
+    for port_id in sorted(new):
+        port_rows.set_groups(tx, port_id, [group_id])
+    _regrouped(tx, new, group_id)
+
+
+def remove_security_group(tx: Transaction, context: Context, server_id: str, name: str) -> None:
+    """Take all ports of the server out of the group; BadRequest if none is in it."""
+    group_id = find_groups(tx, context, [name])[0]
+    old = _port_ids(tx, server_id, ports.c.id.in_(_in_group(group_id)))
+    if not old:
+        raise BadRequest(
+            f"Security group {checks.shown(name)} is not associated with the instance {server_id}",
+            kind="SecurityGroupNotExistsForInstance",
+        )
+    within = sa.and_(port_groups.c.security_group_id == group_id, port_groups.c.port_id.in_(old))
+    tx.write(sa.delete(port_groups).where(within))
+    _regrouped(tx, old, group_id)
+
+
+def _in_group(group_id: str) -> sa.Select[Any]:
+    return sa.select(port_groups.c.port_id).where(port_groups.c.security_group_id == group_id)
+
+
+def _port_ids(tx: Transaction, server_id: str, which: sa.ColumnElement[bool]) -> set[str]:
+    return {row.id for row in tx.all(sa.select(ports.c.id).where(ports.c.server_id == server_id, which))}
+
+
+def _regrouped(tx: Transaction, port_ids: set[str], group_id: str) -> None:
+    """These ports came into the group, or left it."""
+    if port_ids:
+        standard.touch(tx, ports, port_ids)
+        effects.hint_members(tx, [group_id])
+    for port_id in sorted(port_ids):
+        effects.hint_port(tx, port_id)
+
+
 def port_not_found(port_id: str) -> NotFound:
     return NotFound(f"Port {checks.shown(port_id)} could not be found.", kind="PortNotFound")
 

@@ -55,6 +55,9 @@ def rule_values(body: Any) -> dict[str, Any]:
         )
     protocol, number = _protocol(body.protocol or None, ethertype)
     first, last = (None if value is UNSET else value for value in (body.port_range_min, body.port_range_max))
+    for value in (first, last):
+        if value is not None and not 0 <= value <= 65535:
+            raise _bad_port(value)
     _check_ports(protocol, number, first, last)
     return {
         "direction": body.direction,
@@ -102,7 +105,9 @@ def _check_ports(protocol: str | None, number: int | None, first: int | None, la
     if number in (ICMP, ICMP6):
         _check_icmp(first, last)
     elif number in WITH_PORTS:
-        if first is None or last is None or not 1 <= first <= last <= 65535:
+        if 0 in (first, last):
+            raise _bad_port(0)
+        if first is None or last is None or first > last:
             raise BadRequest(
                 "For TCP/UDP protocols, port_range_min must be <= port_range_max",
                 kind="SecurityGroupInvalidPortRange",
@@ -114,8 +119,12 @@ def _check_ports(protocol: str | None, number: int | None, first: int | None, la
         )
 
 
+def _bad_port(value: int) -> BadRequest:
+    return BadRequest(f"Invalid value for port {value}", kind="SecurityGroupInvalidPortValue")
+
+
 def _check_icmp(kind: int | None, code: int | None) -> None:
-    for what, value in (("port_range_min (type)", kind), ("port_range_max (code)", code)):
+    for what, value in (("type (port_range_min)", kind), ("code (port_range_max)", code)):
         if value is not None and not 0 <= value <= 255:
             raise BadRequest(
                 f"Invalid value for ICMP {what} {value}. It must be 0 to 255.", kind="SecurityGroupInvalidIcmpValue"

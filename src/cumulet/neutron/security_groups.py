@@ -51,14 +51,19 @@ def _create(tx: Transaction, request: Request, body: NewGroup) -> str:
     project_id = standard.project_of(request, body)
     request.enforce("create_security_group", {"project_id": project_id, "tenant_id": project_id})
     projects.default_group(tx, project_id)
-    if (body.name or "").lower() == "default":
-        raise Conflict("Default security group already exists.", kind="SecurityGroupDefaultAlreadyExists")
+    _check_name(body)
     quotas.reserve(tx, project_id, "security_group")
     quotas.reserve(tx, project_id, "security_group_rule", 2)
     row = standard.new_row(project_id, body)
     tx.write(security_groups.insert(), row)
     tx.write(security_group_rules.insert(), projects.first_rules(project_id, row["id"]))
     return str(row["id"])
+
+
+def _check_name(body: Named) -> None:
+    """Only the project's first group has this name, and it has it from the beginning."""
+    if (body.name or "").lower() == "default":
+        raise Conflict("Default security group already exists.", kind="SecurityGroupDefaultAlreadyExists")
 
 
 def list_groups(request: Request) -> Json:
@@ -86,6 +91,7 @@ def show_group(request: Request) -> Json:
 
 def update_group(request: Request) -> Json:
     body: Named = request.body.security_group
+    _check_name(body)
     with request.db.transaction() as tx:
         row = get_group(tx, request, request.params["security_group_id"])
         request.enforce("update_security_group", target(row))

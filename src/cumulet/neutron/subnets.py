@@ -243,6 +243,7 @@ def _view(row: Row[Any]) -> Json:
         "host_routes": row.routes,
         "subnetpool_id": None,
         "service_types": [],
+        "router:external": row.external,
     }
 
 

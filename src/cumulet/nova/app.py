@@ -22,8 +22,10 @@ from cumulet.nova import (
     server_create,
     server_metadata,
     server_password,
+    server_security_groups,
     servers,
     services,
+    usage,
     versions,
 )
 from cumulet.nova.policies import DEFAULTS
@@ -32,7 +34,7 @@ PORT = 8774
 _RESOURCES = (
     versions, servers, server_create, server_actions, server_metadata, server_password, instance_actions,
     interfaces, flavors, flavor_specs, keypairs, availability_zones, services, hypervisors, limits, quotas,
-    extensions, empty_collections,
+    extensions, empty_collections, server_security_groups, usage,
 )  # fmt: skip
 _KINDS = {
     400: "badRequest",

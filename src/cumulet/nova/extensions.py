@@ -31,6 +31,7 @@ _NAMES = {
     "os-server-password": "ServerPassword",
     "os-server-start-stop": "ServerStartStop",
     "os-services": "Services",
+    "os-simple-tenant-usage": "SimpleTenantUsage",
     "os-used-limits": "UsedLimits",
     "os-user-data": "UserData",
 }

@@ -216,6 +216,7 @@ def _at_least(column: sa.Column[int], name: str) -> Any:
 
 
 _LISTING = Listing(
+    zero_is_empty=True,
     id=flavors.c.id,
     columns={
         "flavorid": flavors.c.id,

@@ -94,12 +94,50 @@ def _page(request: Request, rows: list[Row[Any]]) -> tuple[list[Row[Any]], bool]
 
 
 def show_hypervisor(request: Request) -> Json:
+    row, hosts = _get(request)
+    return {"hypervisor": _view(request, row, hosts, full=True)}
+
+
+def show_uptime(request: Request) -> Json:
+    row, hosts = _get(request)
+    if not is_up(row, request.config):
+        raise BadRequest(f"Compute service of {row.host} is unavailable at this time.")
+    return {"hypervisor": {**_view(request, row, hosts, full=False), "uptime": _uptime(row)}}
+
+
+def search_hypervisors(request: Request) -> Json:
+    rows, hosts = _named(request)
+    return {"hypervisors": [_view(request, row, hosts, full=False) for row in rows]}
+
+
+def list_hypervisors_servers(request: Request) -> Json:
+    """Hypervisors by a part of their name, each with its servers if it has any."""
+    rows, hosts = _named(request)
+    found = []
+    for row in rows:
+        servers_there = {"servers": hosts.servers[row.host]} if hosts.servers.get(row.host) else {}
+        found.append({**_view(request, row, hosts, full=False), **servers_there})
+    return {"hypervisors": found}
+
+
+def _get(request: Request) -> tuple[Row[Any], Hosts]:
     with request.db.read() as tx:
         hosts = _look(tx)
     for row in hosts.rows:
         if request.params["id"] in (row.id, str(versions.number(row.id)) if request.version < (2, 53) else row.id):
-            return {"hypervisor": _view(request, row, hosts, full=True)}
+            return row, hosts
     raise NotFound(f"Hypervisor with ID '{request.params['id']}' could not be found.")
+
+
+def _named(request: Request) -> tuple[list[Row[Any]], Hosts]:
+    """Those whose name has the URL's word in it; NotFound if there is none."""
+    with request.db.read() as tx:
+        hosts = _look(tx)
+    pattern = request.params["id"]
+    rows = [row for row in hosts.rows if pattern in row.host]
+    if not rows:
+        raise NotFound(f"No hypervisor matching '{pattern[:300]}' could be found.")
+    return rows, hosts
 
 
 def show_statistics(request: Request) -> Json:
@@ -177,4 +215,7 @@ ROUTES = (
     Route("GET", URL + "/detail", list_hypervisors_detail, POLICY + "list-detail"),
     Route("GET", URL + "/statistics", show_statistics, POLICY + "statistics", until=(2, 87)),
     Route("GET", URL + "/{id}", show_hypervisor, POLICY + "show"),
+    Route("GET", URL + "/{id}/uptime", show_uptime, POLICY + "uptime", until=(2, 87)),
+    Route("GET", URL + "/{id}/search", search_hypervisors, POLICY + "search", until=(2, 52)),
+    Route("GET", URL + "/{id}/servers", list_hypervisors_servers, POLICY + "servers", until=(2, 52)),
 )

@@ -107,6 +107,7 @@ def _time(value: str, name: str) -> str:
 
 
 _LISTING = Listing(
+    zero_is_empty=True,
     id=_a.request_id,
     columns={"id": _a.id},
     conditions={"changes-since": _since, "changes-before": _before},

@@ -195,6 +195,7 @@ def _view(request: Request, row: Row[Any], names: tuple[str, ...]) -> Json:
 
 
 _LISTING = Listing(
+    zero_is_empty=True,
     id=keypairs.c.name,
     columns={"name": keypairs.c.name},
     default_sort=(("name", "asc"),),

@@ -190,6 +190,7 @@ def _all(values: list[str]) -> sa.ColumnElement[bool]:
 
 
 LISTING = Listing(
+    zero_is_empty=True,
     id=_s.id,
     columns={
         "uuid": _s.id,

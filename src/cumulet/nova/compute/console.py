@@ -42,8 +42,10 @@ def console_app(authorized: Callable[[str, str], bool], read_log: Callable[[str]
 
 
 def last_lines(log: bytes, length: int) -> bytes:
-    """The last ``length`` lines; all if it is negative."""
+    """The last ``length`` lines; all if it is negative.
+
+    Lines are what newlines part, as upstream counts them: the empty one behind the last newline is one, too.
+    """
     if length < 0:
         return log
-    lines = log.splitlines(keepends=True)
-    return b"".join(lines[len(lines) - length :]) if length < len(lines) else log
+    return b"\n".join(log.split(b"\n")[-length:]) if length else b""

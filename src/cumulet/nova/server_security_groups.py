@@ -1,0 +1,54 @@
+"""``addSecurityGroup`` and ``removeSecurityGroup``: the groups of all of a server's ports.
+
+The network enforces them: nothing changes for the server itself, so there is no order for its host.
+"""
+
+from collections.abc import Callable
+
+from cumulet.core.context import Context
+from cumulet.core.db import Transaction
+from cumulet.core.http import Reply, Request, Route
+from cumulet.core.schema import Strict
+from cumulet.neutron import public as neutron
+from cumulet.nova.server_actions import check_state
+from cumulet.nova.servers import get_server
+
+POLICY = "os_compute_api:os-security-groups:"
+
+
+class Group(Strict):
+    name: str
+
+
+class AddGroup(Strict):
+    addSecurityGroup: Group
+
+
+class RemoveGroup(Strict):
+    removeSecurityGroup: Group
+
+
+def add_group(request: Request) -> Reply:
+    return _change(request, "add", request.body.addSecurityGroup.name, neutron.add_security_group)
+
+
+def remove_group(request: Request) -> Reply:
+    return _change(request, "remove", request.body.removeSecurityGroup.name, neutron.remove_security_group)
+
+
+def _change(
+    request: Request, verb: str, name: str, change: Callable[[Transaction, Context, str, str], None]
+) -> Reply:
+    """``name`` may also be a group's id."""
+    with request.db.transaction() as tx:
+        row = get_server(tx, request, POLICY + verb)
+        check_state(row, f"{verb}SecurityGroup", ("active", "stopped", "paused", "suspended"), busy=True)
+        change(tx, request.context, row.id, name)
+    return Reply()
+
+
+URL = "/v2.1/servers/{id}/action"
+ROUTES = (
+    Route("POST", URL, add_group, POLICY + "add", 202, body=AddGroup, action="addSecurityGroup"),
+    Route("POST", URL, remove_group, POLICY + "remove", 202, body=RemoveGroup, action="removeSecurityGroup"),
+)
