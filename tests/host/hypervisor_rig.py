@@ -24,11 +24,12 @@ import msgspec
 
 from cumulet.core.config import Compute, Config, Node
 from cumulet.core.errors import Retry
+from cumulet.glance.inspection import check
 from cumulet.host import libvirtd, netns, openvswitch
 from cumulet.host.ovsdb import Ovsdb
 from cumulet.nova.compute.hypervisor import Hypervisor
 from cumulet.nova.compute.libvirt import LibvirtHypervisor
-from cumulet.nova.model import ImageSource, Nic, ServerIntent
+from cumulet.nova.model import ImageSource, Nic, ServerIntent, Verb
 from cumulet.sim.hypervisor import SimHypervisor
 
 STOP_SECONDS = 2
@@ -120,6 +121,10 @@ class Rig(Protocol):
 
     hypervisor: Hypervisor
     woken: list[str]
+    stored: list[str]  # the images that glance was sent
+
+    def make_image(self) -> ImageSource:
+        """Another image that boots."""
 
     def make_server(self, *nics: Nic, polite: bool = True, root_gb: int = 1) -> ServerIntent: ...
 
@@ -134,10 +139,18 @@ class Rig(Protocol):
 class SimRig:
     def __init__(self) -> None:
         self.woken: list[str] = []
-        self.image = make_image(boot_sector(polite=True))[0]
-        self.sim = SimHypervisor(clock=time.monotonic, stop_seconds=STOP_SECONDS)
+        self.stored: list[str] = []
+        self.image = self.make_image()
+        self.sim = SimHypervisor(
+            clock=time.monotonic,
+            stop_seconds=STOP_SECONDS,
+            upload=lambda verb: self.stored.append(verb.args["image_id"]),
+        )
         self.sim.listen(self.woken.append)
         self.hypervisor: Hypervisor = self.sim
+
+    def make_image(self) -> ImageSource:
+        return make_image(boot_sector(polite=True))[0]
 
     def make_server(self, *nics: Nic, polite: bool = True, root_gb: int = 1) -> ServerIntent:
         server = make_server(self.image, *nics, root_gb=root_gb)
@@ -207,6 +220,7 @@ class LibvirtRig:
         self.host = host
         self.woken: list[str] = []
         self.fetched: list[str] = []
+        self.stored: list[str] = []
         self.images: dict[str, bytes] = {}
         self.polite = self.add_image(boot_sector(polite=True))
         self.deaf = self.add_image(boot_sector(polite=False))
@@ -217,8 +231,16 @@ class LibvirtRig:
         self.images[source.id] = data
         return source
 
+    def make_image(self) -> ImageSource:
+        return self.add_image(boot_sector(polite=True))
+
+    def store(self, verb: Verb, file: Path) -> None:
+        """What glance does: look into it.  It must boot without anything beneath it."""
+        check(file, "qcow2")
+        self.stored.append(verb.args["image_id"])
+
     def make_hypervisor(self, config: Config | None = None) -> LibvirtHypervisor:
-        hypervisor = LibvirtHypervisor(config or self.host.config, "h1", self.fetch)
+        hypervisor = LibvirtHypervisor(config or self.host.config, "h1", self.fetch, self.store)
         hypervisor.listen(self.woken.append)
         until(lambda: _answers(hypervisor), "libvirtd")
         return hypervisor

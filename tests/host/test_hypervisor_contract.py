@@ -46,9 +46,11 @@ def test_every_step_is_seen_and_may_be_repeated(rig: Rig) -> None:
     server = rig.make_server(*nics)
     hypervisor = rig.hypervisor
     drive = {"openstack/latest/meta_data.json": b"{}"}
+    assert server.image is not None
+    whole = Domain(files=True, disk=True, image=server.image.id)
     steps: list[tuple[Callable[[], object], Domain]] = [
-        (lambda: hypervisor.make_disk(server, drive), disk := Domain(files=True, disk=True)),
-        (lambda: hypervisor.plug(server), plugged := replace(disk, taps=ports)),
+        (lambda: hypervisor.make_disk(server, drive), whole),
+        (lambda: hypervisor.plug(server), plugged := replace(whole, taps=ports)),
         (lambda: hypervisor.define(server), defined := replace(plugged, defined=True, nics=ports)),
         (lambda: hypervisor.start(server), replace(defined, state="on")),
     ]
@@ -138,6 +140,126 @@ def test_reboot(rig: Rig, kind: str, polite: bool) -> None:
     performed(rig, server, Verb(8, "reboot", {"type": kind}))  # starts what is off
     until(lambda: rig.boots(server.id) == 3, "the third boot")
     assert rig.hypervisor.look_at(server.id).last_verb == 8
+
+
+def test_it_stands_still_and_goes_on(rig: Rig) -> None:
+    server = rig.make_server(make_nic())
+    running(rig, server)
+    for _ in range(2):
+        rig.hypervisor.pause(server)
+        assert state(rig, server) == rig.hypervisor.look()[server.id].state == "paused"
+    rig.restart_agent()
+    for _ in range(2):
+        rig.hypervisor.start(server)
+        assert state(rig, server) == "on"
+    assert rig.boots(server.id) == 1
+    rig.hypervisor.pause(server)
+    assert rig.hypervisor.stop(server)  # who stands still hears nothing
+    assert state(rig, server) == "off"
+    rig.hypervisor.pause(server)
+    assert state(rig, server) == "off"
+
+
+@pytest.mark.parametrize("still", [False, True])
+def test_it_sleeps_and_wakes_up(rig: Rig, still: bool) -> None:
+    server = rig.make_server(make_nic())
+    running(rig, server)
+    if still:
+        rig.hypervisor.pause(server)
+    before = rig.hypervisor.look_at(server.id)
+    for _ in range(2):
+        rig.hypervisor.suspend(server)
+        assert rig.hypervisor.look_at(server.id) == replace(before, state="suspended")
+        assert rig.hypervisor.look()[server.id].state == "suspended"
+    rig.restart_agent()
+    rig.hypervisor.pause(server)
+    assert state(rig, server) == "suspended"
+    for _ in range(2):
+        rig.hypervisor.start(server)
+        assert rig.hypervisor.look_at(server.id) == replace(before, state="on")
+    assert rig.boots(server.id) == 1
+    stopped(rig, server)
+
+
+def test_what_ends_a_sleep(rig: Rig) -> None:
+    server = rig.make_server()
+    running(rig, server)
+    rig.hypervisor.suspend(server)
+    performed(rig, server, Verb(4, "reboot", {"type": "HARD"}))
+    assert state(rig, server) == "on"
+    until(lambda: rig.boots(server.id) == 2, "the second boot")
+    rig.hypervisor.suspend(server)
+    assert rig.hypervisor.stop(server)
+    assert state(rig, server) == "off"
+    rig.hypervisor.start(server)
+    until(lambda: rig.boots(server.id) == 3, "a boot, for its memory is lost")
+    rig.hypervisor.suspend(server)
+    rig.hypervisor.destroy(server)
+    assert rig.hypervisor.look_at(server.id) == Domain()
+
+
+def test_rebuild(rig: Rig) -> None:
+    server = rig.make_server(make_nic())
+    running(rig, server)
+    other = rig.make_image()
+    rebuilt = replace(server, image=other, generation=2)
+    verb = Verb(9, "rebuild")
+    for _ in range(2):
+        until(lambda: rig.hypervisor.rebuild(rebuilt, verb, {"openstack/latest/meta_data.json": b"{}"}), "rebuild")
+        seen = rig.hypervisor.look_at(server.id)
+        assert (seen.state, seen.last_verb, seen.image) == ("on", 9, other.id)
+    until(lambda: rig.boots(server.id) == 2, "the second boot")
+    stopped(rig, server)
+    off = replace(rebuilt, power="off", generation=3)
+    assert rig.hypervisor.rebuild(off, Verb(10, "rebuild"), {})
+    seen = rig.hypervisor.look_at(server.id)
+    assert (seen.state, seen.last_verb, seen.disk) == ("off", 10, True)
+    rig.hypervisor.start(off)
+    until(lambda: rig.boots(server.id) == 3, "the third boot")
+
+
+def test_a_rebuild_that_is_refused_loses_nothing(rig: Rig) -> None:
+    server = rig.make_server()
+    running(rig, server)
+    assert server.image is not None
+    before = rig.hypervisor.look_at(server.id)
+    large = replace(server, image=replace(rig.make_image(), virtual_size=2 << 30), root_gb=1)
+    with pytest.raises(Terminal):
+        rig.hypervisor.rebuild(large, Verb(9, "rebuild"), {})
+    assert rig.hypervisor.look_at(server.id) == before
+
+
+@pytest.mark.parametrize("power", ["on", "off", "paused", "suspended"])
+def test_a_copy_of_the_disk_goes_to_glance(rig: Rig, power: str) -> None:
+    server = rig.make_server()
+    running(rig, server)
+    if power == "off":
+        stopped(rig, server)
+    if power in ("paused", "suspended"):
+        (rig.hypervisor.pause if power == "paused" else rig.hypervisor.suspend)(server)
+    verb = Verb(11, "createImage", {"image_id": "snapshot"})
+    until(lambda: rig.hypervisor.perform(server, verb) or rig.hypervisor.look_at(server.id).copies, "the copy")
+    rig.restart_agent()
+    performed(rig, server, verb)
+    seen = rig.hypervisor.look_at(server.id)
+    assert (seen.state, seen.last_verb, seen.copies) == (power, 11, frozenset())
+    assert rig.stored == ["snapshot"]
+    assert rig.hypervisor.perform(server, verb)
+    assert rig.stored == ["snapshot"]
+    rig.hypervisor.start(server)
+    assert rig.hypervisor.look_at(server.id).last_verb == 11
+
+
+def test_a_copy_that_nobody_wants_is_cleared(rig: Rig) -> None:
+    server = rig.make_server()
+    running(rig, server)
+    assert not rig.hypervisor.perform(server, Verb(11, "createImage", {"image_id": "snapshot"}))
+    until(lambda: rig.hypervisor.look_at(server.id).copies == {11}, "the copy to be seen")
+    for _ in range(2):
+        rig.hypervisor.clear(server, frozenset({11}))
+        assert rig.hypervisor.look_at(server.id).copies == frozenset()
+    performed(rig, server, Verb(12, "createImage", {"image_id": "second"}))
+    assert rig.stored == ["second"]
 
 
 def test_an_unknown_verb_is_the_servers_fault(rig: Rig) -> None:

@@ -77,7 +77,7 @@ class DyingSwitch(Ovsdb):
 
 def doomed(rig: LibvirtRig, steps: int) -> LibvirtHypervisor:
     """A hypervisor whose process ends after so many calls of libvirt and the switch."""
-    hypervisor = LibvirtHypervisor(rig.host.config, "h1", rig.fetch)
+    hypervisor = LibvirtHypervisor(rig.host.config, "h1", rig.fetch, rig.store)
     countdown = Countdown(steps)
     hypervisor._connection = DyingConnection(libvirtd.uri(rig.host.config.run), countdown)
     switch = DyingSwitch(rig.host.switch.path)

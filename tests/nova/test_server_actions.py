@@ -250,3 +250,62 @@ def test_console_of_a_silent_host(cloud: Cloud) -> None:
     status, message = cloud.refused("alice", "POST", f"/servers/{server}/action", {"os-getConsoleOutput": {}})
     assert status == 503
     assert "does not answer" in message
+
+
+# ── pause, suspend ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("down", "up", "power", "doing", "undoing", "status", "number"),
+    [
+        ("pause", "unpause", "paused", "pausing", "unpausing", "PAUSED", 3),
+        ("suspend", "resume", "suspended", "suspending", "resuming", "SUSPENDED", 4),
+    ],
+)
+def test_pause_and_suspend(
+    cloud: Cloud, down: str, up: str, power: str, doing: str, undoing: str, status: str, number: int
+) -> None:
+    server = cloud.running()
+    assert refused(cloud, server, **{up: None}) == (
+        f"Cannot '{up}' instance {server} while it is in vm_state active"
+    )
+    cloud.act("alice", server, **{down: None})
+    assert state(cloud, server) == ("ACTIVE", doing)
+    assert refused(cloud, server, **{down: None}) == (
+        f"Cannot '{down}' instance {server} while it is in task_state {doing}"
+    )
+    cloud.report(server, power)
+    shown = cloud.show("alice", server)
+    assert (shown["status"], shown["OS-EXT-STS:vm_state"]) == (status, power)
+    assert (shown["OS-EXT-STS:task_state"], shown["OS-EXT-STS:power_state"]) == (None, number)
+    assert cloud.get("alice", f"/servers?status={status}")["servers"][0]["id"] == server
+    for action in ({"os_stop": None}, {"os_start": None}, {"reboot": {"type": "SOFT"}}, {down: None}):
+        assert f"while it is in vm_state {power}" in refused(cloud, server, **action)
+    cloud.act("alice", server, **{up: None})
+    assert state(cloud, server) == (status, undoing)
+    cloud.report(server, "on")
+    assert state(cloud, server) == ("ACTIVE", None)
+    for event in (f"{down}.start", f"{down}.end", f"{up}.start", f"{up}.end"):
+        assert len(cloud.notified(f"compute.instance.{event}")) == 1
+    actions = cloud.get("alice", f"/servers/{server}/os-instance-actions")["instanceActions"]
+    assert [action["action"] for action in actions] == [up, down, "create"]
+    cloud.act("alice", server, **{down: None})
+    cloud.report(server, power)
+    cloud.act("alice", server, reboot={"type": "HARD"})
+    assert state(cloud, server) == ("HARD_REBOOT", "rebooting_hard")
+    cloud.report(server, "on", verbs_done=cloud.verbs(server))
+    assert state(cloud, server) == ("ACTIVE", None)
+    assert cloud.refused("rita", "POST", f"/servers/{server}/action", {down: None})[0] == 403
+    assert cloud.refused("bob", "POST", f"/servers/{server}/action", {down: None})[0] == 404
+    cloud.act("alice", server, lock=None)
+    assert refused(cloud, server, **{down: None}) == f"Instance {server} is locked"
+
+
+def test_who_stands_still_because_its_disk_is_full_is_unpaused_by_its_owner(cloud: Cloud) -> None:
+    server = cloud.running()
+    cloud.report(server, "paused", reached=True)
+    assert state(cloud, server) == ("PAUSED", None)
+    cloud.act("alice", server, unpause=None)
+    assert state(cloud, server) == ("PAUSED", "unpausing")
+    cloud.report(server, "on")
+    assert state(cloud, server) == ("ACTIVE", None)

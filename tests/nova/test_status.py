@@ -31,9 +31,27 @@ LEGAL = {
     ("stopped", None): "SHUTOFF",
     ("stopped", "powering-on"): "SHUTOFF",
     ("stopped", "deleting"): "SHUTOFF",
+    ("active", "pausing"): "ACTIVE",
+    ("active", "suspending"): "ACTIVE",
+    ("active", "rebuilding"): "REBUILD",
+    ("active", "image_snapshot"): "ACTIVE",
+    ("active", "image_uploading"): "ACTIVE",
+    ("stopped", "rebuilding"): "REBUILD",
+    ("stopped", "image_snapshot"): "SHUTOFF",
+    ("stopped", "image_uploading"): "SHUTOFF",
     ("paused", None): "PAUSED",
     ("paused", "powering-off"): "PAUSED",
+    ("paused", "unpausing"): "PAUSED",
+    ("paused", "suspending"): "PAUSED",
     ("paused", "deleting"): "PAUSED",
+    ("paused", "image_snapshot"): "PAUSED",
+    ("paused", "image_uploading"): "PAUSED",
+    ("suspended", None): "SUSPENDED",
+    ("suspended", "powering-off"): "SUSPENDED",
+    ("suspended", "resuming"): "SUSPENDED",
+    ("suspended", "deleting"): "SUSPENDED",
+    ("suspended", "image_snapshot"): "SUSPENDED",
+    ("suspended", "image_uploading"): "SUSPENDED",
     ("error", None): "ERROR",
     ("error", "deleting"): "ERROR",
     ("deleted", None): "DELETED",
@@ -50,7 +68,8 @@ class Case:
         self.number = 0
         self.rows: dict[Any, list[dict[str, Any]]] = {servers: [], server_hosts: [], server_actions: []}
 
-    def add(self, *, host: dict[str, Any] | None = None, reboot: str = "", **changes: Any) -> str:
+    def add(self, *, host: dict[str, Any] | None = None, verb: str = "", **changes: Any) -> str:
+        """``verb``: the name of one that its host has yet to carry out; of a reboot its type."""
         self.number += 1
         server_id = f"s{self.number}"
         self.rows[servers].append({**_server(server_id), **changes})
@@ -59,8 +78,8 @@ class Case:
             self.rows[server_hosts].append(
                 {"server_id": server_id, "host": "h1", "wanted": "run", "launched_at": NOW, **seen, **host}
             )
-        if reboot:
-            self.rows[server_actions].append(_reboot(server_id, reboot))
+        if verb:
+            self.rows[server_actions].append(_verb(server_id, verb))
         return server_id
 
     def read(self) -> dict[str, Row[Any]]:
@@ -78,32 +97,35 @@ def _server(server_id: str) -> dict[str, Any]:
     return {
         "id": server_id, **text, "created_at": NOW, "updated_at": NOW, "flavor": {}, "vcpus": 1, "memory_mb": 1,
         "root_gb": 1, "power": "on", "generation": GENERATION, "deleted_at": None, "gone_at": None,
-        "placement_fault": None,
+        "placement_fault": None, "forced_error": False,
     }  # fmt: skip
 
 
-def _reboot(server_id: str, kind: str) -> dict[str, Any]:
+def _verb(server_id: str, name: str) -> dict[str, Any]:
+    action, params = ("reboot", {"type": name}) if name in ("SOFT", "HARD") else (name, {})
     text = dict.fromkeys(("request_id", "user_id", "project_id"), "x")
     return {
-        "server_id": server_id, "action": "reboot", **text, "started_at": NOW, "generation": GENERATION,
-        "verb": True, "params": {"type": kind},
+        "server_id": server_id, "action": action, **text, "started_at": NOW, "generation": GENERATION,
+        "verb": True, "params": params,
     }  # fmt: skip
 
 
 def test_every_combination_is_legal() -> None:
     case = Case()
-    for power, deleted, fault, reboot in product(("on", "off"), range(3), (None, "none"), ("", "SOFT", "HARD")):
+    powers, verbs = ("on", "off", "paused", "suspended"), ("", "SOFT", "HARD", "rebuild", "createImage")
+    for power, deleted, fault, verb in product(powers, range(3), (None, "none", "forced"), verbs):
         wish: dict[str, Any] = {
             "power": power,
             "deleted_at": NOW if deleted else None,
             "gone_at": NOW if deleted == 2 else None,
-            "placement_fault": fault,
-            "reboot": reboot,
+            "placement_fault": fault if fault == "none" else None,
+            "forced_error": fault == "forced",
+            "verb": verb,
         }
         case.add(**wish)
         for generation, seen, broken, launched, reached in product(
-            (0, GENERATION - 1, GENERATION),
-            (None, "on", "off", "paused", "crashed", "absent"),
+            (GENERATION - 1, GENERATION),
+            (None, "on", "off", "paused", "suspended", "crashed", "absent"),
             (None, "the disk is full"),
             (None, NOW),
             (True, False),
@@ -117,7 +139,7 @@ def test_every_combination_is_legal() -> None:
             }
             case.add(host=host, **wish)
     rows = case.read()
-    assert len(rows) == 36 * 145
+    assert len(rows) == 180 * 113
     for row in rows.values():
         assert LEGAL[row.vm_state, row.task_state] == row.status, row
         assert row.power_state in (0, 1, 3, 4, 6)
@@ -152,8 +174,20 @@ BEHIND = {"seen_generation": GENERATION - 1}
         ({"host": {"seen_power": "off", "seen_reached": True}}, ("SHUTOFF", "stopped", None, 4)),
         ({"host": {"seen_power": "crashed", "seen_reached": True}}, ("SHUTOFF", "stopped", None, 6)),
         ({"host": {"seen_power": "paused"}}, ("PAUSED", "paused", None, 3)),
-        ({"host": BEHIND, "reboot": "SOFT"}, ("REBOOT", "active", "rebooting", 1)),
-        ({"host": {**OFF, **BEHIND}, "reboot": "HARD"}, ("HARD_REBOOT", "active", "rebooting_hard", 4)),
+        ({"host": {"seen_power": "paused", "seen_reached": False}}, ("PAUSED", "paused", "unpausing", 3)),
+        ({"power": "paused", "host": BEHIND}, ("ACTIVE", "active", "pausing", 1)),
+        ({"power": "paused", "host": {**OFF, "seen_power": "paused"}}, ("PAUSED", "paused", None, 3)),
+        ({"power": "paused", "host": OFF}, ("SHUTOFF", "stopped", None, 4)),
+        ({"power": "suspended", "host": BEHIND}, ("ACTIVE", "active", "suspending", 1)),
+        ({"power": "suspended", "host": {**OFF, "seen_power": "suspended"}}, ("SUSPENDED", "suspended", None, 4)),
+        ({"host": {**OFF, **BEHIND, "seen_power": "suspended"}}, ("SUSPENDED", "suspended", "resuming", 4)),
+        ({"forced_error": True, "host": {}}, ("ERROR", "error", None, 1)),
+        ({"host": BEHIND, "verb": "rebuild"}, ("REBUILD", "active", "rebuilding", 1)),
+        ({"host": {**OFF, **BEHIND}, "power": "off", "verb": "rebuild"}, ("REBUILD", "stopped", "rebuilding", 4)),
+        ({"host": BEHIND, "verb": "createImage"}, ("ACTIVE", "active", "image_snapshot", 1)),
+        ({"host": {}, "verb": "createImage"}, ("ACTIVE", "active", "image_uploading", 1)),
+        ({"host": BEHIND, "verb": "SOFT"}, ("REBOOT", "active", "rebooting", 1)),
+        ({"host": {**OFF, **BEHIND}, "verb": "HARD"}, ("HARD_REBOOT", "active", "rebooting_hard", 4)),
         ({"host": BEHIND, "deleted_at": NOW}, ("ACTIVE", "active", "deleting", 1)),
         ({"host": {"seen_fault": "bad", **BEHIND, **OFF}, "deleted_at": NOW}, ("ERROR", "error", "deleting", 4)),
         ({"deleted_at": NOW}, ("BUILD", "building", "deleting", 0)),

@@ -47,6 +47,18 @@ def stopped(world: World) -> None:
     world.settle()
 
 
+def standing_still(world: World) -> None:
+    running(world)
+    world.act(find(world), "pause")
+    world.settle()
+
+
+def sleeping(world: World) -> None:
+    running(world)
+    world.act(find(world), "suspend")
+    world.settle()
+
+
 def with_floating_ip(world: World) -> None:
     running(world)
     wish = {"floating_network_id": world.base["public"]}
@@ -165,6 +177,12 @@ OPERATIONS = (
     Operation("delete", delete, gone, running),
     Operation("stop", act("os-stop"), is_now("SHUTOFF"), running),
     Operation("start", act("os-start"), is_now("ACTIVE"), stopped),
+    Operation("pause", act("pause"), is_now("PAUSED"), running),
+    Operation("unpause", act("unpause"), is_now("ACTIVE"), standing_still),
+    Operation("suspend", act("suspend"), is_now("SUSPENDED"), running),
+    Operation("resume", act("resume"), is_now("ACTIVE"), sleeping),
+    Operation("reboot asleep", act("reboot", {"type": "HARD"}), is_now("ACTIVE"), sleeping),
+    Operation("delete asleep", delete, gone, sleeping),
     Operation("soft reboot", act("reboot", {"type": "SOFT"}), is_now("ACTIVE"), running),
     Operation("hard reboot", act("reboot", {"type": "HARD"}), is_now("ACTIVE"), running),
     Operation("associate", associate, associated, with_floating_ip),

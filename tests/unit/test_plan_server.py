@@ -6,10 +6,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from cumulet.nova.compute.plan import LOST_DISK, Plan, Step, is_news, plan_server, went_off, what_was_seen
-from cumulet.nova.model import Domain, Nic, Seen, ServerIntent, Verb
+from cumulet.nova.compute.plan import (
+    LOST_DISK,
+    OTHER_DISK,
+    Plan,
+    Step,
+    is_news,
+    plan_server,
+    went_off,
+    what_was_seen,
+)
+from cumulet.nova.model import Domain, ImageSource, Nic, Seen, ServerIntent, Verb
 
 BOOT = "this boot"
+IMAGE = ImageSource("image", "qcow2", 1, 1, "", "")
 PORTS = ("p1", "p2")
 
 nics = st.lists(
@@ -20,7 +30,7 @@ nics = st.lists(
 seens = st.none() | st.builds(
     Seen,
     generation=st.integers(1, 3),
-    power=st.sampled_from(["on", "off", "crashed", "paused", "absent"]),
+    power=st.sampled_from(["on", "off", "crashed", "paused", "suspended", "absent"]),
     boot_id=st.sampled_from([BOOT, "before"]),
     reached=st.booleans(),
 )
@@ -32,12 +42,14 @@ intents = st.builds(
     vcpus=st.just(1),
     memory_mb=st.just(1),
     root_gb=st.just(1),
-    image=st.none(),
-    power=st.sampled_from(["on", "off"]),
+    image=st.none() | st.just(IMAGE),
+    power=st.sampled_from(["on", "off", "paused", "suspended"]),
     absent=st.booleans(),
     generation=st.just(3),
     nics=nics,
-    verbs=st.lists(st.integers(1, 3), unique=True).map(lambda ids: tuple(Verb(i, "reboot") for i in sorted(ids))),
+    verbs=st.dictionaries(st.integers(1, 3), st.sampled_from(["reboot", "rebuild", "createImage"])).map(
+        lambda verbs: tuple(Verb(number, verbs[number]) for number in sorted(verbs))
+    ),
     seen=seens,
     start_generation=st.sampled_from([0, 2, 3]),
     launched=st.booleans(),
@@ -50,21 +62,39 @@ domains = st.builds(
     disk=st.booleans(),
     defined=st.booleans(),
     nics=ports,
-    state=st.sampled_from(["on", "off", "paused", "crashed"]),
+    image=st.sampled_from(["", "image", "another"]),
+    copies=st.frozensets(st.integers(1, 3)),
+    state=st.sampled_from(["on", "off", "paused", "suspended", "crashed"]),
     last_verb=st.integers(0, 3),
 ).map(lambda d: d if d.defined else replace(d, state="off", nics=frozenset(), last_verb=0))
 
 Effect = Callable[[Domain, ServerIntent, Plan], Domain]
 EFFECT: dict[Step, Effect] = {
-    Step.MAKE_DISK: lambda d, w, p: replace(d, files=True, disk=True),
+    Step.MAKE_DISK: lambda d, w, p: replace(d, files=True, disk=True, image=w.image.id if w.image else ""),
     Step.PLUG: lambda d, w, p: replace(d, taps=d.taps | _wanted(w)),
     Step.UNPLUG: lambda d, w, p: replace(d, taps=d.taps - p.surplus, nics=d.nics - p.surplus),
     Step.DEFINE: lambda d, w, p: replace(d, defined=True, nics=_wanted(w)),
     Step.START: lambda d, w, p: replace(d, state="on"),
     Step.STOP: lambda d, w, p: replace(d, state="off"),
-    Step.VERB: lambda d, w, p: replace(d, state="on", last_verb=max(verb.id for verb in p.verbs)),
+    Step.PAUSE: lambda d, w, p: replace(d, state="paused"),
+    Step.SUSPEND: lambda d, w, p: replace(d, state="suspended"),
+    Step.CLEAR: lambda d, w, p: replace(d, copies=d.copies - p.stale),
+    Step.VERB: lambda d, w, p: _perform(d, w, p),
     Step.DESTROY: lambda d, w, p: Domain(),
 }
+
+
+def _perform(actual: Domain, wanted: ServerIntent, plan: Plan) -> Domain:
+    for verb in plan.verbs:
+        actual = replace(actual, last_verb=verb.id, copies=actual.copies - {verb.id})
+        if verb.name == "reboot":
+            actual = replace(actual, state="on")
+        if verb.name == "rebuild":
+            state = "on" if wanted.power == "on" else "off"
+            image = wanted.image.id if wanted.image else ""
+            made = {"files": True, "disk": True, "image": image, "defined": True, "nics": _wanted(wanted)}
+            actual = replace(actual, state=state, **made)
+    return actual
 
 
 def _wanted(wanted: ServerIntent) -> frozenset[str]:
@@ -99,11 +129,17 @@ def test_the_end_is_what_was_wanted(wanted: ServerIntent, actual: Domain) -> Non
     elif not plan.waiting_for and not plan.fault:
         assert after.defined
         assert after.disk
-        assert after.taps == after.nics == _wanted(wanted)
+        if after.state != "suspended":
+            assert after.taps == after.nics == _wanted(wanted)
+        assert after.copies <= {verb.id for verb in wanted.verbs}
         if wanted.power == "off":
+            assert after.state not in ("on", "paused", "suspended")
+        elif wanted.power == "paused":
+            assert after.state != "on"
+        elif wanted.power == "suspended":
             assert after.state not in ("on", "paused")
         elif not went_off(wanted, actual, BOOT):
-            assert after.state in ("on", "paused")
+            assert after.state == "on"
 
 
 @settings(max_examples=300)
@@ -111,7 +147,7 @@ def test_the_end_is_what_was_wanted(wanted: ServerIntent, actual: Domain) -> Non
 def test_a_guest_never_gets_a_port_that_is_not_wired(wanted: ServerIntent, actual: Domain) -> None:
     wired = {nic.port_id for nic in wanted.nics if nic.wired}
     plan = plan_server(wanted, actual, BOOT)
-    had = actual.nics if actual.state in ("on", "paused") else frozenset()
+    had = actual.nics if actual.state in ("on", "paused", "suspended") else frozenset()
     for step in plan.steps:
         actual = EFFECT[step](actual, wanted, plan)
         if actual.state in ("on", "paused"):
@@ -124,7 +160,8 @@ def test_a_disk_with_data_is_never_made_anew(wanted: ServerIntent, actual: Domai
     if wanted.launched and not wanted.absent:
         plan = plan_server(wanted, actual, BOOT)
         assert Step.MAKE_DISK not in plan.steps
-        assert (plan.fault == LOST_DISK) == (not actual.disk)
+        rebuilt = any(verb.name == "rebuild" for verb in plan.verbs) or plan.waiting_for
+        assert rebuilt or (plan.fault == LOST_DISK) == (not actual.disk)
 
 
 @settings(max_examples=300)
@@ -205,6 +242,41 @@ def test_a_paused_machine_is_resumed_by_an_order_only() -> None:
     assert plan_server(server(seen=CAME_UP), paused, BOOT).steps == ()
     assert plan_server(server(seen=CAME_UP, start_generation=3), paused, BOOT).steps == (Step.START,)
     assert plan_server(server(seen=CAME_UP, power="off"), paused, BOOT).steps == (Step.STOP,)
+
+
+def test_a_wish_to_stand_still_or_to_sleep() -> None:
+    assert plan_server(server(seen=CAME_UP, power="paused"), ON, BOOT).steps == (Step.PAUSE,)
+    assert plan_server(server(seen=CAME_UP, power="suspended"), ON, BOOT).steps == (Step.SUSPEND,)
+    for state in ("off", "crashed"):
+        for power in ("paused", "suspended"):
+            assert plan_server(server(seen=CAME_UP, power=power), replace(OFF, state=state), BOOT) == Plan()
+    asleep = replace(OFF, state="suspended")
+    assert plan_server(server(power="suspended"), asleep, "next boot") == Plan()
+    assert plan_server(server(start_generation=3), asleep, "next boot").steps == (Step.START,)
+    assert plan_server(server(power="off"), asleep, BOOT).steps == (Step.STOP,)
+
+
+def test_who_sleeps_keeps_its_devices_until_it_is_awake() -> None:
+    asleep = replace(OFF, state="suspended", taps=frozenset(PORTS), nics=frozenset({"p2"}))
+    assert plan_server(server(power="suspended"), asleep, BOOT).steps == ()
+    assert plan_server(server(), asleep, BOOT).steps == (Step.START, Step.UNPLUG, Step.DEFINE)
+
+
+def test_a_rebuild_goes_before_any_start_and_a_failed_one_is_seen() -> None:
+    wanted = server(launched=True, image=IMAGE, verbs=(Verb(5, "rebuild"),), start_generation=3)
+    for disk in (True, False):
+        actual = replace(OFF, disk=disk, image="another")
+        assert plan_server(wanted, actual, BOOT).steps == (Step.VERB,)
+    plan = plan_server(replace(wanted, verbs=()), replace(OFF, image="another"), BOOT)
+    assert plan == Plan(fault=OTHER_DISK)
+    refused = replace(wanted, verbs=(), seen=Seen(2, "off", fault="the image is refused"))
+    assert plan_server(refused, replace(OFF, image="another"), BOOT).fault == "the image is refused"
+    assert plan_server(replace(wanted, power="off"), replace(ON, image="x"), BOOT).steps == (Step.STOP, Step.VERB)
+
+
+def test_a_copy_that_nobody_waits_for_is_removed() -> None:
+    plan = plan_server(server(seen=CAME_UP, verbs=(Verb(6, "createImage"),)), replace(ON, copies={5, 6}), BOOT)
+    assert (plan.steps, plan.stale) == ((Step.CLEAR, Step.VERB), {5})
 
 
 def test_a_nic_comes_and_goes_while_the_machine_runs() -> None:

@@ -4,7 +4,6 @@ A part may outlive the parent (kill -9, upgrade).  The next parent finds it by i
 pidfd, without starting a second one.
 """
 
-import contextlib
 import ctypes
 import os
 import resource

@@ -5,7 +5,9 @@ the database.
 """
 
 import http.client
+import logging
 import threading
+from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ from cumulet.core.context import REQUEST_ID
 from cumulet.core.errors import Retry, Terminal
 from cumulet.core.secrets import same
 
+LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 SECONDS = 30.0
 CHUNK = 1 << 20
@@ -60,6 +63,25 @@ class Controller:
                 self._refused(response.status, response.read(4096), path)
             while chunk := response.read(CHUNK):
                 write(chunk)
+        except (OSError, http.client.HTTPException) as error:
+            raise Retry(f"{self._service} broke off {path}: {error}") from error
+        finally:
+            connection.close()
+
+    def upload(self, path: str, file: Path, headers: dict[str, str] | None = None) -> None:
+        """Stream a file to ``path``, in constant memory, on a connection of its own."""
+        connection = self._connect()
+        sent = {"Content-Type": "application/octet-stream", "Content-Length": str(file.stat().st_size)}
+        try:
+            with file.open("rb") as body:
+                try:
+                    connection.request("PUT", path, body, {**self._headers(), **sent, **(headers or {})})
+                except (BrokenPipeError, ConnectionResetError):
+                    LOG.info("%s does not want all of %s", self._service, path)  # its answer says why
+                response = connection.getresponse()
+                answer = response.read(4096)
+            if response.status >= 300:
+                self._refused(response.status, answer, path)
         except (OSError, http.client.HTTPException) as error:
             raise Retry(f"{self._service} broke off {path}: {error}") from error
         finally:

@@ -35,8 +35,10 @@ from cumulet.placement import public as placement
 from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU
 from cumulet.placement.model import Inventory as Stock
 
-STARTING = frozenset({"create", "start", "reboot"})
+STARTING = frozenset({"create", "start", "reboot", "rebuild", "unpause", "resume"})
 """Actions that order a server to be on, also one that went off by itself."""
+_STATES = {"on": "active", "paused": "paused", "suspended": "suspended"}
+"""From what is seen to upstream's vm_state; anything else is 'stopped'."""
 _COLUMNS = (
     *notices.COLUMNS,
     server_hosts.c.host,
@@ -231,7 +233,7 @@ def _finish_done(tx: Transaction, row: Row[Any], seen: Seen, actions: Sequence[R
     for action, why in done:
         event = notices.EVENTS.get(action.action)
         if event:
-            state = "error" if why else "active" if seen.power == "on" else "stopped"
+            state = "error" if why else _STATES.get(seen.power, "stopped")
             end = "error" if why else "end"
             notices.tell(
                 tx, row, f"{event}.{end}", state=state, host=row.host, launched_at=launched_at, message=why
@@ -243,7 +245,14 @@ def _settled(row: Row[Any], seen: Seen) -> bool:
     if seen.waiting or _ordered_away(row):
         return False
     off = seen.power in ("off", "crashed")
-    return seen.reached or seen.power in ("on", "paused") if row.power == "on" else off
+    match row.power:
+        case "on":
+            return seen.reached or seen.power in ("on", "paused")
+        case "paused":
+            return off or seen.power in ("paused", "suspended")
+        case "suspended":
+            return off or seen.power == "suspended"
+    return off
 
 
 def _release_from(tx: Transaction, host: str, rows: Sequence[Row[Any]]) -> None:

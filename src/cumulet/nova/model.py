@@ -39,7 +39,7 @@ class Verb(Struct, frozen=True):
     """Something to be done once to a server, in order: a row of server_actions.  Done at least once."""
 
     id: int
-    name: str  # 'reboot'
+    name: str  # 'reboot', 'rebuild', 'createImage'
     args: dict[str, Any] = {}
     request_id: str = ""
 
@@ -54,7 +54,7 @@ class ServerIntent(Struct, frozen=True):
     memory_mb: int
     root_gb: int
     image: ImageSource | None
-    power: str  # 'on' or 'off'
+    power: str  # 'on', 'off', 'paused' (it stands still) or 'suspended' (off, its memory is kept on disk)
     absent: bool  # an order: nothing of this server may be left on this host
     generation: int
     nics: tuple[Nic, ...]
@@ -69,7 +69,7 @@ class ServerIntent(Struct, frozen=True):
 class Seen(Struct, frozen=True):
     """What nova-compute reports of one server: the intent it has acted on, and what came of it.
 
-    ``power``: 'on', 'off', 'paused', 'crashed' (off, and not by order), 'absent' (nothing is left).
+    ``power``: 'on', 'off', 'paused', 'suspended', 'crashed' (off, and not by order), 'absent' (nothing is left).
     """
 
     generation: int
@@ -94,8 +94,10 @@ class Domain(Struct, frozen=True):
     disk: bool = False  # the root disk is complete
     defined: bool = False
     nics: frozenset[str] = frozenset()  # port ids in the domain's definition
-    state: str = "off"  # 'on', 'off', 'paused', 'crashed'
+    state: str = "off"  # 'on', 'off', 'paused', 'suspended', 'crashed'
     last_verb: int = 0
+    image: str = ""  # the id of the image that the root disk was made from, if that is known
+    copies: frozenset[int] = frozenset()  # verbs for which there is a copy of the disk, or one is being made
 
     @property
     def power(self) -> str:

@@ -11,7 +11,19 @@ from cumulet.nova.tables import servers
 
 COLUMNS = tuple(column for column in servers.c if column.key not in ("user_data", "key", "encrypted_password"))
 """What a notification is made from; a select of these gives ``tell`` its row."""
-EVENTS = {"create": "create", "delete": "delete", "start": "power_on", "stop": "power_off", "reboot": "reboot"}
+EVENTS = {
+    "create": "create",
+    "delete": "delete",
+    "start": "power_on",
+    "stop": "power_off",
+    "reboot": "reboot",
+    "pause": "pause",
+    "unpause": "unpause",
+    "suspend": "suspend",
+    "resume": "resume",
+    "rebuild": "rebuild",
+    "createImage": "snapshot",
+}
 """From an action's name to the event that tells of it."""
 
 

@@ -1,4 +1,4 @@
-"""``POST /servers/{id}/action``: start, stop, reboot, lock, and the console's log.
+"""``POST /servers/{id}/action``: start, stop, pause, suspend, reboot, lock, and the console's log.
 
 An action writes a new wish and a row of history; the host does the rest.  What an action may follow on is
 upstream's: its 409s are what clients know.
@@ -28,7 +28,7 @@ CONSOLE_PORT = 8784
 CONSOLE_SECONDS = 5.0
 LONGEST_CONSOLE = 16 << 20
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f]")
-_REBOOTABLE = {"SOFT": ("active",), "HARD": ("active", "stopped", "paused", "error")}
+_REBOOTABLE = {"SOFT": ("active",), "HARD": ("active", "stopped", "paused", "suspended", "error")}
 
 
 class Start(Strict):
@@ -37,6 +37,22 @@ class Start(Strict):
 
 class Stop(Strict):
     stop: Any = field(name="os-stop")
+
+
+class Pause(Strict):
+    pause: Any
+
+
+class Unpause(Strict):
+    unpause: Any
+
+
+class Suspend(Strict):
+    suspend: Any
+
+
+class Resume(Strict):
+    resume: Any
 
 
 class RebootKind(Strict):
@@ -91,18 +107,37 @@ def check_placed(row: Row[Any]) -> None:
 
 
 def start_server(request: Request) -> Reply:
-    with request.db.transaction() as tx:
-        row = _movable(tx, request, "start")
-        check_state(row, "start", ("stopped",))
-        order(tx, request, row, Order("start", {"power": "on"}))
-    return Reply()
+    return _set_power(request, POLICY + "start", "start", ("stopped",), "on")
 
 
 def stop_server(request: Request) -> Reply:
+    return _set_power(request, POLICY + "stop", "stop", ("active", "error"), "off")
+
+
+def pause_server(request: Request) -> Reply:
+    """Let it stand still, in memory."""
+    return _set_power(request, PAUSE + "pause", "pause", ("active",), "paused")
+
+
+def unpause_server(request: Request) -> Reply:
+    """Let it go on; also one that its host has paused because a disk failed."""
+    return _set_power(request, PAUSE + "unpause", "unpause", ("paused",), "on")
+
+
+def suspend_server(request: Request) -> Reply:
+    """Write its memory to its host's disk and switch it off."""
+    return _set_power(request, SUSPEND + "suspend", "suspend", ("active",), "suspended")
+
+
+def resume_server(request: Request) -> Reply:
+    return _set_power(request, SUSPEND + "resume", "resume", ("suspended",), "on")
+
+
+def _set_power(request: Request, rule: str, action: str, vm_states: tuple[str, ...], power: str) -> Reply:
     with request.db.transaction() as tx:
-        row = _movable(tx, request, "stop")
-        check_state(row, "stop", ("active", "error"))
-        order(tx, request, row, Order("stop", {"power": "off"}))
+        row = movable(tx, request, rule)
+        check_state(row, action, vm_states)
+        order(tx, request, row, Order(action, {"power": power}))
     return Reply()
 
 
@@ -112,7 +147,7 @@ def reboot_server(request: Request) -> Reply:
     if kind not in _REBOOTABLE:
         raise BadRequest(f"Invalid input for field/attribute type. Value: {kind[:300]}. It is SOFT or HARD")
     with request.db.transaction() as tx:
-        row = _movable(tx, request, "reboot")
+        row = movable(tx, request, POLICY + "reboot")
         check_state(row, "reboot", _REBOOTABLE[kind], busy=kind == "HARD")
         if kind == "HARD" and row.launched_at is None:
             raise Conflict(f"Cannot 'reboot' instance {row.id} while it is in vm_state {row.vm_state}")
@@ -120,8 +155,9 @@ def reboot_server(request: Request) -> Reply:
     return Reply()
 
 
-def _movable(tx: Transaction, request: Request, verb: str) -> Row[Any]:
-    row = get_server(tx, request, POLICY + verb)
+def movable(tx: Transaction, request: Request, rule: str) -> Row[Any]:
+    """The server of the URL, if it is on a host and not locked."""
+    row = get_server(tx, request, rule)
     check_unlocked(request, row)
     check_placed(row)
     return row
@@ -205,10 +241,15 @@ def _fetch(extras: Extras, host: str, address: str, server_id: str, length: int 
 
 
 LOCK = "os_compute_api:os-lock-server:"
+PAUSE, SUSPEND = "os_compute_api:os-pause-server:", "os_compute_api:os-suspend-server:"
 URL = "/v2.1/servers/{id}/action"
 ROUTES = (
     Route("POST", URL, start_server, POLICY + "start", 202, body=Start, action="os-start"),
     Route("POST", URL, stop_server, POLICY + "stop", 202, body=Stop, action="os-stop"),
+    Route("POST", URL, pause_server, PAUSE + "pause", 202, body=Pause, action="pause"),
+    Route("POST", URL, unpause_server, PAUSE + "unpause", 202, body=Unpause, action="unpause"),
+    Route("POST", URL, suspend_server, SUSPEND + "suspend", 202, body=Suspend, action="suspend"),
+    Route("POST", URL, resume_server, SUSPEND + "resume", 202, body=Resume, action="resume"),
     Route("POST", URL, reboot_server, POLICY + "reboot", 202, body=Reboot, action="reboot"),
     Route("POST", URL, lock_server, LOCK + "lock", 202, body=Lock, action="lock"),
     Route("POST", URL, unlock_server, LOCK + "unlock", 202, body=Unlock, action="unlock"),

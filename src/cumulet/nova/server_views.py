@@ -19,7 +19,7 @@ from cumulet.nova import versions
 from cumulet.nova.flavors import flavor_links
 from cumulet.nova.services import ZONE, host_status, list_hosts
 
-_WITH_PROGRESS = frozenset({"ACTIVE", "BUILD"})
+_WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "REBUILD"})
 SHOW = "os_compute_api:servers:show"
 
 

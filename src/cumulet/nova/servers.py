@@ -88,6 +88,8 @@ def order(tx: Transaction, request: Request, row: Row[Any], what: Order) -> None
     now, generation = clock.now(), row.generation + 1
     still = sa.and_(servers.c.id == row.id, servers.c.generation == row.generation, servers.c.gone_at.is_(None))
     change = {"generation": generation, "request_id": request.context.request_id, "updated_at": now, **what.values}
+    if what.action != "delete":
+        change["forced_error"] = False
     if not tx.write(sa.update(servers).where(still).values(change)):
         raise Retry(f"server {row.id} has changed meanwhile")
     record(tx, request, row.id, row.project_id, what, generation)

@@ -5,7 +5,8 @@ actions alike, so that they cannot disagree.  ``acted``: the host's report is ab
 that a difference between wanted and seen is a task under way.  ``reached``: it was on as this wish orders.
 
 A server that its own guest switched off, or that crashed, is off after it was reached; it is shown SHUTOFF, as
-upstream does, and ``os-start`` asks for it again.  One that has yet to be reached is powering on.
+upstream does, and ``os-start`` asks for it again.  One that has yet to be reached is powering on.  In the same way
+a server that is to be on and stands still (its disk is full, say) is shown PAUSED, and ``unpause`` asks again.
 """
 
 import sqlalchemy as sa
@@ -13,31 +14,42 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from cumulet.nova.tables import server_actions, server_hosts, servers
 
-VM_STATES = ("building", "active", "stopped", "paused", "error", "deleted")
-STATUSES = ("BUILD", "ACTIVE", "REBOOT", "HARD_REBOOT", "SHUTOFF", "PAUSED", "ERROR", "DELETED")
+VM_STATES = ("building", "active", "stopped", "paused", "suspended", "error", "deleted")
+STATUSES = (
+    "BUILD", "ACTIVE", "REBOOT", "HARD_REBOOT", "REBUILD", "SHUTOFF", "PAUSED", "SUSPENDED", "ERROR", "DELETED",
+)  # fmt: skip
 UPSTREAM_STATUSES = frozenset(STATUSES) | {
-    "MIGRATING", "PASSWORD", "REBUILD", "RESCUE", "RESIZE", "REVERT_RESIZE", "SHELVED", "SHELVED_OFFLOADED",
-    "SOFT_DELETED", "SUSPENDED", "UNKNOWN", "VERIFY_RESIZE",
+    "MIGRATING", "PASSWORD", "RESCUE", "RESIZE", "REVERT_RESIZE", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED",
+    "UNKNOWN", "VERIFY_RESIZE",
 }  # fmt: skip
 """Every status that a client may ask for in a filter; those we never have match nothing."""
 NO_STATE, RUNNING, PAUSED, SHUTDOWN, CRASHED = 0, 1, 3, 4, 6
+"""Upstream's power states.  A suspended server is 4: its hypervisor has it off."""
 
-_s, _h = servers.c, server_hosts.c
+_s, _h, _a = servers.c, server_hosts.c, server_actions.c
 
-_reboots = (
+
+def _unfinished(action: str, value: sa.ColumnElement[int] | int = 1) -> sa.ColumnElement[int]:
+    """The greatest ``value`` among a server's verbs of this name, 0 if there is none."""
+    return sa.func.max(sa.case((_a.action == action, value), else_=0))
+
+
+_verbs = (
     sa.select(
-        server_actions.c.server_id,
-        sa.func.max(sa.case((server_actions.c.params["type"].as_string() == "HARD", 1), else_=0)).label("hard"),
+        _a.server_id,
+        _unfinished("reboot", sa.case((_a.params["type"].as_string() == "HARD", 2), else_=1)).label("reboot"),
+        _unfinished("rebuild").label("rebuild"),
+        _unfinished("createImage").label("snapshot"),
     )
-    .where(server_actions.c.verb, server_actions.c.finished_at.is_(None), server_actions.c.action == "reboot")
-    .group_by(server_actions.c.server_id)
-    .subquery("reboots")
+    .where(_a.verb, _a.finished_at.is_(None))
+    .group_by(_a.server_id)
+    .subquery("verbs")
 )
 
 STATES = servers.outerjoin(
     server_hosts, sa.and_(_h.server_id == _s.id, _h.wanted == "run")
-).outerjoin(_reboots, _reboots.c.server_id == _s.id)  # fmt: skip
-"""Servers, each with the host that should run it and the reboot it waits for, if any."""
+).outerjoin(_verbs, _verbs.c.server_id == _s.id)  # fmt: skip
+"""Servers, each with the host that should run it and the verbs it waits for, if any."""
 
 _gone = _s.gone_at.is_not(None)
 _deleting = _s.deleted_at.is_not(None)
@@ -49,16 +61,22 @@ _seen = sa.func.coalesce(_h.seen_power, "")
 _launched = sa.or_(_h.launched_at.is_not(None), sa.and_(_acted, _seen == "on"))
 _unplaceable = sa.and_(_h.host.is_(None), sa.func.coalesce(_s.placement_fault, "") != "")
 _broken = sa.and_(_acted, sa.func.coalesce(_h.seen_fault, "") != "")
-_faulty = sa.or_(_unplaceable, _broken)
-_rebooting = _reboots.c.hard.is_not(None)
+_faulty = sa.or_(_unplaceable, _broken, _s.forced_error)
+_reboot = sa.func.coalesce(_verbs.c.reboot, 0)
+_rebooting = sa.and_(_reboot > 0, _s.power == "on")
+_rebuilding = sa.func.coalesce(_verbs.c.rebuild, 0) > 0
+_snapshotting = sa.func.coalesce(_verbs.c.snapshot, 0) > 0
+_coming = sa.and_(_s.power == "on", _seen != "on", sa.not_(_reached))
 
 vm_state: ColumnElement[str] = sa.case(
     (_gone, "deleted"),
     (_faulty, "error"),
     (sa.not_(_launched), "building"),
-    (sa.and_(_rebooting, _s.power == "on"), "active"),
+    (_rebuilding, sa.case((_s.power == "on", "active"), else_="stopped")),
+    (_rebooting, "active"),
     (_seen == "on", "active"),
     (_seen == "paused", "paused"),
+    (_seen == "suspended", "suspended"),
     else_="stopped",
 )
 
@@ -68,9 +86,15 @@ task_state: ColumnElement[str | None] = sa.case(
     (_faulty, sa.null()),
     (sa.and_(sa.not_(_launched), _h.host.is_(None)), "scheduling"),
     (sa.not_(_launched), "spawning"),
-    (sa.and_(_rebooting, _s.power == "on"), sa.case((_reboots.c.hard == 1, "rebooting_hard"), else_="rebooting")),
-    (sa.and_(_s.power == "on", _seen.not_in(("on", "paused")), sa.not_(_reached)), "powering-on"),
-    (sa.and_(_s.power == "off", _seen.in_(("on", "paused"))), "powering-off"),
+    (_rebuilding, "rebuilding"),
+    (_rebooting, sa.case((_reboot == 2, "rebooting_hard"), else_="rebooting")),
+    (_snapshotting, sa.case((_acted, "image_uploading"), else_="image_snapshot")),  # it is told when it is copied
+    (sa.and_(_coming, _seen == "paused"), "unpausing"),
+    (sa.and_(_coming, _seen == "suspended"), "resuming"),
+    (_coming, "powering-on"),
+    (sa.and_(_s.power == "off", _seen.in_(("on", "paused", "suspended"))), "powering-off"),
+    (sa.and_(_s.power == "paused", _seen == "on"), "pausing"),
+    (sa.and_(_s.power == "suspended", _seen.in_(("on", "paused"))), "suspending"),
     else_=sa.null(),
 )
 
@@ -78,22 +102,22 @@ power_state: ColumnElement[int] = sa.case(
     (sa.or_(_gone, sa.not_(_launched)), NO_STATE),
     (_seen == "on", RUNNING),
     (_seen == "paused", PAUSED),
-    (_seen == "off", SHUTDOWN),
+    (_seen.in_(("off", "suspended")), SHUTDOWN),
     (_seen == "crashed", CRASHED),
     else_=NO_STATE,
 )
 
+_plain_status = sa.case(
+    (_seen == "on", "ACTIVE"), (_seen == "paused", "PAUSED"), (_seen == "suspended", "SUSPENDED"), else_="SHUTOFF"
+)
 status: ColumnElement[str] = sa.case(
     (_gone, "DELETED"),
     (_faulty, "ERROR"),
     (sa.not_(_launched), "BUILD"),
-    (
-        sa.and_(_rebooting, _s.power == "on"),
-        sa.case((_deleting, "ACTIVE"), (_reboots.c.hard == 1, "HARD_REBOOT"), else_="REBOOT"),
-    ),
-    (_seen == "on", "ACTIVE"),
-    (_seen == "paused", "PAUSED"),
-    else_="SHUTOFF",
+    (sa.and_(_rebuilding, _deleting), sa.case((_s.power == "on", "ACTIVE"), else_="SHUTOFF")),
+    (_rebuilding, "REBUILD"),
+    (_rebooting, sa.case((_deleting, "ACTIVE"), (_reboot == 2, "HARD_REBOOT"), else_="REBOOT")),
+    else_=_plain_status,
 )
 
 changed_at: tuple[ColumnElement[str], ...] = (_s.updated_at, _s.gone_at, _h.seen_at, _h.launched_at)

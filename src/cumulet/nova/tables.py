@@ -37,7 +37,8 @@ servers = Table(
     Column("locked", Boolean, nullable=False, default=False),
     Column("locked_by", String(8)),  # 'owner' or 'admin'
     Column("locked_reason", Name),
-    Column("power", String(8), nullable=False),  # wanted: 'on' or 'off'
+    Column("power", String(16), nullable=False),  # wanted: 'on', 'off', 'paused' or 'suspended'
+    Column("forced_error", Boolean, nullable=False, default=False),  # an administrator says that it is broken
     Column("deleted_at", Time),  # an order to destroy, not yet a fact
     Column("generation", Integer, nullable=False, default=1),
     Column("request_id", Id, nullable=False),  # of the latest change
@@ -53,6 +54,15 @@ Index("ix_servers_project_created", servers.c.project_id, servers.c.gone_at, ser
 Index("ix_servers_deleted", servers.c.deleted_at, servers.c.gone_at)
 Index("ix_servers_placed", servers.c.placed_at, servers.c.deleted_at)
 
+# Words that its owner put on a server.
+server_tags = Table(
+    "server_tags",
+    metadata,
+    Column("server_id", Id, ForeignKey("servers.id"), primary_key=True),
+    Column("tag", String(60), primary_key=True),
+)
+Index("ix_server_tags_tag", server_tags.c.tag)
+
 # What each host should do about a server.  Written by nova-scheduler (and later by migrations).
 server_hosts = Table(
     "server_hosts",
@@ -62,7 +72,7 @@ server_hosts = Table(
     Column("wanted", String(8), nullable=False),  # 'run'; 'absent' is a tombstone
     # what was seen: written by nova-conductor from nova-compute's reports
     Column("seen_generation", Integer, nullable=False, default=0),
-    Column("seen_power", String(8)),  # nova.model.Seen.power; null before the first report
+    Column("seen_power", String(16)),  # nova.model.Seen.power; null before the first report
     Column("seen_fault", Text),
     Column("seen_fault_at", Time),
     Column("seen_waiting", Text),
@@ -85,7 +95,9 @@ server_actions = Table(
     Column("project_id", Id, nullable=False),
     Column("started_at", Time, nullable=False),
     Column("generation", Integer, nullable=False),  # done when a host has acted on this generation
-    Column("verb", Boolean, nullable=False, default=False),  # a host must carry it out once (reboot)
+    Column(
+        "verb", Boolean, nullable=False, default=False
+    ),  # a host must carry it out once (reboot, rebuild, createImage)
     Column("params", JSON, nullable=False, default=dict),
     # written by nova-conductor (by nova-scheduler where no host was found)
     Column("finished_at", Time),

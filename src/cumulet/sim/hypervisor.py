@@ -14,6 +14,8 @@ from cumulet.core.errors import Terminal
 from cumulet.nova.model import Domain, Inventory, ServerIntent, Verb
 
 GIB = 1 << 30
+EMPTY = "empty"
+"""A disk that was made from no image."""
 INVENTORY = Inventory(
     vcpus=4,
     memory_mb=8192,
@@ -44,11 +46,17 @@ REAL = Latency(make_disk=0.4, plug=0.02, define=0.03, start=0.5, stop=5.0, destr
 class Machine:
     """One server on this host: what is written down and what runs."""
 
-    __slots__ = ("console", "defined", "disk", "files", "last_verb", "nics", "starts", "state", "stop_at")
+    __slots__ = (
+        "console", "copies", "defined", "disk", "disk_for", "files", "last_verb", "nics", "starts", "state",
+        "stop_at", "written",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.files: dict[str, bytes] | None = None
         self.disk: str | None = None  # the image it was made from
+        self.disk_for = 0  # the rebuild that it was made for
+        self.written = False  # a guest has run on it
+        self.copies: set[int] = set()  # verbs
         self.defined = False
         self.nics: frozenset[str] = frozenset()
         self.state = "off"
@@ -71,6 +79,7 @@ class SimHypervisor:
         stop_seconds: float = 60.0,
         on_tap: Callable[[str], None] = lambda port_id: None,
         is_wired: Callable[[str], bool] = lambda port_id: True,
+        upload: Callable[[Verb], None] = lambda verb: None,
     ) -> None:
         self.machines: dict[str, Machine] = {}
         self.taps: dict[str, str] = {}  # port id → server id
@@ -80,7 +89,7 @@ class SimHypervisor:
         self._failures: dict[str, list[Exception]] = {}
         self._inventory, self._latency = inventory, latency or Latency()
         self._clock, self._pause, self._stop_seconds = clock, pause, stop_seconds
-        self._on_tap, self._is_wired = on_tap, is_wired
+        self._on_tap, self._is_wired, self._upload = on_tap, is_wired, upload
         self._wake: Callable[[str], None] = lambda server_id: None
 
     @property
@@ -109,18 +118,14 @@ class SimHypervisor:
     def make_disk(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
         """The files first, the disk last: a disk that is seen is complete."""
         self._begin("make_disk", self._latency.make_disk)
-        image = server.image
-        if image and image.id in self.refused_images:
-            raise Terminal(self.refused_images[image.id])
-        if image and server.root_gb and image.virtual_size > server.root_gb * GIB:
-            raise Terminal(f"image {image.id} is larger than the flavor's disk of {server.root_gb} GB")
+        self._check_image(server)
         machine = self._machine(server.id)
         if machine.files is None:
             with self.effect(f"files {server.id}"):
                 machine.files = dict(config_drive)
         if machine.disk is None:
             with self.effect(f"disk {server.id}"):
-                machine.disk = image.id if image else "empty"
+                machine.disk = server.image.id if server.image else EMPTY
 
     def plug(self, server: ServerIntent) -> None:
         self._begin("plug", self._latency.plug)
@@ -158,17 +163,23 @@ class SimHypervisor:
         self._begin("start", self._latency.start)
         machine = self._machine(server.id)
         assert machine.defined, "started before it was defined"
-        if machine.state not in ("on", "paused"):
-            self._check_wired(machine.nics)
-            with self.effect(f"start {server.id}"):
+        if machine.state == "on":
+            return
+        self._check_wired(machine.nics)
+        if machine.state in ("paused", "suspended"):
+            with self.effect(f"resume {server.id}"):
                 machine.state, machine.stop_at = "on", None
-                machine.starts += 1
-                machine.console += f"{server.name} boots, time {machine.starts}\n".encode()
+            return
+        with self.effect(f"start {server.id}"):
+            self._boot(machine, server)
 
     def stop(self, server: ServerIntent) -> bool:
         self._begin("stop", 0.0)
         machine = self._machine(server.id)
-        if machine.state not in ("on", "paused"):
+        if machine.state in ("off", "crashed"):
+            return True
+        if machine.state in ("paused", "suspended"):
+            self._end(server.id, "off")
             return True
         if machine.stop_at is None:
             takes = self._stop_seconds if server.id in self.deaf else self._latency.stop
@@ -179,18 +190,66 @@ class SimHypervisor:
         self._end(server.id, "off")
         return True
 
+    def pause(self, server: ServerIntent) -> None:
+        self._begin("pause", 0.0)
+        machine = self._machine(server.id)
+        if machine.state == "on":
+            with self.effect(f"pause {server.id}"):
+                machine.state, machine.stop_at = "paused", None
+
+    def suspend(self, server: ServerIntent) -> None:
+        self._begin("suspend", 0.0)
+        machine = self._machine(server.id)
+        if machine.state in ("on", "paused"):
+            with self.effect(f"suspend {server.id}"):
+                machine.state, machine.stop_at = "suspended", None
+
     def perform(self, server: ServerIntent, verb: Verb) -> bool:
         self._begin("perform", self._latency.start)
         machine = self._machine(server.id)
-        if verb.name != "reboot":
+        if verb.name not in ("reboot", "createImage"):
             raise Terminal(f"this host cannot {verb.name} a server")
-        if verb.id > machine.last_verb:
-            self._check_wired(machine.nics)
-            with self.effect(f"{verb.name} {server.id}"):
-                machine.state, machine.stop_at = "on", None
-                machine.starts += 1
-                machine.last_verb = verb.id
+        if verb.id <= machine.last_verb:
+            return True
+        if verb.name == "createImage":
+            return self._copy(server.id, machine, verb)
+        self._check_wired(machine.nics)
+        with self.effect(f"{verb.name} {server.id}"):
+            self._boot(machine, server)
+            machine.last_verb = verb.id
         return True
+
+    def rebuild(self, server: ServerIntent, verb: Verb, config_drive: Mapping[str, bytes]) -> bool:
+        """The promise is kept here: a disk that was made for this verb, and that a guest ran on, is not lost."""
+        self._begin("rebuild", self._latency.make_disk)
+        machine = self._machine(server.id)
+        if verb.id <= machine.last_verb:
+            return True
+        self._check_image(server)
+        assert not (machine.disk_for == verb.id and machine.written), "rebuilt twice"
+        if machine.state != "off":
+            with self.effect(f"switch {server.id} off"):
+                machine.state, machine.stop_at = "off", None
+        with self.effect(f"no disk {server.id}"):
+            machine.disk = None
+        with self.effect(f"rebuilt disk {server.id}"):
+            machine.files, machine.disk = dict(config_drive), server.image.id if server.image else EMPTY
+            machine.disk_for, machine.written = verb.id, False
+        nics = frozenset(nic.port_id for nic in server.nics)
+        if server.power == "on":
+            self._check_wired(nics)
+        with self.effect(f"rebuild {server.id}"):
+            machine.defined, machine.nics, machine.last_verb = True, nics, verb.id
+            if server.power == "on":
+                self._boot(machine, server)
+        return True
+
+    def clear(self, server: ServerIntent, verbs: frozenset[int]) -> None:
+        self._begin("clear", 0.0)
+        machine = self._machine(server.id)
+        for number in sorted(verbs & machine.copies):
+            with self.effect(f"no copy {number} of {server.id}"):
+                machine.copies.discard(number)
 
     def destroy(self, server: ServerIntent) -> None:
         """The domain first, so that nothing runs on files and taps that are gone."""
@@ -235,7 +294,8 @@ class SimHypervisor:
         self.boots += 1
         self.taps.clear()
         for machine in self.machines.values():
-            machine.state, machine.stop_at = "off", None
+            machine.state = "suspended" if machine.state == "suspended" else "off"
+            machine.stop_at = None
 
     def change_inventory(self, inventory: Inventory) -> None:
         self._inventory = inventory
@@ -252,6 +312,8 @@ class SimHypervisor:
             taps=taps,
             files=machine.files is not None,
             disk=machine.disk is not None,
+            image=machine.disk if machine.disk and machine.disk != EMPTY else "",
+            copies=frozenset(machine.copies),
             defined=machine.defined,
             nics=machine.nics,
             state=machine.state,
@@ -260,6 +322,31 @@ class SimHypervisor:
 
     def _machine(self, server_id: str) -> Machine:
         return self.machines.setdefault(server_id, Machine())
+
+    def _boot(self, machine: Machine, server: ServerIntent) -> None:
+        machine.state, machine.stop_at, machine.written = "on", None, True
+        machine.starts += 1
+        machine.console += f"{server.name} boots, time {machine.starts}\n".encode()
+
+    def _copy(self, server_id: str, machine: Machine, verb: Verb) -> bool:
+        """Two calls: the copy, then its way to glance."""
+        if verb.id not in machine.copies:
+            with self.effect(f"copy {verb.id} of {server_id}"):
+                machine.copies.add(verb.id)
+            return False
+        self._upload(verb)
+        with self.effect(f"{verb.name} {server_id}"):
+            machine.last_verb = verb.id
+        with self.effect(f"no copy {verb.id} of {server_id}"):
+            machine.copies.discard(verb.id)
+        return True
+
+    def _check_image(self, server: ServerIntent) -> None:
+        image = server.image
+        if image and image.id in self.refused_images:
+            raise Terminal(self.refused_images[image.id])
+        if image and server.root_gb and image.virtual_size > server.root_gb * GIB:
+            raise Terminal(f"image {image.id} is larger than the flavor's disk of {server.root_gb} GB")
 
     def _end(self, server_id: str, state: str) -> None:
         machine = self.machines[server_id]

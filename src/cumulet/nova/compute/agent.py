@@ -27,7 +27,7 @@ from cumulet.core.service import HostEnv, Service
 from cumulet.nova.compute.console import console_app
 from cumulet.nova.compute.hypervisor import Hypervisor
 from cumulet.nova.compute.plan import Plan, Step, is_news, plan_server, what_was_seen
-from cumulet.nova.model import Domain, ImageSource, Inventory, Seen, ServerIntent
+from cumulet.nova.model import Domain, ImageSource, Inventory, Seen, ServerIntent, Verb
 
 LOG = logging.getLogger(__name__)
 WORKERS = 4
@@ -84,6 +84,13 @@ class ComputeAgent:
     ) -> None:
         self._conductor, self._hypervisor, self._config = conductor, hypervisor, config
         self._boot_id, self._topic, self._workers = boot_id, topic, workers
+        self._simple = {
+            Step.PLUG: hypervisor.plug,
+            Step.DEFINE: hypervisor.define,
+            Step.START: hypervisor.start,
+            Step.PAUSE: hypervisor.pause,
+            Step.SUSPEND: hypervisor.suspend,
+        }
         self._looked: Mapping[str, Domain] = {}  # this pass's look at the host
         self._too_many = ""  # why this pass destroys nothing
         self._unknown: list[str] = []
@@ -197,32 +204,38 @@ class ComputeAgent:
                 hypervisor.make_disk(wanted, files)
             case Step.UNPLUG:
                 hypervisor.unplug(wanted, plan.surplus)
-            case Step.PLUG:
-                hypervisor.plug(wanted)
-            case Step.DEFINE:
-                hypervisor.define(wanted)
-            case Step.START:
-                hypervisor.start(wanted)
             case Step.STOP:
                 return hypervisor.stop(wanted)
+            case Step.CLEAR:
+                hypervisor.clear(wanted, plan.stale)
             case Step.VERB:
                 return self._perform_verbs(wanted, plan, verb_faults)
             case Step.DESTROY:
                 if self._too_many:
                     raise Retry(self._too_many)
                 hypervisor.destroy(wanted)
+            case _:
+                self._simple[step](wanted)
         return True
 
     def _perform_verbs(self, wanted: ServerIntent, plan: Plan, verb_faults: dict[int, str]) -> bool:
-        """Each in its turn; one that cannot be done does not hold up the next."""
+        """Each in its turn; one that cannot be done does not hold up the next, but a failed rebuild does."""
         for verb in plan.verbs:
             REQUEST_ID.set(verb.request_id or wanted.request_id)
             try:
-                if not self._hypervisor.perform(wanted, verb):
+                if not self._perform_verb(wanted, verb):
                     return False
             except Terminal as reason:
+                if verb.name == "rebuild":
+                    raise
                 verb_faults[verb.id] = str(reason)
         return True
+
+    def _perform_verb(self, wanted: ServerIntent, verb: Verb) -> bool:
+        if verb.name != "rebuild":
+            return self._hypervisor.perform(wanted, verb)
+        files = self._conductor.config_drive(wanted.id) if wanted.config_drive else {}
+        return self._hypervisor.rebuild(wanted, verb, files)
 
 
 def _doomed(wanted: ServerIntent, actual: Domain) -> bool:
@@ -254,7 +267,11 @@ def build(env: HostEnv) -> Service:
         path = f"/hosts/{env.host}/images/{image.id}/file"
         env.glance.download(path, write, {"X-Image-Ticket": image.ticket})
 
-    hypervisor = LibvirtHypervisor(env.config, env.host, fetch_image)
+    def store_image(verb: Verb, file: Path) -> None:
+        path = f"/hosts/{env.host}/images/{verb.args['image_id']}/file"
+        env.glance.upload(path, file, {"X-Image-Ticket": verb.args["ticket"]})
+
+    hypervisor = LibvirtHypervisor(env.config, env.host, fetch_image, store_image)
     agent = ComputeAgent(
         HttpConductor(env.nova, env.host),
         hypervisor,

@@ -35,8 +35,8 @@ class Marks:
 
     generation: int = 0
     last_verb: int = 0
-    verb: int = 0  # a reboot under way
-    restart: bool = False  # the reboot's new definition: done as soon as it runs
+    verb: int = 0  # a reboot or rebuild under way
+    restart: bool = False  # its new definition: done as soon as it runs
     stop_by: int = 0
 
     def seen(self, active: bool) -> "Marks":
@@ -139,6 +139,15 @@ def find_nics(xml: str, port_ids: Collection[str]) -> list[str]:
         for interface in ET.fromstring(xml).iterfind("devices/interface")
         if _port_id(interface) in port_ids
     ]
+
+
+def find_mirror(xml: str) -> tuple[str, bool]:
+    """The file that the root disk is being copied to ("" if it is not), and whether the copy has caught up."""
+    mirror = ET.fromstring(xml).find("devices/disk[target]/mirror")
+    if mirror is None:
+        return "", False
+    source = mirror.find("source")
+    return mirror.get("file", "") if source is None else source.get("file", ""), mirror.get("ready") == "yes"
 
 
 def _port_id(interface: ET.Element) -> str:

@@ -27,7 +27,10 @@ _OFF_BY_ACCIDENT = (
 
 @dataclass(frozen=True)
 class Found:
-    """One of our domains: libvirt's handle, what we wrote into it, and its state in nova's words."""
+    """One of our domains: libvirt's handle, what we wrote into it, and its state in nova's words.
+
+    A domain that is off and has a saved image of its memory is 'suspended': the next start wakes it up.
+    """
 
     domain: Any
     read: Read
@@ -101,6 +104,8 @@ def describe(found: Found | None, taps: TapView, files: FoundFiles | None, serve
         taps=taps.plugged.get(server_id, frozenset()),
         files=files is not None or server_id in taps.broken,
         disk=files is not None and files.disk,
+        image=files.image if files else "",
+        copies=files.copies if files else frozenset(),
         defined=found is not None,
         nics=frozenset(found.read.nics) if found else frozenset(),
         state=found.state if found else "off",
@@ -115,7 +120,20 @@ def _read(domain: Any, state: int, reason: int) -> Found | None:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
             return None
         raise
-    return Found(domain, read, _state(state, reason)) if read else None
+    if read is None:
+        return None
+    word = _state(state, reason)
+    return Found(domain, read, "suspended" if word in ("off", "crashed") and _is_saved(domain) else word)
+
+
+def _is_saved(domain: Any) -> bool:
+    """Whether its memory is kept on disk; not if it is gone by now."""
+    try:
+        return bool(domain.hasManagedSaveImage())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return False
+        raise
 
 
 def _state(state: int, reason: int) -> str:

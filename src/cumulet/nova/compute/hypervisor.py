@@ -29,16 +29,38 @@ class Hypervisor(Protocol):
     def define(self, server: ServerIntent) -> None:
         """Write the domain down, with these nics; not started.  If it runs, it gets the nics that it lacks now."""
 
-    def start(self, server: ServerIntent) -> None: ...
+    def start(self, server: ServerIntent) -> None:
+        """On, from whatever it is: a paused one goes on, a suspended one wakes up with its memory."""
 
     def stop(self, server: ServerIntent) -> bool:
-        """Ask the guest to shut down; True when it is off.  After the grace time it is switched off."""
+        """Ask the guest to shut down; True when it is off.  After the grace time it is switched off.
+
+        A paused guest hears nothing and is switched off at once; a suspended one loses its memory.
+        """
+
+    def pause(self, server: ServerIntent) -> None:
+        """Let a running one stand still."""
+
+    def suspend(self, server: ServerIntent) -> None:
+        """Write the memory of a running or paused one to disk and switch it off; ``start`` wakes it up."""
 
     def perform(self, server: ServerIntent, verb: Verb) -> bool:
-        """Carry out a verb; True when it is done, False to be called again.  A reboot starts what is off.
+        """Carry out a verb; True when it is done, False to be called again.
 
-        The domain remembers the verb's id (``Domain.last_verb``), so that a repeat after a crash knows.
+        A ``reboot`` starts what is off.  ``createImage`` copies the disk as it is at one moment, then sends the
+        copy to glance.  The domain remembers the verb's id (``Domain.last_verb``), so that a repeat after a crash
+        knows.
         """
+
+    def rebuild(self, server: ServerIntent, verb: Verb, config_drive: Mapping[str, bytes]) -> bool:
+        """A new disk of the wanted image in the old one's place; then on, if it is wanted on.  True when done.
+
+        The image is fetched and checked before anything is lost.  Once the verb is done (``Domain.last_verb``) it
+        is never repeated, and no guest has run in between.
+        """
+
+    def clear(self, server: ServerIntent, verbs: frozenset[int]) -> None:
+        """Remove what these verbs have left of their copies of the disk (``Domain.copies``)."""
 
     def destroy(self, server: ServerIntent) -> None:
         """The domain, its taps and its files: nothing is left."""

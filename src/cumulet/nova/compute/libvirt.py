@@ -27,6 +27,7 @@ from cumulet.host import kvm, libvirtd, openvswitch
 from cumulet.host.ovsdb import Ovsdb
 from cumulet.nova.compute import domain_xml
 from cumulet.nova.compute.connection import Connection
+from cumulet.nova.compute.copies import end_copies, take_copy
 from cumulet.nova.compute.domain_xml import Marks, Traits
 from cumulet.nova.compute.domains import (
     Found,
@@ -43,6 +44,7 @@ from cumulet.nova.compute.taps import Taps
 from cumulet.nova.model import Domain, Inventory, ServerIntent, Verb
 
 MIB = 1 << 20
+Store = Callable[[Verb, Path], None]
 EMULATOR = "qemu-system-x86_64"
 PRESS_SECONDS = 5.0  # between two presses of the power button of a guest that has not gone off yet
 TIDY_SECONDS = 60.0  # between two looks for what nobody uses any more
@@ -55,10 +57,19 @@ _UNDEFINE = (
 
 
 class LibvirtHypervisor:
-    """``host`` is this node's name.  ``fetch_image`` streams an image's bytes into the function it is given."""
+    """``host`` is this node's name.  ``fetch_image`` streams an image's bytes into the function it is given;
+    ``store_image`` sends a file to glance for the image that the verb names, and may be repeated.
+    """
 
-    def __init__(self, config: Config, host: str, fetch_image: Fetch, qemu_user: str = libvirtd.QEMU_USER) -> None:
-        self._config, self.host = config, host
+    def __init__(
+        self,
+        config: Config,
+        host: str,
+        fetch_image: Fetch,
+        store_image: Store,
+        qemu_user: str = libvirtd.QEMU_USER,
+    ) -> None:
+        self._config, self.host, self._store_image = config, host, store_image
         self._connection = Connection(libvirtd.uri(config.run))
         switch = openvswitch.database_socket(str(config.run / "openvswitch"))
         self._taps = Taps(Ovsdb(switch), qemu_user)
@@ -177,12 +188,14 @@ class LibvirtHypervisor:
         found = self._get(server.id)
         if found.state == "paused":
             self._connection.call(lambda _: found.domain.resume())
-        if not found.active:
+        elif not found.active:
             self._start(found, replace(found.marks, stop_by=0, restart=bool(found.marks.verb)))
 
     def stop(self, server: ServerIntent) -> bool:
         found = self._find(server.id)
         if found is None or not found.active:
+            if found:
+                self._switch_off(found)
             return True
         marks, now, grace = found.marks, _boot_clock(), self._config.compute.stop_seconds
         if not now - grace < marks.stop_by <= now + grace:  # not asked yet, or for an order that was taken back
@@ -190,17 +203,76 @@ class LibvirtHypervisor:
             self._mark(found, marks)
         return self._shut_down(found, marks)
 
+    def pause(self, server: ServerIntent) -> None:
+        found = self._find(server.id)
+        if found and found.state == "on":
+            self._connection.call(lambda _: unless_gone(found.domain.suspend))
+
+    def suspend(self, server: ServerIntent) -> None:
+        """It will wake up running, also if it stood still."""
+        found = self._find(server.id)
+        if found and found.active:
+            self._connection.call(
+                lambda _: unless_gone(lambda: found.domain.managedSave(libvirt.VIR_DOMAIN_SAVE_RUNNING))
+            )
+
+    def clear(self, server: ServerIntent, verbs: frozenset[int]) -> None:
+        end_copies(self._connection, self._find(server.id))
+        self._files.remove_copies(server.id, verbs)
+
+    # ── verbs ────────────────────────────────────────────────────────────────────────────────────────────────
+
     def perform(self, server: ServerIntent, verb: Verb) -> bool:
-        """A reboot: off (by the guest itself unless it is a hard one), a new definition, on.
+        if verb.name not in ("reboot", "createImage"):
+            raise Terminal(f"This host cannot {verb.name} a server.")
+        found = self._get(server.id)
+        if found.marks.last_verb >= verb.id:
+            return True
+        return self._reboot(server, verb, found) if verb.name == "reboot" else self._copy(verb, found)
+
+    def rebuild(self, server: ServerIntent, verb: Verb, config_drive: Mapping[str, bytes]) -> bool:
+        """The definition that is made for the verb says so, and the guest starts from no other: until then the
+        new disk can be made again, for nobody has written on it.
+        """
+        found = self._find(server.id)
+        if found and found.marks.last_verb >= verb.id:
+            return True
+        if server.image is None:
+            raise Terminal("There is no image to make the root disk from.")
+        _check_size(server, server.image.virtual_size)
+        with self._images.use(server.image) as base:
+            _check_size(server, base.virtual_size)
+            if found:
+                self._switch_off(found)
+            self._files.remove_disk(server.id)
+            self._files.ensure_directory(server.id, config_drive)
+            self._files.make_disk(server.id, base, server.root_gb * GIB or base.virtual_size)
+        if server.power != "on":
+            self._define(server, Marks(generation=server.generation, last_verb=verb.id))
+            return True
+        marks = Marks(server.generation, found.marks.last_verb if found else 0, verb.id, restart=True)
+        self._define(server, marks)
+        self._start(self._get(server.id), marks)
+        return True
+
+    def _copy(self, verb: Verb, found: Found) -> bool:
+        """The copy first; when it is complete, at another call, its way to glance."""
+        server_id = found.read.server_id
+        copy = self._files.copy_path(server_id, verb.id)
+        if not copy.exists():
+            take_copy(self._connection, self._files, found, verb.id)
+            return False
+        self._store_image(verb, copy)
+        self._mark(found, replace(found.marks, last_verb=verb.id))
+        self._files.remove_copies(server_id, [verb.id])
+        return True
+
+    def _reboot(self, server: ServerIntent, verb: Verb, found: Found) -> bool:
+        """Off (by the guest itself unless it is a hard one), a new definition, on.
 
         The definition says which verb it is for; when the domain runs from it, the verb is done.
         """
-        if verb.name != "reboot":
-            raise Terminal(f"This host cannot {verb.name} a server.")
-        found = self._get(server.id)
         marks = found.marks
-        if marks.last_verb >= verb.id:
-            return True
         if found.active and verb.args.get("type") != "HARD":
             if marks.verb != verb.id:
                 stop_by = _boot_clock() + self._config.compute.stop_seconds
@@ -230,13 +302,18 @@ class LibvirtHypervisor:
         self._pressed.pop(found.read.server_id, None)
         if found.active:
             self._connection.call(lambda _: unless_gone(found.domain.destroy))
+        if found.state == "suspended":
+            self._connection.call(lambda _: unless_gone(found.domain.managedSaveRemove))
 
     def _start(self, found: Found, marks: Marks) -> None:
-        """``marks`` go into the definition before it runs; once it runs, a reboot they tell of is done."""
+        """``marks`` go into the definition before it runs; once it runs, a verb they tell of is done.
+
+        Who was asleep wakes up with the marks of then, which may be older than the definition's.
+        """
         if marks != found.read.marks:
             self._mark(found, marks)
         self._connection.call(lambda _: found.domain.create())
-        if marks.restart:
+        if marks.restart or found.state == "suspended":
             self._mark(replace(found, state="on"), marks.seen(active=True))
 
     # ── domains ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,13 @@ A machine that is off though it should be on is started, unless it went off by i
 the latest order and the host's latest boot, so its guest ended it, and only a new order starts it again.  After a
 power cut the host has another boot id, and its servers come back.  The same holds for a machine that was paused
 (its disk is full, say): to resume it again and again of our own accord would never end.
+
+To stand still ('paused') and to sleep on disk ('suspended') are wishes like 'on' and 'off'; but a guest that has
+gone off has nothing left to pause, and stays off.  A machine that sleeps has the devices that it fell asleep with:
+it is woken first, then it gets and loses NICs.
+
+A rebuild makes the disk anew, once: until its verb is done nothing else may start the machine.  A disk of another
+image than the wanted one, with no rebuild to come, is what a failed rebuild leaves; the plan says so and stops.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,7 +33,10 @@ class Step(Enum):
     DEFINE = "define"
     START = "start"
     STOP = "stop"
+    PAUSE = "pause"
+    SUSPEND = "suspend"
     VERB = "verb"
+    CLEAR = "clear copies"
     DESTROY = "destroy"
 
 
@@ -34,8 +44,9 @@ class Step(Enum):
 class Plan:
     """The steps that can be taken now, in order, and what the rest waits for.
 
-    ``surplus``: the ports that UNPLUG takes away; ``verbs``: what VERB carries out; ``fault``: why this server
-    cannot become what it should be; ``at_rest``: it went off by itself and stays so.
+    ``surplus``: the ports that UNPLUG takes away; ``verbs``: what VERB carries out; ``stale``: the verbs whose
+    copies CLEAR removes; ``fault``: why this server cannot become what it should be; ``at_rest``: it went off by
+    itself and stays so.
     """
 
     steps: tuple[Step, ...] = ()
@@ -43,46 +54,78 @@ class Plan:
     fault: str = ""
     surplus: frozenset[str] = frozenset()
     verbs: tuple[Verb, ...] = ()
+    stale: frozenset[int] = frozenset()
     at_rest: bool = False
 
 
 WIRING = "ports to be wired"
 LOST_DISK = "The server's disk is not on its host any more."
+OTHER_DISK = "The server's disk is not of its image: a rebuild has failed.  Rebuild it again."
+_RUNNING = ("on", "paused")
+_BEGINNINGS = frozenset({"reboot", "rebuild"})
+"""Verbs that start the guest anew."""
 
 
 def plan_server(wanted: ServerIntent, actual: Domain, boot_id: str) -> Plan:
     """What to do about one server on a host that has booted as ``boot_id``."""
     if wanted.absent:
         return Plan((Step.DESTROY,) if actual != Domain() else ())
-    running = actual.defined and actual.state in ("on", "paused")
-    if not actual.disk and (wanted.launched or running):
-        return Plan(fault=LOST_DISK)
+    verbs = pending_verbs(wanted, actual)
+    rebuilt = any(verb.name == "rebuild" for verb in verbs)
+    fault = "" if rebuilt else _fault(wanted, actual)
+    if fault:
+        return Plan(fault=fault)
+    running = actual.defined and actual.state in _RUNNING
     nics = frozenset(nic.port_id for nic in wanted.nics)
     surplus = (actual.taps | actual.nics) - nics
-    verbs = pending_verbs(wanted, actual)
+    stale = actual.copies - {verb.id for verb in verbs}
     at_rest = went_off(wanted, actual, boot_id)
     must_start = wanted.power == "on" and not at_rest and not (actual.defined and actual.state == "on")
     must_define = not actual.nics >= nics if running else not actual.defined or actual.nics != nics
+    waits = wanted.power != "off" and not all(nic.wired for nic in wanted.nics)
+    asleep = actual.state == "suspended" and wanted.power != "off" and not _begins(verbs)
+    define = must_define and not rebuilt and not (waits and running)
     steps = [
         step
         for step, due in (
-            (Step.MAKE_DISK, not actual.disk),
-            (Step.UNPLUG, bool(surplus)),
+            (Step.CLEAR, bool(stale)),
+            (Step.MAKE_DISK, not actual.disk and not rebuilt),
+            (Step.UNPLUG, bool(surplus) and not asleep),
             (Step.PLUG, not actual.taps >= nics),
-            (Step.STOP, running and wanted.power == "off"),
+            (Step.STOP, wanted.power == "off" and (running or actual.state == "suspended")),
+            (Step.PAUSE, wanted.power == "paused" and running and actual.state == "on"),
+            (Step.DEFINE, define and not asleep),
+            (Step.SUSPEND, wanted.power == "suspended" and running),
         )
         if due
     ]
-    waits = wanted.power == "on" and not all(nic.wired for nic in wanted.nics)
-    if must_define and not (waits and running):
-        steps.append(Step.DEFINE)
-    if waits and (must_start or verbs or (must_define and running)):
-        return Plan(tuple(steps), waiting_for=WIRING, surplus=surplus, at_rest=at_rest)
-    if must_start and not _reboots(verbs):
+    stays = running and wanted.power in _RUNNING
+    ready = _before_beginning(verbs) if waits else verbs
+    waiting = waits and (must_start or len(ready) < len(verbs) or (must_define and stays))
+    if must_start and not waiting and not _begins(verbs):
         steps.append(Step.START)
-    if verbs:
+        if asleep:
+            steps += [Step.UNPLUG] * bool(surplus) + [Step.DEFINE] * define
+    if ready:
         steps.append(Step.VERB)
-    return Plan(tuple(steps), surplus=surplus, verbs=verbs, at_rest=at_rest)
+    return Plan(
+        tuple(steps),
+        waiting_for=WIRING if waiting else "",
+        surplus=surplus,
+        verbs=ready,
+        stale=stale,
+        at_rest=at_rest,
+    )
+
+
+def _fault(wanted: ServerIntent, actual: Domain) -> str:
+    """Why this server's disk is not what it should be, in the words that its user knows already."""
+    if not actual.disk:
+        running = actual.defined and actual.state in (*_RUNNING, "suspended")
+        return LOST_DISK if wanted.launched or running else ""
+    if wanted.image and actual.image not in ("", wanted.image.id):
+        return (wanted.seen.fault if wanted.seen else "") or OTHER_DISK
+    return ""
 
 
 def went_off(wanted: ServerIntent, actual: Domain, boot_id: str) -> bool:
@@ -100,7 +143,7 @@ def went_off(wanted: ServerIntent, actual: Domain, boot_id: str) -> bool:
 
 
 def pending_verbs(wanted: ServerIntent, actual: Domain) -> tuple[Verb, ...]:
-    """The verbs still to be carried out.  What is to be off needs no reboot."""
+    """The verbs still to be carried out.  What is not to be on needs no reboot."""
     return tuple(verb for verb in wanted.verbs if verb.id > actual.last_verb and not _needless(wanted, verb))
 
 
@@ -138,8 +181,16 @@ def is_news(seen: Seen, wanted: ServerIntent) -> bool:
 
 
 def _needless(wanted: ServerIntent, verb: Verb) -> bool:
-    return verb.name == "reboot" and wanted.power == "off"
+    return verb.name == "reboot" and wanted.power != "on"
 
 
-def _reboots(verbs: Iterable[Verb]) -> bool:
-    return any(verb.name == "reboot" for verb in verbs)
+def _begins(verbs: Iterable[Verb]) -> bool:
+    return any(verb.name in _BEGINNINGS for verb in verbs)
+
+
+def _before_beginning(verbs: tuple[Verb, ...]) -> tuple[Verb, ...]:
+    """Those that can be done, in their order, before the first that starts the guest."""
+    for number, verb in enumerate(verbs):
+        if verb.name in _BEGINNINGS:
+            return verbs[:number]
+    return verbs

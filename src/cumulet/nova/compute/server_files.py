@@ -1,8 +1,9 @@
 """A server's files on its host: ``servers/<id>/`` with disk, config drive and console log.
 
 ``disk`` appears complete, by rename; so if it is there, it is whole.  ``base`` is a link to the image that the
-disk is based on, made before the disk, and is what keeps that image in the cache.  QEMU's user may open the files
-and pass through the directory, not write into it; nobody else may either.
+disk is based on, made before the disk, and is what keeps that image in the cache.  ``copy-<verb>.qcow2`` is a copy
+of the disk on its way to glance; while it is made it ends in ``.part``.  QEMU's user may open the files and pass
+through the directory, not write into it; nobody else may either.
 
 qemu-img reads what users have uploaded and guests have written, so it runs with a bound on memory and time, and is
 always told the formats.
@@ -16,7 +17,7 @@ import shutil
 import stat
 import subprocess
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +28,10 @@ from cumulet.nova.compute.image_cache import Base
 
 GIB = 1 << 30
 _TOOL_MEMORY_BYTES, _TOOL_CPU_SECONDS, _TOOL_SECONDS = GIB, 10, 60
+_COPY_SECONDS = 3600  # for a whole disk
 _DISK_OPTIONS = "extended_l2=on,cluster_size=128k"  # the quickest copy on write
 _SECTOR = 512
+_COPY = re.compile(r"copy-([0-9]+)\.qcow2(\.part)?")
 _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -38,6 +41,12 @@ class Found:
 
     disk: bool
     base: str  # the name of a file in the cache of images
+    copies: frozenset[int] = frozenset()  # verbs
+
+    @property
+    def image(self) -> str:
+        """The id of the image that the disk was made from."""
+        return self.base.rpartition(".")[0] if self.disk else ""
 
 
 class ServerFiles:
@@ -60,7 +69,10 @@ class ServerFiles:
             base = ""
         except OSError:
             return None  # not a directory: not ours
-        return Found((place / "disk").exists(), base) if place.is_dir() else None
+        if not place.is_dir():
+            return None
+        copies = (_COPY.fullmatch(name) for name in os.listdir(place))
+        return Found((place / "disk").exists(), base, frozenset(int(copy[1]) for copy in copies if copy))
 
     def bases(self) -> set[str]:
         """The cached images that disks are based on."""
@@ -81,7 +93,6 @@ class ServerFiles:
     def make_disk(self, server_id: str, base: Base, size: int) -> None:
         """The disk: an overlay of ``size`` bytes on ``base``."""
         place = self.place(server_id)
-        owner, group = self._ids()
         link = place / "base"
         link.unlink(missing_ok=True)
         link.symlink_to(base.path)
@@ -102,10 +113,47 @@ class ServerFiles:
             partial,
             str(size),
         )
-        partial.chmod(0o600)
-        os.chown(partial, owner, group)
+        self._give(partial)
         _sync(partial)
         partial.rename(place / "disk")
+
+    def remove_disk(self, server_id: str) -> None:
+        """The disk goes, and with it what else is made anew together with it."""
+        for name in ("disk", "config.iso"):
+            (self.place(server_id) / name).unlink(missing_ok=True)
+
+    def copy_path(self, server_id: str, verb: int) -> Path:
+        """Where the complete copy of the disk for ``verb`` is."""
+        return self.place(server_id) / f"copy-{verb}.qcow2"
+
+    def begin_copy(self, server_id: str, verb: int, size: int) -> Path:
+        """An empty disk of ``size`` bytes that QEMU may fill; ``finish_copy`` says that it has."""
+        partial = self._partial_copy(server_id, verb)
+        partial.unlink(missing_ok=True)
+        qemu_img("create", "-q", "-f", "qcow2", partial, str(size))
+        self._give(partial)
+        return partial
+
+    def finish_copy(self, server_id: str, verb: int) -> None:
+        partial = self._partial_copy(server_id, verb)
+        _sync(partial)
+        partial.rename(self.copy_path(server_id, verb))
+
+    def copy_disk(self, server_id: str, verb: int) -> None:
+        """A complete copy of a disk that no guest uses, without anything beneath it."""
+        partial = self._partial_copy(server_id, verb)
+        partial.unlink(missing_ok=True)
+        disk = self.place(server_id) / "disk"
+        qemu_img("convert", "-q", "-f", "qcow2", "-O", "qcow2", disk, partial, seconds=_COPY_SECONDS)
+        self.finish_copy(server_id, verb)
+
+    def remove_copies(self, server_id: str, verbs: Collection[int]) -> None:
+        for verb in verbs:
+            self._partial_copy(server_id, verb).unlink(missing_ok=True)
+            self.copy_path(server_id, verb).unlink(missing_ok=True)
+
+    def _partial_copy(self, server_id: str, verb: int) -> Path:
+        return self.place(server_id) / f"copy-{verb}.qcow2.part"
 
     def paths(self, server_id: str) -> Files:
         """Where the domain finds its files; Retry if there is no disk."""
@@ -161,6 +209,11 @@ class ServerFiles:
         entry = pwd.getpwnam(self._user)
         return entry.pw_uid, entry.pw_gid
 
+    def _give(self, path: Path) -> None:
+        """QEMU may use the file, and nobody else."""
+        path.chmod(0o600)
+        os.chown(path, *self._ids())
+
     def _write(self, path: Path, content: bytes, owner: int, group: int) -> None:
         """Make the file, at once and complete, if there is none."""
         if path.exists():
@@ -172,9 +225,13 @@ class ServerFiles:
         partial.rename(path)
 
 
-def qemu_img(*arguments: str | Path) -> None:
-    """Terminal with qemu-img's words if it refuses; Retry if the host has no room for the file."""
-    limits = ["prlimit", f"--as={_TOOL_MEMORY_BYTES}", f"--cpu={_TOOL_CPU_SECONDS}", "--core=0", "--"]
+def qemu_img(*arguments: str | Path, seconds: int = 0) -> None:
+    """Terminal with qemu-img's words if it refuses; Retry if the host has no room for the file.
+
+    ``seconds``: how long it may take, where that is longer than to make an empty disk.
+    """
+    cpu = seconds or _TOOL_CPU_SECONDS
+    limits = ["prlimit", f"--as={_TOOL_MEMORY_BYTES}", f"--cpu={cpu}", "--core=0", "--"]
     try:
         done = subprocess.run(
             [*limits, "qemu-img", *arguments],
@@ -182,7 +239,7 @@ def qemu_img(*arguments: str | Path) -> None:
             capture_output=True,
             text=True,
             errors="replace",
-            timeout=_TOOL_SECONDS,
+            timeout=seconds or _TOOL_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
