@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.keystone.identity import Keystone
+from tests.keystone.identity import Keystone, by_password
 
 
 def test_the_life_of_a_role(keystone: Keystone) -> None:
@@ -266,3 +266,45 @@ def test_where_a_user_may_go(keystone: Keystone) -> None:
         "compute",
         "object-store",
     ]
+
+
+def test_assignments_of_a_whole_subtree(keystone: Keystone) -> None:
+    ann = keystone.person("ann", blue="admin")
+    blue = keystone.project("blue")
+    below = keystone.project("below", parent_id=blue)
+    lowest = keystone.project("lowest", parent_id=below)
+    other = keystone.project("other")
+    for project_id in (lowest, other):
+        keystone.grant(ann.id, "reader", f"projects/{project_id}")
+
+    def shown(query: str) -> set[str]:
+        found = keystone.good("GET", f"/role_assignments?user.id={ann.id}&{query}")["role_assignments"]
+        return {each["scope"]["project"]["id"] for each in found}
+
+    assert shown(f"scope.project.id={blue}") == {blue}
+    assert shown(f"scope.project.id={blue}&include_subtree=True") == {blue, lowest}
+    assert shown(f"scope.project.id={blue}&include_subtree&effective") == {blue, lowest}
+    assert shown(f"scope.project.id={below}&include_subtree") == {lowest}
+    assert keystone.call("GET", "/role_assignments?include_subtree")[0] == 400
+
+
+def test_roles_on_the_system(keystone: Keystone) -> None:
+    ann = keystone.person("ann")
+    reader = keystone.role("reader")
+    path = f"/system/users/{ann.id}/roles"
+    assert keystone.login(by_password("ann", ann.password, system="all"))[0] == 401
+    assert keystone.call("HEAD", f"{path}/{reader}")[0] == 404
+    keystone.good("PUT", f"{path}/{reader}")
+    assert [each["name"] for each in keystone.good("GET", path)["roles"]] == ["reader"]
+    assert keystone.call("GET", f"{path}/{reader}")[0] == 204
+    token = keystone.token_of(ann, system="all")
+    context = keystone.who(token)
+    assert context is not None
+    assert context.system
+    assert context.project_id == ""
+    assert context.roles == {"reader"}
+    assert keystone.call("GET", "/users", token=token)[0] == 200, "a reader of the system reads all"
+    assert keystone.call("DELETE", f"/users/{ann.id}", token=token)[0] == 403
+    assert keystone.good("GET", "/auth/system", token=token)["system"] == [{"all": True}]
+    keystone.good("DELETE", f"{path}/{reader}")
+    assert keystone.who(token) is None

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.keystone.identity import Keystone, by_password
+from tests.keystone.identity import Json, Keystone, by_password
 
 
 def test_the_life_of_a_user(keystone: Keystone) -> None:
@@ -174,3 +174,22 @@ def test_a_renamed_user_keeps_their_token(keystone: Keystone) -> None:
     seen = keystone.who(token)
     assert seen is not None
     assert seen.user_name == "anna"
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"user": {"password": "new"}}, 400),
+        ({"user": {"original_password": "a good password"}}, 400),
+        ({"user": {"original_password": "a good password", "password": ""}}, 400),
+        ({"user": {"original_password": "a good password", "password": None}}, 400),
+        ({"user": {"original_password": "wrong", "password": "new"}}, 401),
+        ({}, 400),
+    ],
+)
+def test_a_password_is_not_changed_by(keystone: Keystone, body: Json, status: int) -> None:
+    ann = keystone.person("ann", blue="member")
+    for token in (None, keystone.token_of(ann, project="blue")):
+        assert keystone.call("POST", f"/users/{ann.id}/password", body, token)[0] == status
+    assert keystone.call("POST", "/users/none/password", body, None)[0] in (status, 401)
+    assert keystone.login(by_password("ann", ann.password))[0] == 201

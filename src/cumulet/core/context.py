@@ -14,6 +14,29 @@ def new_request_id() -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class AccessRule:
+    """One kind of request that an application credential is good for."""
+
+    service: str  # a service's type, e.g. ``compute``
+    method: str
+    path: str  # with wildcards, see ``core.access``
+
+
+@dataclass(frozen=True, slots=True)
+class Delegation:
+    """What bounds a token that acts for its user by an application credential.
+
+    Without ``unrestricted`` it may not make or see what lets others act for the user.  ``rules`` are the only
+    requests that it may make; None is all of them, an empty tuple none.
+    """
+
+    id: str
+    name: str = ""
+    unrestricted: bool = False
+    rules: tuple[AccessRule, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Context:
     """The caller.  At most one of ``project_id``, ``domain_id``, ``system`` is the token's scope.
 
@@ -35,6 +58,7 @@ class Context:
     token_expires_at: str = ""
     audit_ids: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+    delegation: Delegation | None = None
 
     @property
     def admin(self) -> bool:

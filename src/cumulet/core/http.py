@@ -20,7 +20,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from cumulet.core import microversion, openapi, schema
+from cumulet.core import access, microversion, openapi, schema
 from cumulet.core.config import Config
 from cumulet.core.context import REQUEST_ID, Context, new_request_id
 from cumulet.core.db import Database
@@ -312,6 +312,7 @@ class App:
             if not token:
                 raise Unauthorized("The request you have made requires authentication.")
             who = self._caller.user(token)
+            access.check(who, self.name, request.method, request.path)
         ids = request.context
         return replace(who, request_id=ids.request_id, global_request_id=ids.global_request_id)
 

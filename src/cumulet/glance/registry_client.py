@@ -219,7 +219,9 @@ def _path(*parts: str) -> str:
 
 def _unnamed(context: Context) -> Context:
     """Who asks, without what the registry has no use for."""
-    return replace(context, user_name="", project_name="", token_expires_at="", audit_ids=(), methods=())
+    return replace(
+        context, user_name="", project_name="", token_expires_at="", audit_ids=(), methods=(), delegation=None
+    )
 
 
 def _failure(status: int, data: bytes) -> Exception:

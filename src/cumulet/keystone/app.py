@@ -12,6 +12,9 @@ from cumulet.core.http import App
 from cumulet.core.reconcile import Reconciler
 from cumulet.core.service import Service
 from cumulet.keystone import (
+    access_rules,
+    application_credentials,
+    credentials,
     domains,
     endpoints,
     grants,
@@ -39,6 +42,9 @@ ROUTES = [
     *tokens.ROUTES,
     *scopes.ROUTES,
     *users.ROUTES,
+    *application_credentials.ROUTES,
+    *access_rules.ROUTES,
+    *credentials.ROUTES,
     *groups.ROUTES,
     *projects.ROUTES,
     *project_tags.ROUTES,
@@ -64,7 +70,7 @@ def build(env: ControllerEnv) -> Service:
         caller=env.caller,
         render_error=render_error,
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
-        extras=keys.Keyring(keys.directory(env.config)),
+        extras=keys.keyrings(env.config),
         own_target=own_target,
     )
     return Service(app=app, loops=[keys.rotation_loop(env.config), sweep_loop(env.db)])

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Row
 from cumulet.core.db import Transaction
 from cumulet.core.errors import Conflict, Forbidden, NotFound
 from cumulet.core.http import Json, Request, Route
-from cumulet.keystone import documents
+from cumulet.keystone import application_credentials, documents
 from cumulet.keystone.model import SYSTEM
 from cumulet.keystone.roles import role_target, view
 from cumulet.keystone.tables import assignments, groups, projects, roles, users
@@ -81,6 +81,8 @@ def revoke_grant(request: Request, place: Place) -> None:
         row, _ = _check(tx, request, place, "revoke")
         if not tx.write(sa.delete(assignments).where(_where(row))):
             raise _absent(row)
+        if place.actor == "user" and place.target == "project":
+            application_credentials.delete_those_of(tx, request, row["actor_id"], row["target_id"])
         tx.notify(request.context, "identity.role_assignment.deleted", _publisher(request), _payload(row))
 
 

@@ -1,4 +1,5 @@
-"""The keys that seal tokens: files in ``etc/fernet-keys``, rotated as keystone does it.
+"""The keys that seal tokens: files in ``etc/fernet-keys``, rotated as keystone does it; and, in
+``etc/credential-keys``, those that seal the users' stored credentials, which no clock rotates.
 
 The file with the highest number is the primary key and seals; ``0`` is the staged key, the next primary, known
 everywhere before it is used; those between are secondary and only open.  A rotation makes the staged key
@@ -13,6 +14,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
@@ -30,6 +32,10 @@ def directory(config: Config) -> Path:
     return config.etc / "fernet-keys"
 
 
+def credential_directory(config: Config) -> Path:
+    return config.etc / "credential-keys"
+
+
 def keys_kept(config: Config) -> int:
     """Staged, primary, and the secondaries under which tokens may still be alive."""
     identity = config.identity
@@ -37,8 +43,12 @@ def keys_kept(config: Config) -> int:
 
 
 def ensure(config: Config) -> None:
-    """Make the directory (0700) and its first two keys (0600), owned as ``etc`` is, if there are none."""
-    place = directory(config)
+    """Make each directory (0700) and its first two keys (0600), owned as ``etc`` is, if there are none."""
+    for place in (directory(config), credential_directory(config)):
+        _ensure(config, place)
+
+
+def _ensure(config: Config, place: Path) -> None:
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     _give(place, config.etc)
     with _locked(place):
@@ -71,6 +81,18 @@ def rotation_loop(config: Config) -> Reconciler[float]:
         return Later(max(1.0, seconds - waited), "the staged key is young")
 
     return Reconciler("keystone.keys", read, reconcile, resync_seconds=min(600.0, max(1.0, seconds / 10)))
+
+
+@dataclass(frozen=True)
+class Keyrings:
+    """What keystone's handlers seal with."""
+
+    tokens: "Keyring"
+    credentials: "Keyring"
+
+
+def keyrings(config: Config) -> Keyrings:
+    return Keyrings(Keyring(directory(config)), Keyring(credential_directory(config)))
 
 
 class Keyring:

@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct
 
+from cumulet.core.context import Delegation
+
 ScopeKind = Literal["unscoped", "project", "domain", "system"]
 DEFAULT_DOMAIN = "default"
 SYSTEM = "system"  # the target id of assignments on the system
@@ -28,7 +30,8 @@ class Payload(Struct, frozen=True):
     """What is sealed in a token.  Times are seconds since 1970.
 
     ``audit_ids`` name the token itself, then the tokens it was made from, the first login last: giving back any
-    of them kills this one.  ``revision`` is the user's at the time of issue.
+    of them kills this one.  ``revision`` is the user's at the time of issue.  ``application_credential`` is the id
+    of the one that the token stands on, if any.
     """
 
     user_id: str
@@ -38,6 +41,7 @@ class Payload(Struct, frozen=True):
     expires_at: int
     audit_ids: tuple[str, ...]
     revision: int
+    application_credential: str = ""
 
 
 class Role(Struct, frozen=True):
@@ -58,3 +62,4 @@ class Standing(Struct, frozen=True):
     scope_domain_id: str = ""
     scope_domain_name: str = ""
     roles: tuple[Role, ...] = ()
+    delegation: Delegation | None = None

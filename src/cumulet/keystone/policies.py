@@ -4,7 +4,8 @@ Targets have upstream's names (``target.user.domain_id``); they are filled from 
 """
 
 from cumulet.core.context import Context
-from cumulet.core.http import Json
+from cumulet.core.errors import Forbidden
+from cumulet.core.http import Json, Request
 
 ADMIN = "rule:admin_required"
 SYSTEM_READER = "(role:reader and system_scope:all)"
@@ -40,6 +41,9 @@ _GRANT_WRITERS = (
     f"{ADMIN} or (({_grants('admin')}) and {_ROLE_OF_DOMAIN}) or "
     f"(({_grants('manager')}) and rule:domain_managed_target_role)"
 )
+
+_OWNER = "user_id:%(target.user.id)s"
+_KEEPER = "user_id:%(target.credential.user_id)s"
 
 DEFAULTS: dict[str, str] = {
     "admin_required": "role:admin",
@@ -78,6 +82,19 @@ DEFAULTS: dict[str, str] = {
         "domain_id:%(target.group.domain_id)s and domain_id:%(target.user.domain_id)s)"
         for verb in ("add_user_to", "remove_user_from")
     },
+    # what acts for a user: application credentials and stored secrets
+    "identity:get_application_credential": f"{ADMIN_OR_READER} or {_OWNER}",
+    "identity:list_application_credentials": f"{ADMIN_OR_READER} or {_OWNER}",
+    "identity:create_application_credential": _OWNER,
+    "identity:delete_application_credential": f"{ADMIN} or {_OWNER}",
+    "identity:get_access_rule": f"{ADMIN_OR_READER} or {_OWNER}",
+    "identity:list_access_rules": f"{ADMIN_OR_READER} or {_OWNER}",
+    "identity:delete_access_rule": f"{ADMIN} or {_OWNER}",
+    "identity:get_credential": f"{ADMIN_OR_READER} or {_KEEPER}",
+    "identity:list_credentials": f"{ADMIN_OR_READER} or {_KEEPER}",
+    "identity:create_credential": f"{ADMIN} or {_KEEPER}",
+    "identity:update_credential": f"{ADMIN} or {_KEEPER}",
+    "identity:delete_credential": f"{ADMIN} or {_KEEPER}",
     # projects and their tags
     "identity:get_project": _PROJECT_READERS,
     "identity:list_projects": f"{ADMIN_OR_READER} or {_domain('reader', 'target.domain_id')}",
@@ -125,6 +142,8 @@ DEFAULTS: dict[str, str] = {
         for actor in ("user", "group")
     },
     "identity:list_role_assignments": f"{ADMIN_OR_READER} or {_domain('reader', 'target.domain_id')}",
+    "identity:list_role_assignments_for_tree": f"{ADMIN_OR_READER} or "
+    f"{_domain('reader', 'target.project.domain_id')} or (role:admin and project_id:%(target.project.id)s)",
     # the catalogue
     **{
         f"identity:{verb}_{noun}": ADMIN
@@ -150,6 +169,7 @@ def own_target(context: Context) -> Json:
         "domain_id": domain_id,
         "target.token.user_id": context.user_id,
         "target.user.id": context.user_id,
+        "target.credential.user_id": context.user_id,
         "target.user.domain_id": domain_id,
         "target.group.domain_id": domain_id,
         "target.project.id": context.project_id,
@@ -159,3 +179,16 @@ def own_target(context: Context) -> Json:
         "target.role.name": "member",
         "target.role.domain_id": None,
     }
+
+
+def refuse_delegated(request: Request, what: str) -> None:
+    """Forbidden for a token that was lent: it must not make, see or end what lets others act for its user.
+
+    ``unrestricted`` lifts this, but never for a token that is bounded by access rules: what it made would not be.
+    """
+    delegation = request.context.delegation
+    if delegation and (not delegation.unrestricted or delegation.rules is not None):
+        raise Forbidden(
+            "You are not authorized to perform the requested action: Using method 'application_credential' is not "
+            f"allowed for managing additional {what}."
+        )

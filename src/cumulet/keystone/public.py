@@ -18,7 +18,7 @@ from cumulet.core.db import Database, Transaction
 from cumulet.core.errors import Unauthorized
 from cumulet.keystone import keys, passwords, token_format
 from cumulet.keystone.model import DEFAULT_DOMAIN, SYSTEM, CatalogEntry
-from cumulet.keystone.standing import find_standing
+from cumulet.keystone.standing import find_standing_of
 from cumulet.keystone.tables import (
     assignments,
     endpoints,
@@ -45,7 +45,7 @@ def build_authenticator(config: Config, db: Database) -> Callable[[str], Context
         if payload is None:
             raise Unauthorized(DENIED)
         with db.read() as tx:
-            standing = find_standing(tx, payload.user_id, payload.revision, payload.scope, payload.audit_ids)
+            standing = find_standing_of(tx, payload)
         if standing is None:
             raise Unauthorized(DENIED)
         kind, scope_id = payload.scope.kind, payload.scope.id
@@ -62,6 +62,7 @@ def build_authenticator(config: Config, db: Database) -> Callable[[str], Context
             token_expires_at=clock.text(datetime.fromtimestamp(payload.expires_at, UTC)),
             audit_ids=payload.audit_ids,
             methods=payload.methods,
+            delegation=standing.delegation,
         )
 
     return authenticate

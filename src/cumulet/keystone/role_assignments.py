@@ -17,6 +17,7 @@ from cumulet.core.errors import BadRequest
 from cumulet.core.http import Json, Request, Route
 from cumulet.keystone import documents
 from cumulet.keystone.effective import Assignment, Grant, Grounds, expand
+from cumulet.keystone.projects import project_target
 from cumulet.keystone.tables import (
     assignments,
     group_members,
@@ -46,15 +47,16 @@ def list_role_assignments(request: Request) -> Json:
     effective = _flag(request, "effective")
     _check_filters(request, effective)
     with request.db.read() as tx:
+        tree = _tree(tx, request)
         if effective:
             domain_roles = {row.id for row in tx.all(sa.select(roles.c.id).where(roles.c.domain_id != ""))}
             found = [
                 grant
                 for grant in _effective(tx)
-                if grant.shown.role_id not in domain_roles and _wanted(request, grant.shown)
+                if grant.shown.role_id not in domain_roles and _wanted(request, grant.shown, tree)
             ]
         else:
-            found = [Grant(row, row) for row in _direct(tx, request)]
+            found = [Grant(row, row) for row in _direct(tx, request, tree)]
         if request.context.domain_id:
             found = _in_domain(tx, request.context.domain_id, found)
         names = _names(tx, [grant.shown for grant in found]) if _flag(request, "include_names") else None
@@ -111,8 +113,23 @@ def _check_filters(request: Request, effective: bool) -> None:
         raise BadRequest("Combining effective and group filter will always result in an empty list.")
     if effective and request.one("scope.domain.id") and request.one("scope.OS-INHERIT:inherited_to"):
         raise BadRequest("Combining effective, domain and inherited filters will always result in an empty list.")
-    if _flag(request, "include_subtree"):
-        raise BadRequest("include_subtree is not supported; list the assignments of each project.")
+    if _flag(request, "include_subtree") and not request.one("scope.project.id"):
+        raise BadRequest("scope.project.id must be specified if include_subtree is also specified")
+
+
+def _tree(tx: Transaction, request: Request) -> frozenset[str]:
+    """With ``include_subtree``: the project that is asked for and all below it."""
+    root = request.one("scope.project.id")
+    if not root or not _flag(request, "include_subtree"):
+        return frozenset()
+    row = documents.find_row(tx, projects, root)
+    request.enforce("identity:list_role_assignments_for_tree", project_target(row))
+    tree = level = {root}
+    while level:
+        below = sa.select(projects.c.id).where(projects.c.parent_id.in_(level), sa.not_(projects.c.is_domain))
+        level = {each.id for each in tx.all(below)} - tree
+        tree = tree | level
+    return frozenset(tree)
 
 
 def _rows(tx: Transaction, *where: sa.ColumnElement[bool]) -> list[Assignment]:
@@ -120,13 +137,15 @@ def _rows(tx: Transaction, *where: sa.ColumnElement[bool]) -> list[Assignment]:
     return [Assignment._make(row) for row in tx.all(sa.select(*columns).where(*where).order_by(*columns))]
 
 
-def _direct(tx: Transaction, request: Request) -> list[Assignment]:
+def _direct(tx: Transaction, request: Request, tree: frozenset[str]) -> list[Assignment]:
     """As granted.  The filters are the same as ``_wanted``'s."""
     where = []
     for name, (side, kind) in FILTERS.items():
         if value := request.one(name):
             where.append(assignments.c[f"{side}_type"] == kind)
-            if kind != "system":
+            if kind == "project" and tree:
+                where.append(assignments.c.target_id.in_(tree))
+            elif kind != "system":
                 where.append(assignments.c[f"{side}_id"] == value)
     if role_id := request.one("role.id"):
         where.append(assignments.c.role_id == role_id)
@@ -149,12 +168,13 @@ def _effective(tx: Transaction) -> Iterator[Grant]:
     return expand(_rows(tx), Grounds(members, children, implied))
 
 
-def _wanted(request: Request, shown: Assignment) -> bool:
+def _wanted(request: Request, shown: Assignment, tree: frozenset[str]) -> bool:
     for name, (side, kind) in FILTERS.items():
         value = request.one(name)
         if value and getattr(shown, f"{side}_type") != kind:
             return False
-        if value and kind != "system" and getattr(shown, f"{side}_id") != value:
+        ids = tree if tree and kind == "project" else {value}
+        if value and kind != "system" and getattr(shown, f"{side}_id") not in ids:
             return False
     if request.one("role.id") not in (None, "", shown.role_id):
         return False

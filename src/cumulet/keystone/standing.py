@@ -2,8 +2,9 @@
 
 The user is enabled and so is their domain; their password is the one they had; the token's scope exists and is
 enabled with its domain; neither the token nor one it was made from was given back; and the roles are those of
-now, with what groups, parents and role inferences add.  Nothing of it is cached: a token dies with the commit
-that takes away its ground, and a new role counts from its commit.
+now, with what groups, parents and role inferences add.  A token from an application credential has of these only
+what the credential lends, while it is there and in its time.  Nothing of it is cached: a token dies with the
+commit that takes away its ground, and a new role counts from its commit.
 """
 
 from functools import cache
@@ -13,9 +14,15 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.expression import CTE
 
+from cumulet.core import clock
+from cumulet.core.context import AccessRule, Delegation
 from cumulet.core.db import Transaction
-from cumulet.keystone.model import SYSTEM, Role, Scope, ScopeKind, Standing
+from cumulet.keystone.model import SYSTEM, Payload, Role, Scope, ScopeKind, Standing
 from cumulet.keystone.tables import (
+    access_rules,
+    application_credential_roles,
+    application_credential_rules,
+    application_credentials,
     assignments,
     group_members,
     implied_roles,
@@ -32,17 +39,44 @@ _project = projects.alias("project")
 _domain = projects.alias("domain")
 _who = users.alias("who")
 _place = projects.alias("place")
+_credential = application_credentials.alias("credential")
+_RULES = (
+    sa.select(access_rules)
+    .select_from(
+        access_rules.join(application_credential_rules, application_credential_rules.c.rule_id == access_rules.c.id)
+    )
+    .where(application_credential_rules.c.credential_id == sa.bindparam("credential"))
+)
+
+
+def find_standing_of(tx: Transaction, payload: Payload) -> Standing | None:
+    """What the holder of a token may be now; None if the token is dead."""
+    return find_standing(
+        tx, payload.user_id, payload.revision, payload.scope, payload.audit_ids, payload.application_credential
+    )
 
 
 def find_standing(
-    tx: Transaction, user_id: str, revision: int, scope: Scope, audit_ids: tuple[str, ...] = ()
+    tx: Transaction,
+    user_id: str,
+    revision: int,
+    scope: Scope,
+    audit_ids: tuple[str, ...] = (),
+    application_credential: str = "",
 ) -> Standing | None:
-    """What the user may be in ``scope`` now; None if they may not be there, or a token of this kind is dead."""
+    """What the user may be in ``scope`` now; None if they may not be there, or a token of this kind is dead.
+
+    An application credential is good for its own user and project, so for no other scope at all.
+    """
     values: dict[str, Any] = {"user": user_id, "revision": revision}
     if scope.kind in ("project", "domain"):
         values["scope"] = scope.id
+    if application_credential:
+        if scope.kind != "project":
+            return None
+        values |= {"credential": application_credential, "now": clock.now()}
     values.update((f"audit_{number}", audit_id) for number, audit_id in enumerate(audit_ids))
-    rows = tx.all(_statement(scope.kind, len(audit_ids)), values)
+    rows = tx.all(_statement(scope.kind, len(audit_ids), bool(application_credential)), values)
     if not rows:
         return None
     row = rows[0]
@@ -57,7 +91,16 @@ def find_standing(
         row.scope_domain_id,
         row.scope_domain_name,
         tuple(Role(each.role_id, each.role_name) for each in rows) if scope.kind != "unscoped" else (),
+        _delegation(tx, row) if application_credential else None,
     )
+
+
+def _delegation(tx: Transaction, row: sa.Row[Any]) -> Delegation:
+    rules = None
+    if row.credential_ruled:
+        found = tx.all(_RULES, {"credential": row.credential_id})
+        rules = tuple(AccessRule(each.service, each.method, each.path) for each in found)
+    return Delegation(row.credential_id, row.credential_name, row.credential_unrestricted, rules)
 
 
 def held_by(user: Any) -> ColumnElement[bool]:
@@ -98,8 +141,38 @@ def _inherited() -> ColumnElement[bool]:
     return sa.and_(assignments.c.inherited, assignments.c.target_id.in_(parents))
 
 
+def _lent() -> ColumnElement[bool]:
+    """The role is one that the application credential names, or is implied by one of those."""
+    named = sa.select(application_credential_roles.c.role_id).where(
+        application_credential_roles.c.credential_id == sa.bindparam("credential")
+    )
+    lent = named.cte("lent", recursive=True)
+    lent = lent.union(
+        sa.select(implied_roles.c.implied_role_id).where(implied_roles.c.prior_role_id == lent.c.role_id)
+    )
+    return roles.c.id.in_(sa.select(lent.c.role_id))
+
+
+def _delegated(statement: sa.Select[Any]) -> sa.Select[Any]:
+    """``statement`` on the project of an application credential, with no more than that lends."""
+    return (
+        statement.add_columns(
+            _credential.c.id.label("credential_id"),
+            _credential.c.name.label("credential_name"),
+            _credential.c.unrestricted.label("credential_unrestricted"),
+            _credential.c.ruled.label("credential_ruled"),
+        )
+        .join(_credential, sa.and_(_credential.c.user_id == users.c.id, _credential.c.project_id == _project.c.id))
+        .where(
+            _credential.c.id == sa.bindparam("credential"),
+            sa.or_(_credential.c.expires_at.is_(None), _credential.c.expires_at > sa.bindparam("now")),
+            _lent(),
+        )
+    )
+
+
 @cache
-def _statement(kind: ScopeKind, audit_count: int) -> sa.Select[Any]:
+def _statement(kind: ScopeKind, audit_count: int, delegated: bool) -> sa.Select[Any]:
     """Built once for each kind of scope and number of audit ids; of each there are few."""
     empty = sa.literal("")
     scope: tuple[ColumnElement[Any], ...] = (empty, empty, empty)
@@ -131,7 +204,7 @@ def _statement(kind: ScopeKind, audit_count: int) -> sa.Select[Any]:
         columns += [roles.c.id.label("role_id"), roles.c.name.label("role_name")]
     audit_ids: list[Any] = [sa.bindparam(f"audit_{number}") for number in range(audit_count)]
     given_back = sa.exists().where(revocations.c.audit_id.in_(audit_ids))
-    return (
+    statement = (
         sa.select(*columns)
         .select_from(ground)
         .where(
@@ -142,3 +215,4 @@ def _statement(kind: ScopeKind, audit_count: int) -> sa.Select[Any]:
             sa.not_(given_back),
         )
     )
+    return _delegated(statement) if delegated else statement

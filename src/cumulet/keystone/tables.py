@@ -144,3 +144,72 @@ revocations = Table(
     Column("audit_id", String(32), primary_key=True),
     Column("expires_at", BigInteger, nullable=False, index=True),  # seconds since 1970
 )
+
+# By which an application acts for a user in one project, with some of the roles that the user has there.
+application_credentials = Table(
+    "application_credentials",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("user_id", Id, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("project_id", Id, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("name", Name, nullable=False),
+    Column("description", Text),
+    Column("secret_hash", String(100), nullable=False),
+    Column("unrestricted", Boolean, nullable=False, default=False),
+    Column("ruled", Boolean, nullable=False, default=False),  # good for its access rules only, even for none
+    Column("expires_at", Time),
+    Column("created_at", Time, nullable=False),
+)
+Index(
+    "uq_application_credentials_user_name",
+    application_credentials.c.user_id,
+    application_credentials.c.name,
+    unique=True,
+)
+
+application_credential_roles = Table(
+    "application_credential_roles",
+    metadata,
+    Column("credential_id", Id, ForeignKey("application_credentials.id", ondelete="CASCADE"), primary_key=True),
+    Column("role_id", Id, ForeignKey("roles.id", ondelete="CASCADE"), primary_key=True),
+)
+
+# What a user's application credentials may be bounded to; shared by those that name the same.
+access_rules = Table(
+    "access_rules",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("user_id", Id, ForeignKey("users.id", ondelete="CASCADE"), nullable=False),
+    Column("service", Name, nullable=False),
+    Column("method", String(16), nullable=False),
+    Column("path", String(128), nullable=False),
+    Column("created_at", Time, nullable=False),
+)
+Index(
+    "uq_access_rules_user_what",
+    access_rules.c.user_id,
+    access_rules.c.service,
+    access_rules.c.method,
+    access_rules.c.path,
+    unique=True,
+)
+
+application_credential_rules = Table(
+    "application_credential_rules",
+    metadata,
+    Column("credential_id", Id, ForeignKey("application_credentials.id", ondelete="CASCADE"), primary_key=True),
+    Column("rule_id", Id, ForeignKey("access_rules.id", ondelete="CASCADE"), primary_key=True),
+)
+
+# Secrets that users keep here, e.g. the keys of the EC2 API.
+credentials = Table(
+    "credentials",
+    metadata,
+    Column("id", Id, primary_key=True),  # of type 'ec2': the SHA-256 of the access key
+    Column("user_id", Id, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("project_id", Id),
+    Column("type", Name, nullable=False),
+    Column("sealed_blob", Text, nullable=False),  # encrypted with the keys in ``etc/credential-keys``
+    Column("extra", JSON, nullable=False, default=dict),
+    Column("created_at", Time, nullable=False),
+)

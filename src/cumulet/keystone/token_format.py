@@ -20,7 +20,7 @@ LONGEST = 4096
 SKEW_SECONDS = 60
 """How far the clocks of two controllers may be apart."""
 VERSION = 1
-METHODS = ("password", "token")
+METHODS = ("password", "token", "application_credential")
 KINDS: tuple[ScopeKind, ...] = ("unscoped", "project", "domain", "system")
 
 
@@ -34,6 +34,7 @@ class _Packed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     lifetime: int
     audit_ids: bytes  # 16 bytes each
     revision: int
+    application_credential: bytes = b"t"  # _pack_id
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -55,6 +56,7 @@ def seal(keyring: Keyring, payload: Payload) -> str:
         payload.expires_at - payload.issued_at,
         b"".join(base64.urlsafe_b64decode(audit_id + "==") for audit_id in payload.audit_ids),
         payload.revision,
+        _pack_id(payload.application_credential),
     )
     return keyring.seal(_encode(packed))
 
@@ -76,11 +78,12 @@ def unseal(keyring: Keyring, text: str) -> Payload | None:
     return Payload(
         _unpack_id(packed.user_id),
         Scope(KINDS[packed.kind], _unpack_id(packed.scope_id)),
-        tuple(method for bit, method in enumerate(METHODS) if packed.methods >> bit & 1),
+        tuple(sorted(method for bit, method in enumerate(METHODS) if packed.methods >> bit & 1)),
         packed.issued_at,
         expires_at,
         tuple(_audit_text(packed.audit_ids[at : at + 16]) for at in range(0, len(packed.audit_ids), 16)),
         packed.revision,
+        _unpack_id(packed.application_credential),
     )
 
 

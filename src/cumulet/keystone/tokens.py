@@ -1,58 +1,31 @@
 """Tokens: log in, take another scope, show, check, give back.
 
-A login reads the user, spends one bcrypt outside of any transaction, and reads again what the user may be; a
-password changed in between makes a token that is dead from birth, because it carries the older revision.
-Whatever is wrong with a login, the answer is the same 401.
+Who logs in is ``login``'s question; here it is what they may be in the scope that they ask for.
 """
 
 import time
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
 from cumulet.core import clock
+from cumulet.core.context import AccessRule, Delegation
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, NotFound, Unauthorized
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.policy import PUBLIC
 from cumulet.core.schema import UNSET, Open, Strict, UnsetType
-from cumulet.keystone import passwords, token_format
+from cumulet.keystone import token_format
 from cumulet.keystone.catalog import list_catalog
-from cumulet.keystone.keys import Keyring
+from cumulet.keystone.keys import Keyring, Keyrings
+from cumulet.keystone.login import DENIED, DomainRef, IdentityBody, Proven, expected, in_domain, prove
 from cumulet.keystone.model import Payload, Scope, Standing
-from cumulet.keystone.standing import find_standing
-from cumulet.keystone.tables import projects, revocations, users
+from cumulet.keystone.standing import find_standing, find_standing_of
+from cumulet.keystone.tables import projects, revocations
 
 LONGEST_LOGIN = 64 * 1024
 MOST_RESCOPES = 32
-DENIED = "The request you have made requires authentication."
-
-
-class DomainRef(Open):
-    id: str | UnsetType = UNSET
-    name: str | UnsetType = UNSET
-
-
-class UserRef(Open):
-    password: str
-    id: str | UnsetType = UNSET
-    name: str | UnsetType = UNSET
-    domain: DomainRef | UnsetType = UNSET
-
-
-class PasswordMethod(Open):
-    user: UserRef
-
-
-class TokenMethod(Open):
-    id: str
-
-
-class IdentityBody(Open):
-    methods: list[str]
-    password: PasswordMethod | UnsetType = UNSET
-    token: TokenMethod | UnsetType = UNSET
 
 
 class ProjectRef(Open):
@@ -83,20 +56,9 @@ class LoginBody(Open):
     auth: AuthBody
 
 
-class Proven(NamedTuple):
-    """Whom a login has proven to be, and what the new token takes over from the one it is made from."""
-
-    user_id: str
-    revision: int
-    default_project_id: str
-    methods: frozenset[str]
-    audit_ids: tuple[str, ...] = ()
-    expires_at: int = 0
-
-
 def create_token(request: Request) -> Reply:
     auth: AuthBody = request.body.auth
-    proven = _prove(request, auth.identity)
+    proven = prove(request, auth.identity)
     now = int(time.time())
     audit_ids = (token_format.new_audit_id(), *proven.audit_ids)
     if len(audit_ids) > MOST_RESCOPES:
@@ -108,12 +70,21 @@ def create_token(request: Request) -> Reply:
             scope=standing.scope,
             methods=tuple(sorted(proven.methods)),
             issued_at=now,
-            expires_at=proven.expires_at or now + request.config.identity.token_seconds,
+            expires_at=_end(request, proven, now),
             audit_ids=audit_ids,
             revision=proven.revision,
+            application_credential=proven.application_credential,
         )
         document = view(tx, payload, standing, request.one("nocatalog") is None)
     return _reply(document, token_format.seal(_keyring(request), payload), 201)
+
+
+def _end(request: Request, proven: Proven, now: int) -> int:
+    """A token made from another one ends with it, one from an application credential not after it."""
+    latest = now + request.config.identity.token_seconds
+    if proven.audit_ids:
+        return proven.expires_at
+    return min(proven.expires_at or latest, latest)
 
 
 def show_token(request: Request) -> Reply:
@@ -170,76 +141,18 @@ def view(tx: Transaction, payload: Payload, standing: Standing, with_catalog: bo
         token["roles"] = [{"id": role.id, "name": role.name} for role in standing.roles]
         if with_catalog:
             token["catalog"] = list_catalog(tx, standing)
+    if standing.delegation:
+        token["application_credential"] = _delegation(standing.delegation)
     return {"token": token}
 
 
-def _prove(request: Request, identity: IdentityBody) -> Proven:
-    """Every method that is named must prove the same user."""
-    found: list[Proven] = []
-    for method in dict.fromkeys(identity.methods):
-        if method == "password":
-            if isinstance(identity.password, UnsetType):
-                raise _expected("password", "identity")
-            found.append(_prove_password(request, identity.password.user))
-        elif method == "token":
-            if isinstance(identity.token, UnsetType):
-                raise _expected("token", "identity")
-            found.append(_prove_token(request, identity.token.id))
-        else:
-            raise Unauthorized("Attempted to authenticate with an unsupported method.")
-    if len({proven.user_id for proven in found}) != 1:
-        raise Unauthorized(DENIED)
-    parent = next((proven for proven in found if proven.audit_ids), found[0])
-    return parent._replace(methods=frozenset().union(*(proven.methods for proven in found)))
+def _delegation(delegation: Delegation) -> Json:
+    rules = {} if delegation.rules is None else {"access_rules": [_rule(rule) for rule in delegation.rules]}
+    return {"id": delegation.id, "name": delegation.name, "restricted": not delegation.unrestricted, **rules}
 
 
-def _prove_password(request: Request, who: UserRef) -> Proven:
-    with request.db.read() as tx:
-        row = _find_user(tx, who)
-    stored = row.password_hash if row and row.enabled and row.domain_enabled else None
-    if not passwords.matches(who.password, stored, request.config.identity.bcrypt_rounds) or row is None:
-        raise Unauthorized(DENIED)
-    return Proven(row.id, row.token_revision, row.default_project_id or "", frozenset({"password"}))
-
-
-def _find_user(tx: Transaction, who: UserRef) -> sa.Row[Any] | None:
-    domains = projects.alias()
-    statement = sa.select(users, domains.c.enabled.label("domain_enabled")).select_from(
-        users.join(domains, domains.c.id == users.c.domain_id)
-    )
-    if who.id is not UNSET:
-        return tx.find(statement.where(users.c.id == who.id))
-    if who.name is UNSET:
-        raise _expected("id or name", "user")
-    return tx.find(statement.where(users.c.name == who.name, *_in_domain(who.domain, domains, "user")))
-
-
-def _in_domain(domain: DomainRef | UnsetType, table: sa.FromClause, what: str) -> list[sa.ColumnElement[bool]]:
-    if not isinstance(domain, UnsetType):
-        if domain.id is not UNSET:
-            return [table.c.id == domain.id]
-        if domain.name is not UNSET:
-            return [table.c.name == domain.name, table.c.is_domain]
-    raise _expected("domain", what)
-
-
-def _prove_token(request: Request, text: str) -> Proven:
-    """The token must be alive in its own scope to be made into another."""
-    payload = token_format.unseal(_keyring(request), text)
-    if payload is None:
-        raise Unauthorized(DENIED)
-    with request.db.read() as tx:
-        if find_standing(tx, payload.user_id, payload.revision, payload.scope, payload.audit_ids) is None:
-            raise Unauthorized(DENIED)
-        default = tx.value(sa.select(users.c.default_project_id).where(users.c.id == payload.user_id))
-    return Proven(
-        payload.user_id,
-        payload.revision,
-        default or "",
-        frozenset({"token", *payload.methods}),
-        payload.audit_ids,
-        payload.expires_at,
-    )
+def _rule(rule: AccessRule) -> Json:
+    return {"service": rule.service, "method": rule.method, "path": rule.path}
 
 
 def _choose_standing(
@@ -247,7 +160,11 @@ def _choose_standing(
 ) -> Standing:
     """In the scope that is asked for; else in the user's default project if they may be there; else in none."""
     scope = _find_scope(tx, body)
-    if scope is None:
+    if proven.scope is not None:
+        if scope not in (None, proven.scope):
+            raise Unauthorized("Application credentials cannot request a scope.")
+        standing = _stand(tx, proven, proven.scope)
+    elif scope is None:
         default = Scope("project", proven.default_project_id)
         standing = _stand(tx, proven, default) if default.id else None
         standing = standing or _stand(tx, proven, Scope())
@@ -259,7 +176,9 @@ def _choose_standing(
 
 
 def _stand(tx: Transaction, proven: Proven, scope: Scope) -> Standing | None:
-    return find_standing(tx, proven.user_id, proven.revision, scope, proven.audit_ids)
+    return find_standing(
+        tx, proven.user_id, proven.revision, scope, proven.audit_ids, proven.application_credential
+    )
 
 
 def _find_scope(tx: Transaction, body: ScopeBody | Literal["unscoped"] | UnsetType) -> Scope | None:
@@ -282,19 +201,19 @@ def _find_project_id(tx: Transaction, project: ProjectRef) -> str:
     if not isinstance(project.id, UnsetType):
         return project.id
     if project.name is UNSET:
-        raise _expected("id or name", "project")
+        raise expected("id or name", "project")
     domains = projects.alias()
     statement = (
         sa.select(projects.c.id)
         .select_from(projects.join(domains, domains.c.id == projects.c.domain_id))
-        .where(projects.c.name == project.name, *_in_domain(project.domain, domains, "project"))
+        .where(projects.c.name == project.name, *in_domain(project.domain, domains, "project"))
     )
     return tx.value(statement) or ""
 
 
 def _find_domain_id(tx: Transaction, domain: DomainRef) -> str:
     domains = projects.alias()
-    return tx.value(sa.select(domains.c.id).where(*_in_domain(domain, domains, "scope"))) or ""
+    return tx.value(sa.select(domains.c.id).where(*in_domain(domain, domains, "scope"))) or ""
 
 
 def _subject(request: Request, rule: str) -> tuple[Payload, Standing]:
@@ -305,7 +224,7 @@ def _subject(request: Request, rule: str) -> tuple[Payload, Standing]:
     standing = None
     if payload:
         with request.db.read() as tx:
-            standing = find_standing(tx, payload.user_id, payload.revision, payload.scope, payload.audit_ids)
+            standing = find_standing_of(tx, payload)
     if payload is None or standing is None:
         raise NotFound("Could not find token." if text else "No token in the request")
     return payload, standing
@@ -316,19 +235,12 @@ def _reply(document: Json, text: str, status: int) -> Reply:
 
 
 def _keyring(request: Request) -> Keyring:
-    keyring: Keyring = request.app.extras
-    return keyring
+    rings: Keyrings = request.app.extras
+    return rings.tokens
 
 
 def _time(seconds: int) -> str:
     return clock.text(datetime.fromtimestamp(seconds, UTC))
-
-
-def _expected(what: str, where: str) -> BadRequest:
-    return BadRequest(
-        f"Expecting to find {what} in {where}. The server could not comply with the request since it is either "
-        "malformed or otherwise incorrect. The client is assumed to be in error."
-    )
 
 
 ROUTES = [
