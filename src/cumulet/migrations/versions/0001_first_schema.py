@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -321,7 +322,8 @@ def upgrade() -> None:
         sa.Column("locked", sa.Boolean(), nullable=False),
         sa.Column("locked_by", sa.String(length=8), nullable=True),
         sa.Column("locked_reason", sa.String(length=255), nullable=True),
-        sa.Column("power", sa.String(length=8), nullable=False),
+        sa.Column("power", sa.String(length=16), nullable=False),
+        sa.Column("forced_error", sa.Boolean(), nullable=False),
         sa.Column("deleted_at", sa.String(length=27), nullable=True),
         sa.Column("generation", sa.Integer(), nullable=False),
         sa.Column("request_id", sa.String(length=64), nullable=False),
@@ -575,7 +577,7 @@ def upgrade() -> None:
         sa.Column("host", sa.String(length=255), nullable=False),
         sa.Column("wanted", sa.String(length=8), nullable=False),
         sa.Column("seen_generation", sa.Integer(), nullable=False),
-        sa.Column("seen_power", sa.String(length=8), nullable=True),
+        sa.Column("seen_power", sa.String(length=16), nullable=True),
         sa.Column("seen_fault", sa.Text(), nullable=True),
         sa.Column("seen_fault_at", sa.String(length=27), nullable=True),
         sa.Column("seen_waiting", sa.Text(), nullable=True),
@@ -588,6 +590,16 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("server_hosts", schema=None) as batch_op:
         batch_op.create_index("ix_server_hosts_host", ["host"], unique=False)
+
+    op.create_table(
+        "server_tags",
+        sa.Column("server_id", sa.String(length=64), nullable=False),
+        sa.Column("tag", sa.String(length=60), nullable=False),
+        sa.ForeignKeyConstraint(["server_id"], ["servers.id"], name=op.f("fk_server_tags_server_id")),
+        sa.PrimaryKeyConstraint("server_id", "tag", name=op.f("pk_server_tags")),
+    )
+    with op.batch_alter_table("server_tags", schema=None) as batch_op:
+        batch_op.create_index("ix_server_tags_tag", ["tag"], unique=False)
 
     op.create_table(
         "subnets",
@@ -633,6 +645,60 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("users", schema=None) as batch_op:
         batch_op.create_index("uq_users_domain_name", ["domain_id", "name"], unique=True)
+
+    op.create_table(
+        "access_rules",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("service", sa.String(length=255), nullable=False),
+        sa.Column("method", sa.String(length=16), nullable=False),
+        sa.Column("path", sa.String(length=128), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_access_rules_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_access_rules")),
+    )
+    with op.batch_alter_table("access_rules", schema=None) as batch_op:
+        batch_op.create_index("uq_access_rules_user_what", ["user_id", "service", "method", "path"], unique=True)
+
+    op.create_table(
+        "application_credentials",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("secret_hash", sa.String(length=100), nullable=False),
+        sa.Column("unrestricted", sa.Boolean(), nullable=False),
+        sa.Column("ruled", sa.Boolean(), nullable=False),
+        sa.Column("expires_at", sa.String(length=27), nullable=True),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_application_credentials_project_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_application_credentials_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_application_credentials")),
+    )
+    with op.batch_alter_table("application_credentials", schema=None) as batch_op:
+        batch_op.create_index("uq_application_credentials_user_name", ["user_id", "name"], unique=True)
+
+    op.create_table(
+        "credentials",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=True),
+        sa.Column("type", sa.String(length=255), nullable=False),
+        sa.Column("sealed_blob", sa.Text(), nullable=False),
+        sa.Column("extra", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_credentials_user_id"), ondelete="CASCADE"),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_credentials")),
+    )
+    with op.batch_alter_table("credentials", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_credentials_user_id"), ["user_id"], unique=False)
 
     op.create_table(
         "floatingips",
@@ -735,11 +801,46 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["port_id"], ["ports.id"], name=op.f("fk_port_pairs_port_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("port_id", "prefix", "mac", name=op.f("pk_port_pairs")),
     )
+    op.create_table(
+        "application_credential_roles",
+        sa.Column("credential_id", sa.String(length=64), nullable=False),
+        sa.Column("role_id", sa.String(length=64), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["credential_id"],
+            ["application_credentials.id"],
+            name=op.f("fk_application_credential_roles_credential_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["role_id"], ["roles.id"], name=op.f("fk_application_credential_roles_role_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("credential_id", "role_id", name=op.f("pk_application_credential_roles")),
+    )
+    op.create_table(
+        "application_credential_rules",
+        sa.Column("credential_id", sa.String(length=64), nullable=False),
+        sa.Column("rule_id", sa.String(length=64), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["credential_id"],
+            ["application_credentials.id"],
+            name=op.f("fk_application_credential_rules_credential_id"),
+            ondelete="CASCADE",
+        ),
+        sa.ForeignKeyConstraint(
+            ["rule_id"],
+            ["access_rules.id"],
+            name=op.f("fk_application_credential_rules_rule_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("credential_id", "rule_id", name=op.f("pk_application_credential_rules")),
+    )
     # ### end Alembic commands ###
 
 
 def downgrade() -> None:
     # ### commands auto generated by Alembic - please adjust! ###
+    op.drop_table("application_credential_rules")
+    op.drop_table("application_credential_roles")
     op.drop_table("port_pairs")
     with op.batch_alter_table("port_groups", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_port_groups_security_group_id"))
@@ -765,6 +866,18 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_floatingips_port_id"))
 
     op.drop_table("floatingips")
+    with op.batch_alter_table("credentials", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_credentials_user_id"))
+
+    op.drop_table("credentials")
+    with op.batch_alter_table("application_credentials", schema=None) as batch_op:
+        batch_op.drop_index("uq_application_credentials_user_name")
+
+    op.drop_table("application_credentials")
+    with op.batch_alter_table("access_rules", schema=None) as batch_op:
+        batch_op.drop_index("uq_access_rules_user_what")
+
+    op.drop_table("access_rules")
     with op.batch_alter_table("users", schema=None) as batch_op:
         batch_op.drop_index("uq_users_domain_name")
 
@@ -774,6 +887,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_subnets_network_id"))
 
     op.drop_table("subnets")
+    with op.batch_alter_table("server_tags", schema=None) as batch_op:
+        batch_op.drop_index("ix_server_tags_tag")
+
+    op.drop_table("server_tags")
     with op.batch_alter_table("server_hosts", schema=None) as batch_op:
         batch_op.drop_index("ix_server_hosts_host")
 
