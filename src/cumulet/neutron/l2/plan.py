@@ -256,7 +256,7 @@ class _Groups:
 
     def _add(self, group: str) -> None:
         """A group that the intent does not have has no rules: nothing passes."""
-        rules = self._intent.rules.get(group, ())
+        rules = sorted(self._intent.rules.get(group, ()), key=str)  # one of several faults, always the same
         made = {group: tuple(firewall.group_flows(group, rules))}
         for direction, remote in sorted({(rule.direction, rule.remote_group) for rule in rules}):
             key = f"{direction} {remote}"
