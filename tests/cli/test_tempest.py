@@ -1,9 +1,14 @@
-"""What is told of a run of tempest."""
+"""What tempest is told of a cloud, and what is told of its run."""
 
 import json
+from pathlib import Path
+from typing import Any, cast
 
 from cumulet.cli import tempest
+from cumulet.cli.cloud import Cloud, Refused
 from cumulet.cli.tempest import Outcome
+from cumulet.core import secrets
+from cumulet.core.config import Config
 
 TRACEBACK = """Traceback (most recent call last):
   File "test_x.py", line 1, in test
@@ -40,3 +45,51 @@ def test_the_summary_counts_and_names_the_failures() -> None:
     assert "  bad\n      why" in text
     assert "hung" in text
     assert "absent" not in text
+
+
+class FakeCloud:
+    """A cloud that has all that a new one has, the action ``pause``, and application credentials' rules."""
+
+    def get(self, service: str, path: str) -> dict[str, Any]:
+        known: dict[str, dict[str, Any]] = {
+            "/flavors": {"flavors": [{"name": "m1.nano", "id": "1"}, {"name": "m1.tiny", "id": "2"}]},
+            "/v2.0/networks": {"networks": [{"name": "public", "id": "p"}, {"name": "private", "id": "q"}]},
+            "/services": {"services": [{"type": "compute"}, {"type": "network"}]},
+            "/v2/info/import": {"import-methods": {"value": []}},
+            "/": {"version": {"min_version": "2.1", "version": "2.96"}},
+            "/os-services?binary=nova-compute": {"services": [{}]},
+            "/v2.0/extensions": {"extensions": [{"alias": "router"}, {"alias": "agent"}]},
+            "/users/u/access_rules": {"access_rules": []},
+        }
+        if path not in known:
+            raise Refused(404, f"Instance {path.split('/')[2]} could not be found.")
+        return known[path]
+
+    def post(self, service: str, path: str, body: dict[str, Any]) -> None:
+        if "pause" in body:
+            raise Refused(404, f"Instance {path.split('/')[2]} could not be found.")
+        raise Refused(404 if path.endswith("remote-consoles") else 400, "There is no such thing")
+
+    def find(self, service: str, path: str, name: str) -> dict[str, Any]:
+        return {"id": "u"}
+
+    def ensure(self, service: str, path: str, name: str, make: object) -> dict[str, Any]:
+        return {"id": name, "status": "active"}
+
+
+def test_the_configuration_claims_what_the_cloud_has(tmp_path: Path) -> None:
+    secrets.ensure(tmp_path)
+    config = Config(etc_dir=str(tmp_path))
+    options = tempest.options(cast(Cloud, FakeCloud()), config, tmp_path)
+    compute, network = options["compute-feature-enabled"], options["network-feature-enabled"]
+    assert {name for name in tempest.COMPUTE_ACTIONS if compute[name] == "true"} == {"pause"}
+    assert compute["vnc_console"] == "false"
+    assert compute["interface_attach"] == "true"
+    assert network["api_extensions"] == "agent,router"
+    assert network["port_security"] == "false"
+    assert options["identity-feature-enabled"]["access_rules"] == "true"
+    assert options["identity-feature-enabled"]["trust"] == "false"
+    assert options["compute"]["flavor_ref"] == "1"
+    assert options["compute"]["max_microversion"] == "2.96"
+    available = options["service_available"]
+    assert {name for name, value in available.items() if value == "true"} == {"nova", "neutron"}
