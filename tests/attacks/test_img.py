@@ -1,4 +1,4 @@
-"""IMG-1 to IMG-10: images made to read, fill or exhaust the host, and requests made to get around the checks.
+"""IMG-1 to IMG-11: images made to read, fill or exhaust the host, and requests made to get around the checks.
 
 Each is uploaded as a user would.  It must be refused with a reason, leave the image queued, and leave no file.
 Images are made by qemu-img where it makes them, else their headers are changed by hand.
@@ -8,6 +8,7 @@ import asyncio
 import resource
 import struct
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ import pytest
 
 from cumulet.core.secrets import host_token
 from cumulet.glance.inspection import UnsafeImage, check
+from tests.core.web import Web, redirect
 from tests.glance.rig import SECRETS, Glance, ask, glance_in
 
 CANARY = "/etc/hostname"
@@ -413,6 +415,37 @@ def test_every_door_asks_the_same(glance: Glance, who: str) -> None:
     assert asyncio.run(ask(glance.api, "GET", path, b"", host)).status == 401
     assert glance.registry.call("GET", f"/images/{image['id']}", headers={"X-Auth-Token": who})[0] == 401
     assert glance.registry.call("GET", "/images", headers=host)[0] == 401
+
+
+# IMG-11: what the cloud fetches for a user must not be what only the cloud reaches
+
+
+@pytest.mark.parametrize(
+    ("uri", "names"),
+    [
+        ("http://inside.example/", ["10.0.0.1"]),
+        ("http://inside.example/", ["93.184.216.34", "127.0.0.1"]),
+        ("http://inside.example/", ["::ffff:169.254.169.254"]),
+        ("http://inside.example/", ["64:ff9b::a9fe:a9fe"]),
+        ("http://away.example/", ["93.184.216.34"]),
+    ],
+)
+def test_an_import_does_not_reach_inside(tmp_path: Path, uri: str, names: list[str]) -> None:
+    """By its name, by one of its names, or by a redirect; nothing of what is there is told."""
+    web = Web()
+    threading.Thread(target=web.serve, daemon=True).start()
+    web.names["inside.example"] = [names]
+    web.answers["/"] = redirect("http://169.254.169.254/latest/meta-data")
+    glance = glance_in(tmp_path, web.outbound())
+    image = glance.create()
+    assert glance.order_import("alice", image["id"], "web-download", uri=uri)[0] == 202
+    glance.work()
+    (task,) = glance.call("alice", "GET", f"{image['self']}/tasks")[1]["tasks"]
+    assert (task["status"], task["message"]) == ("failure", "the address is not public")
+    assert web.dialled == (["93.184.216.34:80"] if "away" in uri else [])
+    assert glance.show(image["id"])["status"] == "queued"
+    assert glance.files() == []
+    web.listener.close()
 
 
 def test_no_route_is_open(glance: Glance) -> None:

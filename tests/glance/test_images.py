@@ -43,13 +43,16 @@ def test_schemas_name_every_field(glance: Glance) -> None:
     assert schema["additionalProperties"] == {"type": "string"}
     assert schema["properties"]["status"]["readOnly"]
     assert schema["properties"]["disk_format"]["enum"][0] is None
-    for name in ("images", "member", "members"):
+    for name in ("images", "member", "members", "task", "tasks"):
         assert glance.call("alice", "GET", f"/v2/schemas/{name}")[1]["name"] == name
     assert glance.call("", "GET", "/v2/schemas/image")[0] == 401
 
 
 def test_info(glance: Glance) -> None:
-    assert glance.call("alice", "GET", "/v2/info/import")[1]["import-methods"]["value"] == []
+    assert glance.call("alice", "GET", "/v2/info/import")[1]["import-methods"]["value"] == [
+        "glance-direct",
+        "web-download",
+    ]
     assert [store["id"] for store in glance.call("alice", "GET", "/v2/info/stores")[1]["stores"]] == ["file"]
 
 
@@ -69,7 +72,7 @@ def test_create_and_show(glance: Glance) -> None:
     assert glance.call("amy", "GET", image["self"]) == (200, image)
     _, _, headers = glance.api.call("POST", "/v2/images", {}, {"X-Auth-Token": "alice"})
     assert headers["Location"].startswith("http://127.0.0.1:9292/v2/images/")
-    assert "OpenStack-image-import-methods" not in headers
+    assert headers["OpenStack-image-import-methods"] == "glance-direct,web-download"
 
 
 @pytest.mark.parametrize(

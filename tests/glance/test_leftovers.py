@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from cumulet.core import clock
 from cumulet.core.bus import LocalBus
 from cumulet.core.db import Database, Transaction
+from cumulet.core.outbound import Outbound
 from cumulet.glance.model import Claim
 from cumulet.glance.store import Store
 from cumulet.glance.tables import images
@@ -68,27 +69,29 @@ def ground(tmp_path: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def glance_on_disk(directory: Path, fuse: Fuse | None = None) -> Glance:
+def glance_on_disk(directory: Path, fuse: Fuse | None = None, outbound: Outbound | None = None) -> Glance:
     bus = LocalBus()
     url = f"sqlite:///{directory}/db.sqlite"
     files = directory / "images"
     config = make_config(directory)
     if fuse is None:
-        return make_glance(Database(url, bus), bus, config, Store(files), files)
+        return make_glance(Database(url, bus), bus, config, Store(files), files, outbound)
     database, store = MortalDatabase(url, bus), MortalStore(files)
-    glance = make_glance(database, bus, config, store, files)
+    glance = make_glance(database, bus, config, store, files, outbound)
     database.fuse = store.fuse = fuse
     return glance
 
 
-def run_child(directory: Path, image_id: str, work: Work, die_at: int | None) -> int:
+def run_child(
+    directory: Path, image_id: str, work: Work, die_at: int | None, outbound: Outbound | None = None
+) -> int:
     """Do the work in a process that may die; how many effects it had, or -1 if it died."""
     readable, writable = os.pipe()
     child = os.fork()
     if child == 0:
         try:
             fuse = Fuse(die_at)
-            work(glance_on_disk(directory, fuse), image_id)
+            work(glance_on_disk(directory, fuse, outbound), image_id)
             os.write(writable, str(fuse.count).encode())
         finally:
             os._exit(0)

@@ -44,6 +44,7 @@ class Identity(msgspec.Struct, forbid_unknown_fields=True):
 
 class Images(msgspec.Struct, forbid_unknown_fields=True):
     largest_bytes: Annotated[int, Meta(description="largest image that can be uploaded")] = 1 << 40
+    web_download: Annotated[bool, Meta(description="users may have images fetched from public URLs")] = True
 
 
 class Compute(msgspec.Struct, forbid_unknown_fields=True):

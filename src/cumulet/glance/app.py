@@ -1,4 +1,4 @@
-"""glance-api: the image API, and the loop that keeps the store clean.
+"""glance-api: the image API, the loop that imports images and the one that keeps the store clean.
 
 It has no table of its own: metadata is glance-registry's, data lies in files (``store``).
 """
@@ -10,7 +10,8 @@ from cumulet.core.errors import ApiError
 from cumulet.core.http import App, Reply, Route
 from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
-from cumulet.glance import image_data, images, info, members, policies, schemas, tags, versions
+from cumulet.glance import image_data, image_import, images, info, members, policies, schemas, tags, tasks, versions
+from cumulet.glance.imports import Imports
 from cumulet.glance.leftovers import Leftovers
 from cumulet.glance.registry import PORT as REGISTRY_PORT
 from cumulet.glance.registry_client import HttpTransport, RegistryClient
@@ -27,6 +28,8 @@ ROUTES = [
     *info.ROUTES,
     *images.ROUTES,
     *image_data.ROUTES,
+    *image_import.ROUTES,
+    *tasks.ROUTES,
     *tags.ROUTES,
     *members.ROUTES,
 ]
@@ -46,8 +49,13 @@ def build(env: ControllerEnv) -> Service:
 
 
 def build_service(env: ControllerEnv, wiring: Wiring) -> Service:
-    loop = Leftovers(wiring.registry, wiring.store, wiring.node)
-    return Service(app=build_app(env, wiring), loops=[loop.reconciler(env.config.agents.resync_seconds)])
+    leftovers, imports = Leftovers(wiring.registry, wiring.store, wiring.node), Imports(wiring, env.config)
+    seconds = env.config.agents.resync_seconds
+    return Service(
+        app=build_app(env, wiring),
+        loops=[leftovers.reconciler(seconds), imports.reconciler(seconds)],
+        stop=wiring.outbound.stopping.set,
+    )
 
 
 def build_app(env: ControllerEnv, wiring: Wiring) -> App:

@@ -1,4 +1,4 @@
-"""/v2/images/{image_id}/file: the images' data, in and out, in constant memory.
+"""/v2/images/{image_id}/file and /stage: the images' data, in and out, in constant memory.
 
 ``async`` handlers: the bytes wait for nobody's thread, and each piece of about 1 MiB is hashed, looked at and
 written in one.  An upload makes its file, claims the image, receives, and tells the registry; whatever goes wrong
@@ -32,7 +32,7 @@ from cumulet.core.secrets import same
 from cumulet.glance import store
 from cumulet.glance.images import get_record
 from cumulet.glance.inspection import PIECE, UnsafeImage
-from cumulet.glance.model import Claim, Record, Stored
+from cumulet.glance.model import Claim, Record, Sent
 from cumulet.glance.public import image_ticket
 from cumulet.glance.registry_client import SERVICE
 from cumulet.glance.store import Upload
@@ -49,15 +49,24 @@ class RequestTimeout(ApiError):
 async def upload_image(request: Request) -> None:
     """PUT: the data of a queued image."""
     record = await request.run(_admit, request)
+    await _take(request, record, record.disk_format or "raw")
+
+
+async def stage_image(request: Request) -> None:
+    """PUT: data that is to be imported later; it is looked at then."""
+    await _take(request, await request.run(_admit_stage, request), "")
+
+
+async def _take(request: Request, record: Record, format_: str) -> None:
+    """Without ``format_`` the data is only staged."""
     wiring, attempt = wiring_of(request), uuid.uuid4().hex
-    format_ = record.disk_format or "raw"
     upload = await request.run(wiring.store.begin, record.id, attempt, format_, request.config.images.largest_bytes)
     stored = False
     try:
-        claim = Claim(attempt, wiring.node, format_)
+        claim = Claim(attempt, wiring.node, format_, staging=not format_)
         await request.run(wiring.registry.claim, request.context, record.id, claim)
-        data = await _receive(request, record.id, attempt, upload)
-        await _activate(request, record.id, attempt, data)
+        await _receive(request, record.id, attempt, upload)
+        await _keep(request, record.id, attempt, upload, bool(format_))
         stored = True
     except UnsafeImage as error:
         raise UnsupportedMedia(str(error)) from error
@@ -89,6 +98,19 @@ async def download_to_host(request: Request) -> Reply:
 
 def _admit(request: Request) -> Record:
     """The image that is to get data; every reason against it that is known before the first byte."""
+    record = _admit_data(request, "upload_image", "saving")
+    missing = [name for name in ("disk_format", "container_format") if not getattr(record, name)]
+    if missing:
+        noun = "Property" if len(missing) == 1 else "Properties"
+        raise BadRequest(f"{noun} {', '.join(missing)} must be set prior to saving data.")
+    return record
+
+
+def _admit_stage(request: Request) -> Record:
+    return _admit_data(request, "modify_image", "uploading")
+
+
+def _admit_data(request: Request, rule: str, status: str) -> Record:
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type != "application/octet-stream":
         raise UnsupportedMedia(f"Invalid content type {content_type}; it must be application/octet-stream")
@@ -98,17 +120,13 @@ def _admit(request: Request) -> Record:
     size = _declared_size(request, "content-length") or _declared_size(request, "x-openstack-image-size")
     if size and size > request.config.images.largest_bytes:
         raise TooLarge(f"The incoming image is too large: more than {request.config.images.largest_bytes} bytes")
-    record = get_record(request, "upload_image")
+    record = get_record(request, rule)
     if record.status != "queued":
-        raise Conflict(f"Image status transition from {record.status} to saving is not allowed")
-    missing = [name for name in ("disk_format", "container_format") if not getattr(record, name)]
-    if missing:
-        noun = "Property" if len(missing) == 1 else "Properties"
-        raise BadRequest(f"{noun} {', '.join(missing)} must be set prior to saving data.")
+        raise Conflict(f"Image status transition from {record.status} to {status} is not allowed")
     return record
 
 
-async def _receive(request: Request, image_id: str, attempt: str, upload: Upload) -> Stored:
+async def _receive(request: Request, image_id: str, attempt: str, upload: Upload) -> None:
     """Everything that the client sends, through ``upload``."""
     wiring = wiring_of(request)
     clock = asyncio.get_running_loop()
@@ -121,7 +139,6 @@ async def _receive(request: Request, image_id: str, attempt: str, upload: Upload
     declared = _declared_size(request, "x-openstack-image-size")
     if declared is not None and declared != upload.size:
         raise BadRequest(f"{declared} bytes were announced for image {image_id}, {upload.size} came")
-    return await request.run(upload.finish)
 
 
 async def _pieces(request: Request, idle_seconds: float) -> AsyncIterator[bytes]:
@@ -159,9 +176,16 @@ async def _renew(request: Request, image_id: str, attempt: str) -> None:
         LOG.warning("the upload of image %s cannot be renewed: %s", image_id, error.message)
 
 
-async def _activate(request: Request, image_id: str, attempt: str, data: Stored) -> None:
+async def _keep(request: Request, image_id: str, attempt: str, upload: Upload, checked: bool) -> None:
+    """The file under its final name, then the registry's word."""
+    registry = wiring_of(request).registry
     try:
-        await request.run(wiring_of(request).registry.activate, request.context, image_id, attempt, data)
+        if checked:
+            data = await request.run(upload.finish)
+            await request.run(registry.activate, request.context, image_id, attempt, data)
+        else:
+            await request.run(upload.keep)
+            await request.run(registry.stage, request.context, image_id, attempt, upload.size)
     except (Conflict, NotFound):
         raise _deleted(image_id) from None
 
@@ -195,11 +219,12 @@ async def _send(request: Request, record: Record) -> Reply:
     if request.method == "HEAD":
         file.close()
         return Reply(None, status, headers)
-    stream = _read(request, file, first, last - first + 1)
+    stream = _read(request, record, file, first, last - first + 1)
     return Reply(None, status, headers, "application/octet-stream", stream)
 
 
-async def _read(request: Request, file: io.FileIO, start: int, length: int) -> AsyncIterator[bytes]:
+async def _read(request: Request, record: Record, file: io.FileIO, start: int, length: int) -> AsyncIterator[bytes]:
+    size = length
     try:
         file.seek(start)
         while length > 0:
@@ -210,6 +235,16 @@ async def _read(request: Request, file: io.FileIO, start: int, length: int) -> A
             yield piece
     finally:
         file.close()
+    await request.run(_report, request, record.id, Sent(size, request.client))
+
+
+def _report(request: Request, image_id: str, sent: Sent) -> None:
+    """The client has everything by now; that nobody notes it is no reason to break off."""
+    context = SERVICE if request.context.host else request.context
+    try:
+        wiring_of(request).registry.report_sent(context, image_id, sent)
+    except ApiError as error:
+        LOG.warning("nobody notes that image %s was sent: %s", image_id, error.message)
 
 
 def _range(text: str, size: int) -> tuple[int, int]:
@@ -257,6 +292,7 @@ def _deleted(image_id: str) -> Gone:
 _FILE = "/v2/images/{image_id}/file"
 ROUTES = [
     Route("PUT", _FILE, upload_image, "upload_image", 204, streams=True),
+    Route("PUT", "/v2/images/{image_id}/stage", stage_image, "modify_image", 204, streams=True),
     Route("GET", _FILE, download_image, "download_image", streams=True),
     Route("GET", "/hosts/{host}/images/{image_id}/file", download_to_host, HOST, streams=True),
 ]

@@ -18,7 +18,7 @@ from cumulet.glance.image_fields import (
 )
 from cumulet.glance.model import Record
 from cumulet.glance.registry_client import RegistryClient
-from cumulet.glance.wiring import registry_of
+from cumulet.glance.wiring import import_methods, registry_of
 
 _DEFAULTS: dict[str, Any] = {
     "name": None,
@@ -69,6 +69,7 @@ def create_image(request: Request) -> Reply:
     headers = {
         "Location": f"{request.app.endpoint}/v2/images/{record.id}",
         "OpenStack-image-store-ids": store.NAME,
+        "OpenStack-image-import-methods": ",".join(import_methods(request.config)),
     }
     return Reply(view(record), headers=headers)
 

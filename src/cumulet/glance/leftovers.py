@@ -54,7 +54,7 @@ class Leftovers:
     def reconcile(self, image: ImageData) -> None:
         try:
             state = self._ask([image.id])[image.id]
-            if state.status == "saving" and self._is_dead(state):
+            if state.receiving and self._is_dead(state):
                 self._release(state)
             for file in image.files:
                 self._settle_file(file)
@@ -69,7 +69,7 @@ class Leftovers:
             if not idle:
                 return
             state = self._ask([file.image_id])[file.image_id]
-            uploading = state.status == "saving" and state.attempt == file.attempt
+            uploading = state.receiving and state.attempt == file.attempt
             if not uploading and not _is_data(file, state):
                 LOG.info("removing %s: image %s is %s", file.name, state.id, state.status)
                 self._store.remove(file)
@@ -90,7 +90,7 @@ class Leftovers:
             self._registry.release(SERVICE, state.id, state.attempt or "")
         except Conflict:
             return
-        LOG.warning("image %s is queued again: its upload on %s died", state.id, state.node)
+        LOG.warning("the upload of image %s on %s died", state.id, state.node)
 
     def _finish_deletion(self, state: DataState) -> None:
         if any(file.image_id == state.id for file in self._store.list_files()):
@@ -109,8 +109,8 @@ class Leftovers:
 
 
 def _unfinished(state: DataState) -> bool:
-    return state.status == "saving" or (state.status == "deleted" and not state.gone)
+    return state.receiving or (state.status == "deleted" and not state.gone)
 
 
 def _is_data(file: StoredFile, state: DataState) -> bool:
-    return not file.partial and state.status in ("active", "deactivated") and state.attempt == file.attempt
+    return not file.partial and state.kept and state.attempt == file.attempt

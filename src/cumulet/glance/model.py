@@ -9,6 +9,8 @@ from msgspec import Struct
 CONTAINER_FORMATS = ("ami", "ari", "aki", "bare")
 """The containers that are accepted: those whose content can be looked into.  An archive (ova) cannot."""
 DISK_FORMATS = ("ami", "ari", "aki", "vhd", "vhdx", "vmdk", "raw", "qcow2", "vdi", "iso")
+DIRECT, WEB = "glance-direct", "web-download"
+"""The ways to import an image."""
 VISIBILITIES = ("community", "public", "private", "shared")
 MEMBER_STATUSES = ("pending", "accepted", "rejected")
 
@@ -18,7 +20,7 @@ class Image(Struct, frozen=True, kw_only=True):
 
     id: str
     name: str | None
-    status: str  # 'queued', 'saving', 'active', 'deactivated'
+    status: str  # 'queued', 'saving', 'uploading', 'importing', 'active', 'deactivated'
     owner: str | None  # a project
     visibility: str
     disk_format: str | None
@@ -61,11 +63,16 @@ class Member(Struct, frozen=True, kw_only=True):
 
 
 class Claim(Struct, frozen=True):
-    """Who uploads what: the attempt's id, the node of the process, the format that it looks for."""
+    """Who uploads what: the attempt's id, the node of the process, the format that it looks for.
+
+    ``disk_format`` is empty where the data is only staged; ``task`` is the import that the upload is part of.
+    """
 
     attempt: str
     node: str
     disk_format: str
+    staging: bool = False
+    task: str = ""
 
 
 class Stored(Struct, frozen=True, kw_only=True):
@@ -86,3 +93,68 @@ class DataState(Struct, frozen=True, kw_only=True):
     node: str | None = None
     silent: bool = False  # saving, and nothing was heard of the upload for long
     gone: bool = False  # deleted, and its data is known to be removed
+    receiving: bool = False  # the attempt is under way
+    kept: bool = False  # what the attempt brought is the image's data, or staged to become it
+
+
+class NewImport(Struct, frozen=True, kw_only=True):
+    """What a user asks to be imported into an image."""
+
+    task: str
+    method: str
+    uri: str | None = None
+
+
+class ImportWork(Struct, frozen=True, kw_only=True):
+    """An import that is not finished, and its image as far as the loop must know it."""
+
+    id: str
+    image_id: str
+    method: str
+    uri: str | None
+    owner: str
+    user_id: str
+    request_id: str
+    disk_format: str
+    attempt: str | None
+    node: str | None
+    staged: bool
+
+
+class Task(Struct, frozen=True, kw_only=True):
+    """An import, as its owner may see it."""
+
+    id: str
+    image_id: str
+    owner: str
+    user_id: str
+    request_id: str
+    method: str
+    uri: str | None
+    status: str  # 'pending', 'processing', 'success', 'failure'
+    message: str
+    created_at: str
+    updated_at: str
+    expires_at: str | None
+
+
+class Staged(Struct, frozen=True):
+    """The data of a finished upload that waits for its import."""
+
+    size: int
+
+
+class Sent(Struct, frozen=True):
+    """A download that was finished."""
+
+    size: int
+    address: str
+
+
+class Usage(Struct, frozen=True):
+    """What a project has here: bytes and images."""
+
+    stored_bytes: int
+    images: int
+    uploading: int
+    staged_bytes: int

@@ -36,6 +36,9 @@ DEFAULTS: dict[str, str] = {
         "rule:context_is_admin or role:reader and (project_id:%(project_id)s or project_id:%(member_id)s)"
     ),
     "modify_member": "rule:context_is_admin or (role:member and project_id:%(member_id)s)",
+    "tasks_api_access": "rule:context_is_admin",
+    "get_task": "rule:context_is_admin or (role:reader and project_id:%(project_id)s)",
+    "get_tasks": "rule:context_is_admin or (role:reader and project_id:%(project_id)s)",
     "deactivate": _MEMBER,
     "reactivate": _MEMBER,
 }

@@ -20,13 +20,16 @@ STATUS: sa.Label[str] = sa.case(
     (images.c.deleted_at.is_not(None), "deleted"),
     (sa.and_(images.c.stored_at.is_not(None), images.c.deactivated), "deactivated"),
     (images.c.stored_at.is_not(None), "active"),
+    (images.c.importing.is_not(None), "importing"),
+    (images.c.staging, "uploading"),
     (images.c.attempt.is_not(None), "saving"),
     else_="queued",
 ).label("status")
 
-SELECT = sa.select(
-    *(column for column in images.c if column.name not in ("gone_at", "attempt_node", "attempt_seen_at")), STATUS
-).where(images.c.deleted_at.is_(None))
+HIDDEN = ("gone_at", "attempt_node", "attempt_seen_at", "staging", "staged_at", "staged_bytes", "importing")
+SELECT = sa.select(*(column for column in images.c if column.name not in HIDDEN), STATUS).where(
+    images.c.deleted_at.is_(None)
+)
 _ONE = SELECT.where(images.c.id == sa.bindparam("image_id"))
 _MANY = SELECT.where(images.c.id.in_(sa.bindparam("ids", expanding=True)))
 _TAGS = (

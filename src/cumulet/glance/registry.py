@@ -19,7 +19,7 @@ from cumulet.core.http import App, Caller, Reply, Request, Route
 from cumulet.core.policy import AUTHENTICATED, PUBLIC, Policies
 from cumulet.core.schema import Strict, encode, given
 from cumulet.core.service import Service
-from cumulet.glance import records, registry_data, registry_members
+from cumulet.glance import records, registry_data, registry_imports, registry_members, registry_reports
 from cumulet.glance.model import Record, RecordPage
 from cumulet.glance.registry_client import MOVED, Failure, unseal
 from cumulet.glance.registry_filters import list_rows
@@ -125,6 +125,7 @@ def delete_image(request: Request) -> None:
             raise _moved(record.id)
         tx.write(sa.delete(image_tags).where(image_tags.c.image_id == record.id))
         tx.write(sa.delete(image_members).where(image_members.c.image_id == record.id))
+        registry_imports.finish(tx, record.id, "the image was deleted")
         notify(tx, request, "image.delete", record, deleted_at=now)
         tx.hint(registry_data.TOPIC, record.id)
 
@@ -153,6 +154,8 @@ ROUTES = [
     Route("PATCH", "/images/{image_id}", change_image, AUTHENTICATED, body=Change),
     Route("DELETE", "/images/{image_id}", delete_image, AUTHENTICATED, 204),
     *registry_data.ROUTES,
+    *registry_imports.ROUTES,
+    *registry_reports.ROUTES,
     *registry_members.ROUTES,
 ]
 

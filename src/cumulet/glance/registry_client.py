@@ -24,7 +24,20 @@ from cumulet.core.context import Context
 from cumulet.core.errors import ApiError, Retry, Unauthorized, Unavailable
 from cumulet.core.http import App
 from cumulet.core.secrets import same, sign
-from cumulet.glance.model import Claim, DataState, Member, Record, RecordPage, Stored
+from cumulet.glance.model import (
+    Claim,
+    DataState,
+    ImportWork,
+    Member,
+    NewImport,
+    Record,
+    RecordPage,
+    Sent,
+    Staged,
+    Stored,
+    Task,
+    Usage,
+)
 
 T = TypeVar("T")
 ENVELOPE_SECONDS = 60
@@ -111,6 +124,11 @@ class RegistryClient:
     def activate(self, context: Context, image_id: str, attempt: str, stored: Stored) -> None:
         self._call(context, "POST", _path("images", image_id, "uploads", attempt, "finish"), stored, None)
 
+    def stage(self, context: Context, image_id: str, attempt: str, size: int) -> None:
+        """The upload's data is complete and waits for its import."""
+        path = _path("images", image_id, "uploads", attempt, "staged")
+        self._call(context, "POST", path, Staged(size), None)
+
     def release(self, context: Context, image_id: str, attempt: str) -> None:
         """End an upload without data; Conflict if its data is the image's.  Only after it may the file go."""
         self._call(context, "DELETE", _path("images", image_id, "uploads", attempt), None, None)
@@ -121,6 +139,30 @@ class RegistryClient:
 
     def report_gone(self, image_id: str) -> None:
         self._call(SERVICE, "POST", _path("data", image_id, "gone"), None, None)
+
+    def create_import(self, context: Context, image_id: str, wanted: NewImport) -> None:
+        """Order an import.  Conflict if the image cannot get data in this way now."""
+        self._call(context, "POST", _path("images", image_id, "imports"), wanted, None)
+
+    def list_imports(self) -> list[ImportWork]:
+        """All that are not finished."""
+        return self._call(SERVICE, "GET", "/imports", None, list[ImportWork])
+
+    def fail_import(self, context: Context, task_id: str, reason: str) -> None:
+        """End an import without data; only after it may its file go."""
+        self._call(context, "POST", _path("imports", task_id, "failure"), {"reason": reason}, None)
+
+    def list_tasks(self, context: Context, image_id: str = "", task_id: str = "") -> list[Task]:
+        """Of one image, or one by its id, or all that the caller may see."""
+        query = urlencode({"image_id": image_id, "task_id": task_id})
+        return self._call(context, "GET", f"/tasks?{query}", None, list[Task])
+
+    def report_sent(self, context: Context, image_id: str, sent: Sent) -> None:
+        self._call(context, "POST", _path("images", image_id, "sent"), sent, None)
+
+    def usage(self, context: Context) -> Usage:
+        """Of the caller's project."""
+        return self._call(context, "GET", "/usage", None, Usage)
 
     def list_members(self, context: Context, image_id: str) -> list[Member]:
         return self._call(context, "GET", _path("images", image_id, "members"), None, list[Member])

@@ -15,8 +15,8 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import Conflict
 from cumulet.core.http import Request, Route
 from cumulet.core.policy import AUTHENTICATED
-from cumulet.glance import records
-from cumulet.glance.model import Claim, DataState, Stored
+from cumulet.glance import records, registry_imports
+from cumulet.glance.model import Claim, DataState, Staged, Stored
 from cumulet.glance.registry_notes import notify
 from cumulet.glance.tables import images
 
@@ -26,6 +26,18 @@ SILENT_SECONDS = 900
 TOMBSTONE_DAYS = 30
 _MOST_IDS = 500
 
+_RECEIVING = sa.and_(
+    images.c.attempt.is_not(None),
+    images.c.stored_at.is_(None),
+    images.c.staged_at.is_(None),
+    images.c.deleted_at.is_(None),
+)
+_KEPT = sa.and_(
+    images.c.attempt.is_not(None),
+    sa.or_(images.c.stored_at.is_not(None), images.c.staged_at.is_not(None)),
+    images.c.deleted_at.is_(None),
+)
+
 _STATES = sa.select(
     images.c.id,
     images.c.attempt,
@@ -33,6 +45,8 @@ _STATES = sa.select(
     images.c.attempt_seen_at,
     images.c.gone_at,
     records.STATUS,
+    _RECEIVING.label("receiving"),
+    _KEPT.label("kept"),
 )
 
 
@@ -41,22 +55,26 @@ def claim(request: Request) -> None:
     wanted: Claim = request.body
     with request.db.transaction() as tx:
         row = records.get_row(tx, request.context, request.params["image_id"])
-        if row.status == "saving" and row.attempt == wanted.attempt:
+        if row.status in ("saving", "uploading", "importing") and row.attempt == wanted.attempt:
             return
         statement = sa.update(images).where(
             images.c.id == row.id,
             images.c.attempt.is_(None),
             images.c.deleted_at.is_(None),
-            images.c.disk_format == wanted.disk_format,
+            images.c.importing == wanted.task if wanted.task else images.c.importing.is_(None),
+            sa.true() if wanted.staging else images.c.disk_format == wanted.disk_format,
         )
         values = {
+            "staging": wanted.staging,
             "attempt": wanted.attempt,
             "attempt_node": wanted.node,
             "attempt_seen_at": clock.now(),
             "revision": images.c.revision + 1,
         }
         if not tx.write(statement.values(values)):
-            raise Conflict(f"Image status transition from {row.status} to saving is not allowed")
+            status = "uploading" if wanted.staging else "saving"
+            raise Conflict(f"Image status transition from {row.status} to {status} is not allowed")
+        registry_imports.start(tx, wanted.task)
         _tell(tx, request, row.id, "image.prepare")
 
 
@@ -66,8 +84,17 @@ def renew(request: Request) -> None:
             raise _no_longer(request)
 
 
+def stage(request: Request) -> None:
+    """The data is complete, and waits for its import; again is no harm."""
+    waiting = sa.and_(images.c.staging, images.c.staged_at.is_(None))
+    with request.db.transaction() as tx:
+        change = _uploading(request).where(waiting).values(staged_at=clock.now(), staged_bytes=request.body.size)
+        if not tx.write(change) and not _is_kept(tx, request):
+            raise _no_longer(request)
+
+
 def finish(request: Request) -> None:
-    """The data is complete; again is no harm."""
+    """The data is complete, and with it the import if there is one; again is no harm."""
     stored: Stored = request.body
     now = clock.now()
     values = {
@@ -76,23 +103,28 @@ def finish(request: Request) -> None:
         "checksum": stored.checksum,
         "sha512": stored.sha512,
         "stored_at": now,
+        "staging": False,
+        "staged_bytes": None,
+        "importing": None,
         "updated_at": now,
         "revision": images.c.revision + 1,
     }
     with request.db.transaction() as tx:
         if tx.write(_uploading(request).values(values)):
+            registry_imports.finish(tx, request.params["image_id"])
             _tell(tx, request, request.params["image_id"], "image.upload", "image.activate")
             return
-        if not _is_data(tx, request):
+        if not _is_kept(tx, request):
             raise _no_longer(request)
 
 
 def release(request: Request) -> None:
-    """End an upload without data; Conflict if its data is the image's.  Again is no harm.
+    """End an upload without data; Conflict if its data is the image's, or staged.  Again is no harm.
 
-    Only after this may the upload's file be removed.
+    Only after this may the upload's file be removed.  An import that it was part of is begun anew.
     """
     values = {
+        "staging": False,
         "attempt": None,
         "attempt_node": None,
         "attempt_seen_at": None,
@@ -100,14 +132,16 @@ def release(request: Request) -> None:
         "revision": images.c.revision + 1,
     }
     with request.db.transaction() as tx:
-        if not tx.write(_uploading(request).values(values)) and _is_data(tx, request):
+        unfinished = _uploading(request).where(images.c.staged_at.is_(None))
+        if not tx.write(unfinished.values(values)) and _is_kept(tx, request):
             raise Conflict(f"image {request.params['image_id']} has the data of this attempt")
+        tx.hint(registry_imports.TOPIC, request.params["image_id"])
 
 
 def list_data(request: Request) -> list[DataState]:
     """The state of the images asked for, and of all that are saving or deleted with their data not yet gone."""
     work = sa.or_(
-        sa.and_(images.c.stored_at.is_(None), images.c.attempt.is_not(None), images.c.deleted_at.is_(None)),
+        _RECEIVING,
         sa.and_(images.c.deleted_at.is_not(None), images.c.gone_at.is_(None)),
     )
     states = {image_id: DataState(id=image_id, status="deleted", gone=True) for image_id in request.body}
@@ -142,8 +176,10 @@ def _states(rows: Sequence[Row[Any]], quiet_since: str) -> dict[str, DataState]:
             status=row.status,
             attempt=row.attempt,
             node=row.attempt_node,
-            silent=row.status == "saving" and row.attempt_seen_at < quiet_since,
+            silent=bool(row.receiving) and row.attempt_seen_at < quiet_since,
             gone=row.gone_at is not None,
+            receiving=bool(row.receiving),
+            kept=bool(row.kept),
         )
         for row in rows
     }
@@ -159,13 +195,10 @@ def _uploading(request: Request) -> sa.Update:
     )
 
 
-def _is_data(tx: Transaction, request: Request) -> bool:
-    """Whether what this attempt uploaded is the image's data."""
+def _is_kept(tx: Transaction, request: Request) -> bool:
+    """Whether what this attempt uploaded is the image's data, or staged to become it."""
     statement = sa.select(images.c.id).where(
-        images.c.id == request.params["image_id"],
-        images.c.attempt == request.params["attempt"],
-        images.c.stored_at.is_not(None),
-        images.c.deleted_at.is_(None),
+        images.c.id == request.params["image_id"], images.c.attempt == request.params["attempt"], _KEPT
     )
     return tx.find(statement) is not None
 
@@ -184,6 +217,7 @@ ROUTES = [
     Route("POST", "/images/{image_id}/uploads", claim, AUTHENTICATED, 204, body=Claim),
     Route("POST", "/images/{image_id}/uploads/{attempt}/renew", renew, AUTHENTICATED, 204),
     Route("POST", "/images/{image_id}/uploads/{attempt}/finish", finish, AUTHENTICATED, 204, body=Stored),
+    Route("POST", "/images/{image_id}/uploads/{attempt}/staged", stage, AUTHENTICATED, 204, body=Staged),
     Route("DELETE", "/images/{image_id}/uploads/{attempt}", release, AUTHENTICATED, 204),
     Route("POST", "/data", list_data, AUTHENTICATED, body=list[str]),
     Route("POST", "/data/{image_id}/gone", report_gone, AUTHENTICATED, 204),

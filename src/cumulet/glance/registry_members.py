@@ -9,6 +9,7 @@ from cumulet.core.policy import AUTHENTICATED
 from cumulet.core.schema import Strict
 from cumulet.glance import records
 from cumulet.glance.model import Member
+from cumulet.glance.registry_notes import notify_member
 from cumulet.glance.tables import image_members
 
 MOST_MEMBERS = 128
@@ -48,6 +49,7 @@ def create_member(request: Request) -> Member:
             tx.write(image_members.insert(), {name: getattr(member, name) for name in Member.__struct_fields__})
         except Conflict as error:
             raise Conflict(f"Member {member_id} is duplicated for image {image_id}") from error
+        notify_member(tx, request, "image.member.create", member)
     return member
 
 
@@ -62,7 +64,9 @@ def set_status(request: Request) -> Member:
         row = tx.find(sa.select(image_members).where(one))
         if row is None:
             raise _missing(image_id, member_id)
-        return Member(**row._mapping)
+        member = Member(**row._mapping)
+        notify_member(tx, request, "image.member.update", member)
+        return member
 
 
 def delete_member(request: Request) -> None:
@@ -70,8 +74,10 @@ def delete_member(request: Request) -> None:
     with request.db.transaction() as tx:
         records.get_row(tx, request.context, image_id)
         one = sa.and_(image_members.c.image_id == image_id, image_members.c.member_id == member_id)
-        if not tx.write(sa.delete(image_members).where(one)):
+        row = tx.find(sa.select(image_members).where(one))
+        if row is None or not tx.write(sa.delete(image_members).where(one)):
             raise _missing(image_id, member_id)
+        notify_member(tx, request, "image.member.delete", Member(**row._mapping), deleted_at=clock.now())
 
 
 def _missing(image_id: str, member_id: str) -> NotFound:

@@ -6,7 +6,7 @@ from cumulet.core import clock
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
 from cumulet.core.http import Request
-from cumulet.glance.model import Record
+from cumulet.glance.model import Member, Record, Sent
 
 
 def caller(request: Request) -> Context:
@@ -41,3 +41,32 @@ def notify(
         "deleted_at": clock.short(deleted_at) if deleted_at else None,
     }
     tx.notify(caller(request), event_type, f"image.{request.config.node.name}", payload)
+
+
+def notify_member(
+    tx: Transaction, request: Request, event_type: str, member: Member, deleted_at: str | None = None
+) -> None:
+    payload = {
+        "image_id": member.image_id,
+        "member_id": member.member_id,
+        "status": member.status,
+        "created_at": clock.short(member.created_at),
+        "updated_at": clock.short(member.updated_at),
+        "deleted": deleted_at is not None,
+        "deleted_at": clock.short(deleted_at) if deleted_at else None,
+    }
+    tx.notify(caller(request), event_type, f"image.{request.config.node.name}", payload)
+
+
+def notify_sent(tx: Transaction, request: Request, owner: str | None, sent: Sent) -> None:
+    """Who got how much of whose image: what downloads are charged by."""
+    context = caller(request)
+    payload = {
+        "bytes_sent": sent.size,
+        "image_id": request.params["image_id"],
+        "receiver_tenant_id": context.project_id or None,
+        "receiver_user_id": context.user_id or None,
+        "destination_ip": sent.address,
+        "owner_id": owner,
+    }
+    tx.notify(context, "image.send", f"image.{request.config.node.name}", payload)

@@ -96,11 +96,47 @@ MEMBERS: dict[str, Any] = {
 }
 
 
+TASK: dict[str, Any] = {
+    "name": "task",
+    "properties": {
+        "id": _text("The task's identifier", pattern=_ID),
+        "type": _text("What the task does", enum=["import", "api_image_import", "location_import"]),
+        "status": _text("How far the task is", enum=["pending", "processing", "success", "failure"]),
+        "input": {"type": ["null", "object"], "description": "What was asked for"},
+        "result": {"type": ["null", "object"], "description": "What came of it"},
+        "owner": _text("The project that asked"),
+        "message": _text("Why the task failed"),
+        "image_id": _text("The image"),
+        "user_id": _text("The user who asked"),
+        "request_id": _text("The request that asked"),
+        "expires_at": _text("When the task is forgotten", null=True),
+        "created_at": _text("When the task was asked for"),
+        "updated_at": _text("When the task's status changed last"),
+        "self": {"type": "string", "readOnly": True},
+        "schema": {"type": "string", "readOnly": True},
+    },
+}
+TASKS: dict[str, Any] = {
+    "name": "tasks",
+    "properties": {
+        "tasks": {"type": "array", "items": TASK},
+        "first": {"type": "string"},
+        "next": {"type": "string"},
+        "schema": {"type": "string"},
+    },
+    "links": [
+        {"rel": "first", "href": "{first}"},
+        {"rel": "next", "href": "{next}"},
+        {"rel": "describedby", "href": "{schema}"},
+    ],
+}
+
+
 def _show(document: dict[str, Any]) -> Callable[[Request], dict[str, Any]]:
     return lambda request: document
 
 
 ROUTES = [
     Route("GET", f"/v2/schemas/{document['name']}", _show(document), AUTHENTICATED)
-    for document in (IMAGE, IMAGES, MEMBER, MEMBERS)
+    for document in (IMAGE, IMAGES, MEMBER, MEMBERS, TASK, TASKS)
 ]

@@ -47,12 +47,12 @@ class Store:
         self._directory.mkdir(mode=0o750, parents=True, exist_ok=True)
 
     def begin(self, image_id: str, attempt: str, disk_format: str, largest: int) -> "Upload":
-        """A new, empty, locked file."""
+        """A new, empty, locked file.  Without ``disk_format`` nobody looks at what comes, as it is only staged."""
         file = StoredFile(image_id, attempt, True)
         self.before_effect("create")
         descriptor = self._create(file)
         self.after_effect("create")
-        return Upload(self, file, descriptor, Inspection(disk_format), largest)
+        return Upload(self, file, descriptor, Measure(disk_format) if disk_format else None, largest)
 
     def open(self, image_id: str, attempt: str) -> io.FileIO:
         """The data of an image; FileNotFoundError if it is not here."""
@@ -124,15 +124,37 @@ class Store:
             os.close(descriptor)
 
 
+class Measure:
+    """What there is to know of an image's data, from its pieces in order; UnsafeImage as ``Inspection`` has it."""
+
+    def __init__(self, disk_format: str) -> None:
+        self._inspection = Inspection(disk_format)
+        self._md5, self._sha512 = hashlib.md5(usedforsecurity=False), hashlib.sha512()
+        self._size = 0
+
+    def feed(self, piece: bytes) -> None:
+        self._inspection.feed(piece)
+        self._md5.update(piece)
+        self._sha512.update(piece)
+        self._size += len(piece)
+
+    def finish(self) -> Stored:
+        return Stored(
+            size=self._size,
+            virtual_size=self._inspection.finish().virtual_size,
+            checksum=self._md5.hexdigest(),
+            sha512=self._sha512.hexdigest(),
+        )
+
+
 class Upload:
     """One image's data on its way in: written, hashed and looked at piece by piece.  Each call may block."""
 
     def __init__(
-        self, store: Store, file: StoredFile, descriptor: int, inspection: Inspection, largest: int
+        self, store: Store, file: StoredFile, descriptor: int, measure: "Measure | None", largest: int
     ) -> None:
         self._store, self._file, self._descriptor = store, file, descriptor
-        self._inspection, self._largest = inspection, largest
-        self._md5, self._sha512 = hashlib.md5(usedforsecurity=False), hashlib.sha512()
+        self._measure, self._largest = measure, largest
         self.size = 0
 
     def write(self, piece: bytes) -> None:
@@ -140,9 +162,8 @@ class Upload:
         self.size += len(piece)
         if self.size > self._largest:
             raise TooLarge(f"The incoming image is too large: more than {self._largest} bytes")
-        self._inspection.feed(piece)
-        self._md5.update(piece)
-        self._sha512.update(piece)
+        if self._measure:
+            self._measure.feed(piece)
         view = memoryview(piece)
         try:
             while view:
@@ -152,14 +173,14 @@ class Upload:
 
     def finish(self) -> Stored:
         """The verdict, then the file under its final name.  The lock is still held: ``close`` ends it."""
-        inspected = self._inspection.finish()
+        assert self._measure is not None
+        stored = self._measure.finish()
+        self.keep()
+        return stored
+
+    def keep(self) -> None:
+        """The file under its final name, whatever is in it."""
         self._file = self._store.complete(self._file, self._descriptor)
-        return Stored(
-            size=self.size,
-            virtual_size=inspected.virtual_size,
-            checksum=self._md5.hexdigest(),
-            sha512=self._sha512.hexdigest(),
-        )
 
     def discard(self) -> None:
         """Remove the file, whatever its name is by now."""

@@ -3,7 +3,7 @@
 An image's status is derived (``records.STATUS``), never stored.
 """
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table
+from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text
 
 from cumulet.core.tables import Id, Name, Time, metadata
 
@@ -27,7 +27,11 @@ images = Table(
     Column("updated_at", Time, nullable=False),
     Column("deleted_at", Time),  # an order to remove the data; the image is gone for everybody
     Column("revision", Integer, nullable=False, default=1),  # counts every change of the columns above
+    Column("importing", Id),  # the task that is to make the data; while it is set nothing else may
     # written on behalf of one upload, which owns the data from its claim to its end
+    Column("staging", Boolean, nullable=False, default=False),  # its data is to be imported later
+    Column("staged_at", Time),  # its data is complete, and waits for its import
+    Column("staged_bytes", BigInteger),
     Column("attempt", Id),  # the upload's id; null: nobody uploads
     Column("attempt_node", Name),
     Column("attempt_seen_at", Time),
@@ -50,6 +54,25 @@ image_tags = Table(
     Column("image_id", Id, ForeignKey("images.id", ondelete="CASCADE"), primary_key=True),
     Column("tag", Name, primary_key=True),
 )
+
+# What users asked to be imported; carried out by glance-api's loop.  Also the history that the API shows.
+image_tasks = Table(
+    "image_tasks",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("image_id", Id, nullable=False, index=True),
+    Column("owner", Name, nullable=False),  # the image's, or the caller's project
+    Column("user_id", Name, nullable=False),
+    Column("request_id", Id, nullable=False),
+    Column("method", String(32), nullable=False),  # 'glance-direct', 'web-download'
+    Column("uri", Text),
+    Column("created_at", Time, nullable=False),
+    # written on behalf of the loop
+    Column("started_at", Time),
+    Column("finished_at", Time),
+    Column("failure", Text),  # null: it went well
+)
+Index("ix_image_tasks_unfinished", image_tasks.c.finished_at, image_tasks.c.created_at)
 
 # The projects that a shared image is offered to.
 image_members = Table(

@@ -1,7 +1,7 @@
 """The versions of the image API that this service fulfils: up to 2.9.
 
-From 2.10 on a version promises parts that are not here (image import to many stores, tasks of an image, usage,
-the cache, locations).
+From 2.10 on a version promises parts that are not here (import to many stores, the cache, locations), though the
+tasks of an image and a project's usage are.
 """
 
 from typing import Any
