@@ -46,7 +46,6 @@ class Machine:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         self.run("mkdir", "-p", "/run/root")
-        self.run("mount", "-t", "tmpfs", "tmpfs", "/var/log/cumulet")
 
     def command(self, words: Sequence[str]) -> list[str]:
         return ["nsenter", "-t", str(self._pid), "-m", "-u", "-i", "-n", "-p", "--", *words]

@@ -8,10 +8,17 @@ from typing import Any
 
 import pytest
 
-from tests.machine import Machine, wait_for
+from tests.machine import BIN, HOME, Machine, wait_for
 
 pytestmark = pytest.mark.host
 USER_DATA = "#!/bin/sh\necho it-ran > /var/log/by-user-data\n"
+TAKEN = f"""
+python3 -m http.server 9696 --bind 127.0.0.1 > /dev/null 2>&1 & taker=$!
+until ss -ltn | grep -q :9696; do sleep 0.1; done
+{HOME}/cumulet up --yes
+kill $taker; wait
+"""
+"""``up`` while another program has a port that a service needs."""
 PING = ("ping", "-n", "-i", "0.05", "-W", "1")
 
 
@@ -22,6 +29,30 @@ def addresses(cloud: Machine, server: str, *auth: str) -> dict[str, list[str]]:
 
 def status(cloud: Machine) -> dict[str, dict[str, Any]]:
     return {line["name"]: line for line in json.loads(cloud.cumulet("where", "--json", check=False))}
+
+
+def pid_in(cloud: Machine, file: str) -> str:
+    """The number in a pid file of the run directory; empty if there is none."""
+    words = cloud.run("cat", f"/run/cumulet/{file}", check=False).split()
+    return words[0] if words and words[0].isdigit() else ""
+
+
+def wrong(cloud: Machine) -> list[dict[str, str]]:
+    findings = json.loads(cloud.cumulet("doctor", "--json", check=False))
+    return [finding for finding in findings if finding["level"] == "wrong"]
+
+
+def left_behind(cloud: Machine) -> list[str]:
+    """Whatever a cloud that is down must not leave."""
+    left = [line.split()[0] for line in cloud.run("ip", "-br", "link").splitlines()]
+    left += cloud.run("ls", "/run/netns").split()
+    left += cloud.run("nft", "list", "tables").splitlines()
+    left += [line for line in cloud.run("cat", "/proc/self/mounts").splitlines() if "cumulet" in line]
+    processes = cloud.run("ps", "-eo", "args", "--no-headers").splitlines()
+    ours = re.compile("cumulet|qemu|libvirt|ovs|dnsmasq|keystone|glance|neutron|nova")
+    left += [line for line in processes if ours.search(line) and "isolated" not in line]
+    assert cloud.run("cat", "/proc/sys/net/ipv4/ip_forward").strip() == "0"
+    return [thing for thing in left if thing != "lo"]
 
 
 def healthy(cloud: Machine) -> bool:
@@ -133,8 +164,16 @@ def test_kill_each_service_and_no_packet_is_lost(cloud: Machine, first: dict[str
         wait_for(lambda line=line: status(cloud)[line["name"]]["pid"] != line["pid"], 30, line["name"])  # type: ignore[misc]
         wait_for(lambda: healthy(cloud), 60, f"health after {line['name']}")
     cloud.run("kill", "-9", str(status(cloud)["libvirtd"]["pid"]))
-    cloud.run("pkill", "-9", "-f", "cumulet.cli.main.*node")
+    former, parts = (
+        pid_in(cloud, "node.pid"),
+        [line["pid"] for line in status(cloud).values() if line["role"] == "part"],
+    )
+    cloud.run("kill", "-9", former)
+    wait_for(lambda: pid_in(cloud, "node.pid") not in ("", former), 15, "a new parent")
     wait_for(lambda: healthy(cloud), 90, "health after libvirtd and the parent")
+    adopted = [line["pid"] for line in status(cloud).values() if line["role"] == "part"]
+    assert len(set(parts) & set(adopted)) == 2, "Open vSwitch is adopted, not started twice"
+    assert cloud.run("pgrep", "-c", "-x", "keystone").strip() == "1"
     assert lost(ping, cloud) == 0
     assert cloud.ssh("first", "hostname").strip() == "first"
 
@@ -157,21 +196,143 @@ def test_why_and_doctor_have_nothing_to_complain_of(cloud: Machine, first: dict[
     story = json.loads(cloud.cumulet("why", "first", "--json"))[0]
     assert story["kind"] == "server"
     assert story["waiting"] == []
-    findings = json.loads(cloud.cumulet("doctor", "--json", check=False))
-    assert [finding for finding in findings if finding["level"] == "wrong"] == []
+    assert wrong(cloud) == []
     assert "floating ip" in cloud.cumulet("why", first["floating"])
+
+
+def test_why_names_the_agent_that_keeps_a_server_waiting(cloud: Machine) -> None:
+    agent = str(status(cloud)["neutron-openvswitch-agent"]["pid"])
+    cloud.run("kill", "-STOP", agent)
+    try:
+        options = ("--image", "cirros", "--flavor", "m1.nano", "--network", "private")
+        cloud.openstack("server", "create", *options, "held")
+        wait_for(lambda: "waits for ports to be wired" in cloud.cumulet("why", "held"), 30, "nova-compute's word")
+        shown = cloud.cumulet("why", "held")
+        assert "create, under way, started " in shown
+        assert "neutron-openvswitch-agent on node1 IS SILENT: does not answer" in shown
+        assert any("neutron-openvswitch-agent" in finding["found"] for finding in wrong(cloud))
+    finally:
+        cloud.run("kill", "-CONT", agent)
+    wait_for(lambda: cloud.ask("server", "show", "held")["status"] == "ACTIVE", 90, "held server")
+    cloud.openstack("server", "delete", "--wait", "held")
+
+
+def test_doctor_finds_what_belongs_to_nothing(cloud: Machine) -> None:
+    """A namespace marked ours and a port of a server that is gone; a stranger's namespace is let be."""
+    stray = "qrouter-11111111-1111-4111-8111-111111111111"
+    cloud.run("ip", "netns", "add", stray)
+    cloud.run("ip", "netns", "add", "qrouter-foreign")
+    cloud.run("touch", f"/run/cumulet/owned/netns/{stray}")
+    port = cloud.ask("port", "create", "--network", "private", "orphan")["id"]
+    change = f"update ports set server_id = 'gone' where id = '{port}'"
+    cloud.run(
+        str(BIN / "python"),
+        "-c",
+        f"""
+import sqlite3
+connection = sqlite3.connect("/var/lib/cumulet/db/cumulet.sqlite", timeout=20)
+connection.execute({change!r})
+connection.commit()""",
+    )
+    found = [finding["found"] for finding in wrong(cloud)]
+    assert [text for text in found if stray in text]
+    assert [text for text in found if port in text]
+    assert len(found) == 2, found
+    cloud.run("rm", f"/run/cumulet/owned/netns/{stray}")
+    for name in (stray, "qrouter-foreign"):
+        cloud.run("ip", "netns", "delete", name)
+    cloud.run(
+        str(BIN / "python"),
+        "-c",
+        f"""
+import sqlite3
+connection = sqlite3.connect("/var/lib/cumulet/db/cumulet.sqlite", timeout=20)
+connection.execute({change.replace("'gone'", "null")!r})
+connection.commit()""",
+    )
+    cloud.openstack("port", "delete", "orphan")
+    assert wrong(cloud) == []
+
+
+def test_an_upload_under_way_at_sigterm_is_finished(cloud: Machine) -> None:
+    """glance-api takes nothing new, lets the upload end, and its successor has the image."""
+    cloud.run("sh", "-c", "head -c 6000000 /dev/urandom > /run/slow.raw")
+    image = cloud.ask("image", "create", "--disk-format", "raw", "--container-format", "bare", "slow")["id"]
+    token = cloud.openstack("token", "issue", "-f", "value", "-c", "id").strip()
+    url = f"http://127.0.0.1:9292/v2/images/{image}/file"
+    headers = ("-H", f"X-Auth-Token: {token}", "-H", "Content-Type: application/octet-stream")
+    upload = cloud.start(
+        "curl",
+        "-s",
+        "-o",
+        "/dev/null",
+        "-w",
+        "%{http_code}",
+        "--limit-rate",
+        "2M",
+        "-T",
+        "/run/slow.raw",
+        *headers,
+        url,
+    )
+    wait_for(lambda: cloud.ask("image", "show", "slow")["status"] == "saving", 20, "upload under way")
+    former = status(cloud)["glance-api"]["pid"]
+    cloud.run("kill", "-TERM", str(former))
+    text, _ = upload.communicate(timeout=60)
+    assert text.strip() == "204"
+    wait_for(lambda: status(cloud)["glance-api"]["pid"] not in (0, former), 30, "the next glance-api")
+    wait_for(lambda: cloud.ask("image", "show", "slow")["status"] == "active", 30, "uploaded image")
+    cloud.openstack("image", "delete", "slow")
+
+
+def test_up_again_changes_nothing_and_two_at_once_take_turns(cloud: Machine) -> None:
+    before = {name: line["pid"] for name, line in status(cloud).items()}
+    both = [cloud.start(str(HOME / "cumulet"), "up", "--yes") for _ in range(2)]
+    texts = [one.communicate(timeout=120)[0] for one in both]
+    assert [one.returncode for one in both] == [0, 0], texts
+    assert any("waiting for 'cumulet up' (pid " in text for text in texts)
+    assert all("services are up already" in text for text in texts)
+    assert {name: line["pid"] for name, line in status(cloud).items()} == before
+
+
+def test_errors_are_one_line(cloud: Machine) -> None:
+    for words, text in (
+        (("launch", "x", "--image", "none"), "there is no image 'none'"),
+        (("launch", "x", "--flavor", "none"), "there is no flavor 'none'"),
+        (("launch", "x", "--network", "none"), "there is no network 'none'"),
+        (("ssh", "none"), "there is no server 'none'"),
+        (("why", "none"), "there is no server, port, network, router or floating IP 'none'"),
+        (("run", "keystone"), "keystone runs on this node already"),
+    ):
+        assert text in cloud.cumulet(*words, check=False)
+        assert len(cloud.cumulet(*words, check=False).splitlines()) == 1
+    assert "answers ssh" in cloud.cumulet("launch", "first"), "one that is there is used"
+    assert cloud.ssh("first", "echo", "--", "x").strip() == "-- x"
 
 
 def test_down_leaves_nothing_and_up_brings_the_same_cloud_back(cloud: Machine) -> None:
     cloud.cumulet("down")
-    assert cloud.run("ip", "-br", "link").split()[0] == "lo"
-    assert len(cloud.run("ip", "-br", "link").splitlines()) == 1
-    assert cloud.run("ls", "/run/netns").strip() == ""
-    assert cloud.run("nft", "list", "tables").strip() == ""
-    left = cloud.run("ps", "-eo", "args", "--no-headers").splitlines()
-    assert [
-        line for line in left if re.search("cumulet|qemu|libvirt|ovs|dnsmasq", line) and "isolated" not in line
-    ] == []
+    assert left_behind(cloud) == []
+    assert cloud.cumulet("down") == "the cloud is down already\n"
+    cloud.cumulet("up", "--yes")
+    assert cloud.ssh("first", "hostname").strip() == "first"
+
+
+def test_down_after_everything_was_killed_leaves_nothing_but_what_is_a_strangers(cloud: Machine) -> None:
+    """Not even the switch and libvirtd live; an operator's own namespace, bridge, tap and table do."""
+    cloud.run("ip", "netns", "add", "qrouter-foreign")
+    cloud.run("ip", "link", "add", "foreign0", "type", "bridge")
+    cloud.run("ip", "tuntap", "add", "tap0", "mode", "tap")
+    cloud.run("nft", "add", "table", "inet", "foreign")
+    parts = [str(line["pid"]) for line in status(cloud).values() if line["role"] == "part"]
+    cloud.run("kill", "-9", pid_in(cloud, "keeper.pid"), pid_in(cloud, "node.pid"), *parts)
+    cloud.cumulet("down", "--now")
+    assert left_behind(cloud) == ["foreign0", "tap0", "qrouter-foreign", "table inet foreign"]
+    cloud.run("ip", "netns", "delete", "qrouter-foreign")
+    for device in ("foreign0", "tap0"):
+        cloud.run("ip", "link", "delete", device)
+    cloud.run("nft", "delete", "table", "inet", "foreign")
+    assert "python3 (pid " in cloud.run("bash", "-c", TAKEN, check=False)
     cloud.cumulet("up", "--yes")
     assert cloud.ssh("first", "hostname").strip() == "first"
 

@@ -13,6 +13,7 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from cumulet.cli import parts
 from cumulet.core import heartbeat, log, run, secrets
 from cumulet.core.bus import SocketBus
 from cumulet.core.client import Controller
@@ -37,15 +38,21 @@ def run_service(
     config: Config,
     status_socket: socket.socket | None,
     api_sockets: Sequence[socket.socket],
+    parent: int = 0,
 ) -> None:
-    """Become ``service``: name, user, log; then serve until SIGTERM."""
+    """Become ``service``: name, user, log; then serve until SIGTERM, or until the process ``parent`` dies.
+
+    Without a parent it logs to the terminal.
+    """
     import setproctitle
 
     setproctitle.setproctitle(service.name)
     known = secrets.load(config.etc)
     if not service.agent:
         become(config.node.user)
-    log.setup(service.name, config.logs)
+    if parent:
+        parts.die_with_parent(parent)
+    log.setup(service.name, config.logs if parent else None)
     bus = SocketBus(config.run / "bus")
     build = builder(service)
     beat: Callable[[Heartbeat], None] | None
@@ -75,11 +82,6 @@ def become(user: str) -> None:
     os.setgid(entry.pw_gid)
     os.setuid(entry.pw_uid)
     os.umask(0o027)
-
-
-def api_address(service: Named, config: Config) -> tuple[str, int]:
-    """Where a service listens; port 0: nowhere."""
-    return (config.api.bind if service.public else config.api.internal_bind), service.port
 
 
 def _controller_service(

@@ -1,24 +1,26 @@
 """The cloud's own APIs, as the command line calls them: as its administrator, by name, with few words."""
 
 import http.client
-import sys
+import re
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import msgspec
 
 from cumulet.core import secrets
 from cumulet.core.config import Config
+from cumulet.core.errors import ApiError
 from cumulet.services import SERVICES
 
 Json = dict[str, Any]
 T = TypeVar("T")
+ID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
 
 
-class Refused(Exception):
-    """An API said no: its status and words."""
+class Refused(ApiError):
+    """An API said no, or did not what was waited for: its status (0: none) and words."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -40,7 +42,14 @@ class Cloud:
         user = {"name": "admin", "domain": {"id": "default"}, "password": self._password}
         scope = {"project": {"name": "admin", "domain": {"id": "default"}}}
         body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}
-        response = self._send("POST", "identity", "/auth/tokens", body)
+        try:
+            response = self._send("POST", "identity", "/auth/tokens", body)
+        except Refused as error:
+            if error.status != 401:
+                raise
+            place = secrets.path(self._config.etc)
+            text = f"admin cannot log in with the password in {place}: if it was changed, write the new one there"
+            raise Refused(401, text) from error
         self._token = response[1]["X-Subject-Token"]
 
     def get(self, service: str, path: str) -> Json:
@@ -59,10 +68,24 @@ class Cloud:
         """The thing of a collection that has this name (or id), or None."""
         collection = path.removesuffix("/detail").rsplit("/", 1)[-1]
         key = collection.removeprefix("os-").replace("-", "_")
-        query = "&".join(f"{k}={quote(v)}" for k, v in also.items())
-        things = self.get(service, f"{path}?{query}" if query else path)[key]
+        if service in ("image", "network"):
+            things = self.get(service, f"{path}?{urlencode({**also, 'name': name})}")[key]
+            if not things and ID.fullmatch(name):
+                things = self._shown(service, f"{path}/{name}", key)
+        else:
+            things = self.get(service, f"{path}?{urlencode(also)}" if also else path)[key]
         unwrapped = [thing.get("keypair", thing) for thing in things]
         return next((thing for thing in unwrapped if name in (thing.get("id"), thing.get("name"))), None)
+
+    def _shown(self, service: str, path: str, key: str) -> list[Json]:
+        """The one thing at ``path``, if there is one.  glance shows it bare, the others below its kind."""
+        try:
+            found = self.get(service, path)
+        except Refused as error:
+            if error.status == 404:
+                return []
+            raise
+        return [found.get(key.removesuffix("s"), found)]
 
     def ensure(self, service: str, path: str, name: str, make: Callable[[], Json]) -> Json:
         """The thing with this name, made by ``make`` if there is none.  ``make`` gives the body to POST."""
@@ -94,7 +117,7 @@ class Cloud:
             response = connection.getresponse()
             raw = response.read()
         except OSError as error:
-            raise Refused(0, f"{service} does not answer on {host}:{port}: {error}") from error
+            raise Refused(0, f"{service} does not answer on {host}:{port}: {error.strerror or error}") from error
         finally:
             connection.close()
         if response.status >= 400:
@@ -113,7 +136,7 @@ def _words(raw: bytes, otherwise: str) -> str:
 
 
 def wait(what: str, seconds: float, look: Callable[[], tuple[T | None, str]]) -> T:
-    """Poll ``look`` until it gives a thing; shows what it waits for.  Ends the program when time is up."""
+    """Poll ``look`` until it gives a thing; shows what it waits for.  ``Refused`` when time is up."""
     deadline, shown = time.monotonic() + seconds, ""
     while True:
         found, state = look()
@@ -123,5 +146,5 @@ def wait(what: str, seconds: float, look: Callable[[], tuple[T | None, str]]) ->
             print(f"  {what}: {state}", flush=True)
             shown = state
         if time.monotonic() > deadline:
-            sys.exit(f"{what}: still {shown} after {seconds:.0f} s")
+            raise Refused(0, f"{what}: still {shown} after {seconds:.0f} s; 'cumulet why' tells what it waits for")
         time.sleep(0.1)

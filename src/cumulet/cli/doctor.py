@@ -4,21 +4,32 @@ Read-only.  Exit code 1 if something is wrong; remarks (what is so, and what fol
 """
 
 import argparse
-import os
 import shutil
-import socket
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
+import sqlalchemy as sa
 
-from cumulet.cli import child, leftovers, parts, status
+from cumulet.cli import keeper, leftovers, parts, record, sockets, status, times
+from cumulet.cli.database import reading
+from cumulet.core import clock
 from cumulet.core import config as configuration
 from cumulet.core.config import Config
-from cumulet.services import SERVICES
+from cumulet.core.errors import ApiError, Retry
+from cumulet.core.tables import agents
+from cumulet.host import libvirtd, openvswitch
+from cumulet.host.nft import NftError
+from cumulet.host.ovsdb import Ovsdb, OvsdbError
+from cumulet.neutron import tables as neutron
+from cumulet.nova import tables as nova
+from cumulet.placement import tables as placement
 
 GIGABYTE = 1 << 30
+WAITING_SECONDS = 300.0
+"""After which a key that only waits for somebody else counts as wrong."""
+TROUBLE = (ApiError, Retry, OSError, OvsdbError, NftError, openvswitch.OpenvswitchError)
 TOOLS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
@@ -38,93 +49,112 @@ class Finding(msgspec.Struct):
     remedy: str = ""
 
 
+Check = Callable[[Config], Iterable[Finding]]
+
+
 def main(options: argparse.Namespace) -> int:
-    if os.geteuid() != 0:
-        sys.exit("cumulet doctor needs root: it looks at bridges, namespaces and the database")
+    status.require_root("doctor", "it looks at bridges, namespaces and the database")
     config = configuration.load(options.config)
     findings = examine(config)
+    wrong = sum(finding.level == "wrong" for finding in findings)
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(findings), indent=1).decode())
     else:
         for finding in findings:
-            print(f"{finding.level:<8}{finding.about:<22}{finding.found}")
+            print(f"{finding.level:<8}{finding.about:<18}{finding.found}")
             if finding.remedy:
-                print(f"{'':<30}→ {finding.remedy}")
-    return 1 if any(finding.level == "wrong" for finding in findings) else 0
+                print(f"{'':<26}→ {finding.remedy}")
+        state = "up" if status.running(config) else "down"
+        count = {0: "nothing is", 1: "1 thing is"}.get(wrong, f"{wrong} things are")
+        print(f"\nThe cloud is {state} on this node; {count} wrong.")
+    return 1 if wrong else 0
 
 
 def examine(config: Config) -> list[Finding]:
-    running = status.running(config)
-    found = [*_tools(), _virtualization(config), _datapath(config), _disk(config), _memory(config)]
-    if not running:
-        return [*found, *_ports(config), *_left_over(config)]
-    return [*found, *_services(config), *_loops(config), *_orphans(config)]
+    always: tuple[Check, ...] = (_tools, _virtualization, _datapath, _disk, _memory)
+    down: tuple[Check, ...] = (_ports, _in_the_way, _left_over)
+    up: tuple[Check, ...] = (_services, _agents, _loops, _orphans, _domains, _switch)
+    checks = (*always, *(up if status.running(config) else down))
+    return [finding for check in checks for finding in _carry_out(check, config)]
 
 
-def _tools() -> Iterator[Finding]:
+def _carry_out(check: Check, config: Config) -> list[Finding]:
+    """What the check finds; that it cannot look is a finding, too."""
+    try:
+        return list(check(config))
+    except TROUBLE as trouble:
+        about = check.__name__.strip("_").replace("_", " ")
+        return [Finding("wrong", about, f"cannot be looked at: {trouble}", "cumulet where tells what does not run")]
+
+
+def _tools(config: Config) -> Iterator[Finding]:
     for tool, package in TOOLS.items():
         if shutil.which(tool) is None:
             yield Finding("wrong", "tools", f"{tool} is not installed", f"apt-get install {package}, or cumulet up")
 
 
-def _virtualization(config: Config) -> Finding:
+def _virtualization(config: Config) -> Iterator[Finding]:
     from cumulet.host import kvm
 
     if config.compute.virt_type != "auto":
-        return Finding("ok", "virtualization", f"{config.compute.virt_type}, as configured")
-    if not Path("/dev/kvm").exists():
+        yield Finding("ok", "virtualization", f"{config.compute.virt_type}, as configured")
+    elif not Path("/dev/kvm").exists():
         remedy = "enable virtualization in the firmware, or nested virtualization in the host"
-        return Finding("remark", "virtualization", "no /dev/kvm: servers are emulated (TCG)", remedy)
-    if kvm.usable():
-        return Finding("ok", "virtualization", "KVM is usable")
-    return Finding(
-        "remark",
-        "virtualization",
-        "/dev/kvm is there but much slower than emulation: servers are emulated (TCG)",
-        'use a machine whose KVM runs on hardware; virt_type = "kvm" in [compute] overrides the probe',
-    )
+        yield Finding("remark", "virtualization", "no /dev/kvm: servers are emulated (TCG)", remedy)
+    elif kvm.usable():
+        yield Finding("ok", "virtualization", "KVM is usable")
+    else:
+        yield Finding(
+            "remark",
+            "virtualization",
+            "/dev/kvm is there but much slower than emulation: servers are emulated (TCG)",
+            'use a machine whose KVM runs on hardware; virt_type = "kvm" in [compute] overrides the probe',
+        )
 
 
-def _datapath(config: Config) -> Finding:
+def _datapath(config: Config) -> Iterator[Finding]:
     if leftovers.datapath() == "kernel":
-        return Finding("ok", "network datapath", "the kernel has Open vSwitch's datapath")
-    return Finding(
-        "remark",
-        "network datapath",
-        "the kernel has no Open vSwitch datapath: packets go through user space, some 300 Mbit/s",
-        "modprobe openvswitch, if the kernel has modules",
-    )
+        yield Finding("ok", "datapath", "the kernel has Open vSwitch's datapath")
+    else:
+        found = "the kernel has no Open vSwitch datapath: packets go through user space, some 300 Mbit/s"
+        yield Finding("remark", "datapath", found, "modprobe openvswitch, if the kernel has modules")
 
 
-def _disk(config: Config) -> Finding:
-    place = config.state if config.state.exists() else Path("/")
-    free = shutil.disk_usage(place).free / GIGABYTE
-    if free < 2:
-        return Finding("wrong", "disk", f"{free:.1f} GB free in {place}", "free some; servers' disks grow there")
-    return Finding("ok", "disk", f"{free:.0f} GB free in {place}")
+def _disk(config: Config) -> Iterator[Finding]:
+    seen: set[int] = set()
+    for place in (config.state, config.logs):
+        existing = next(path for path in (place, *place.parents) if path.exists())
+        device = existing.stat().st_dev
+        if device in seen:
+            continue
+        seen.add(device)
+        free = shutil.disk_usage(existing).free / GIGABYTE
+        if free < 2:
+            remedy = "free some: servers' disks, images and logs grow there"
+            yield Finding("wrong", "disk", f"{free:.1f} GB free in {place}", remedy)
+        else:
+            yield Finding("ok", "disk", f"{free:.0f} GB free in {place}")
 
 
-def _memory(config: Config) -> Finding:
+def _memory(config: Config) -> Iterator[Finding]:
     fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = int(fields["MemAvailable"].split()[0]) // 1024
     if free < 400:
-        return Finding("wrong", "memory", f"{free} MB available", "a small server needs 300 MB: stop something")
-    return Finding("ok", "memory", f"{free} MB available")
+        yield Finding("wrong", "memory", f"{free} MB available", "a small server needs 300 MB: stop something")
+    else:
+        yield Finding("ok", "memory", f"{free} MB available")
 
 
 def _ports(config: Config) -> Iterator[Finding]:
     """Ports that somebody else listens on; asked only while the cloud is down."""
-    for service in SERVICES:
-        if not service.port:
-            continue
-        host, port = child.api_address(service, config)
-        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((host, port))
-            except OSError as error:
-                remedy = f"ss -ltnp 'sport = {port}' tells who has it: stop that, or change [api] bind"
-                yield Finding("wrong", "ports", f"{host}:{port} for {service.name}: {error.strerror}", remedy)
+    for taken in sockets.taken_ports(config):
+        yield Finding("wrong", "ports", taken, "stop that, or change bind or internal_bind in [api]")
+
+
+def _in_the_way(config: Config) -> Iterator[Finding]:
+    for name in sorted(leftovers.present(leftovers.BRIDGES)):
+        remedy = "cumulet down takes it away if it is ours; if it is not, this machine's other use of it must end"
+        yield Finding("wrong", "bridges", f"there is a link {name}, which the cloud's own switch needs", remedy)
 
 
 def _left_over(config: Config) -> Iterator[Finding]:
@@ -134,90 +164,96 @@ def _left_over(config: Config) -> Iterator[Finding]:
 
 def _services(config: Config) -> Iterator[Finding]:
     for line in status.healths(config):
+        log = f"cumulet logs {line.name}"
         if not line.healthy:
-            yield Finding("wrong", "services", f"{line.name}: {line.problem}", f"cumulet logs {line.name}")
+            yield Finding("wrong", "services", f"{line.name}: {line.problem}", log)
         elif line.starts > 3:
-            found = f"{line.name} was started {line.starts} times"
-            yield Finding("remark", "services", found, f"cumulet logs {line.name} tells why it ended")
+            found = f"{line.name} was started {line.starts} times, last at {times.at(line.since)}"
+            yield Finding("remark", "services", found, f"{log} tells why it ended")
+    if not (keeper.SYSTEMD.exists() or record.find_keeper(config)):
+        found = "nobody starts the services' parent again if it is killed"
+        yield Finding("remark", "services", found, "cumulet down, then cumulet up")
+
+
+def _agents(config: Config) -> Iterator[Finding]:
+    """Who told that it lives and tells it no more; this node's services are asked themselves."""
+    oldest = clock.later(-config.agents.down_seconds)
+    with reading(config) as tx:
+        rows = tx.all(sa.select(agents).where(agents.c.seen_at < oldest, agents.c.host != config.node.name))
+    for row in rows:
+        found = f"{row.binary} on {row.host} gave its last sign of life at {times.at(row.seen_at)}"
+        yield Finding("wrong", "agents", found, f"cumulet where, on {row.host}")
 
 
 def _loops(config: Config) -> Iterator[Finding]:
-    for service, loops in status.loops(config).items():
+    for service, loops in status.loops(config, ()).items():
         for loop in loops:
             if loop["read_failure"]:
                 found = f"{service}/{loop['name']} cannot read its intent: {loop['read_failure']}"
                 yield Finding("wrong", "loops", found, "it goes on by itself when the controller answers again")
             for key, failure in loop["failing"].items():
-                state = f"{failure['kind']} since {failure['since']}: {failure['reason']}"
+                state = f"{failure['kind']} since {times.at(failure['since'])}: {failure['reason']}"
                 found = f"{service}/{loop['name']}: {key} {state}"
-                level = "remark" if failure["kind"] == "waiting" and failure["tries"] < 20 else "wrong"
-                yield Finding(level, "loops", found, f"cumulet why {key}")
+                yield Finding(_level(failure), "loops", found, f"cumulet why {key}; cumulet logs {service}")
+
+
+def _level(failure: dict[str, Any]) -> str:
+    """Waiting is normal for a while; what is given up is its owner's fault, who sees it in the API."""
+    patient = failure["since"] > clock.later(-WAITING_SECONDS)
+    return "remark" if failure["kind"] == "terminal" or (failure["kind"] == "waiting" and patient) else "wrong"
 
 
 def _orphans(config: Config) -> Iterator[Finding]:
-    """What is on the host and not in the database, and the other way round."""
-    import sqlalchemy as sa
-
-    from cumulet.core.bus import LocalBus
-    from cumulet.core.db import Database
-    from cumulet.neutron import tables as neutron
-    from cumulet.nova import tables as nova
-    from cumulet.placement import tables as placement
-
+    """Rows that belong to nothing, and namespaces of ours that no row wants."""
     host = config.node.name
-    with Database(config.database_url, LocalBus()).read() as tx:
-        hosts, bindings = nova.server_hosts, neutron.port_bindings
-        servers = {row.server_id for row in tx.all(sa.select(hosts.c.server_id).where(hosts.c.host == host))}
+    dhcp, routers, owned = neutron.dhcp_bindings, neutron.router_bindings, neutron.ports
+    with reading(config) as tx:
         alive = {row.id for row in tx.all(sa.select(nova.servers.c.id).where(nova.servers.c.gone_at.is_(None)))}
-        ports = {row.port_id for row in tx.all(sa.select(bindings.c.port_id).where(bindings.c.host == host))}
-        dhcp, routers = neutron.dhcp_bindings, neutron.router_bindings
         networks = {row.network_id for row in tx.all(sa.select(dhcp.c.network_id).where(dhcp.c.host == host))}
         routed = {row.router_id for row in tx.all(sa.select(routers.c.router_id).where(routers.c.host == host))}
         claims = {row.consumer_id for row in tx.all(sa.select(placement.allocations.c.consumer_id))}
-        owned = sa.select(neutron.ports.c.id, neutron.ports.c.device_id).where(
-            neutron.ports.c.device_owner.like("compute:%")
-        )
-        lost = [row.id for row in tx.all(owned) if row.device_id not in alive]
-    yield from _domains(config, servers)
-    yield from _switch_ports(config, ports)
+        # users may write anything into device_id; server_id is nova's own word
+        taken = tx.all(sa.select(owned.c.id, owned.c.server_id).where(owned.c.server_id.is_not(None)))
     named = {f"qdhcp-{n}" for n in networks} | {f"qrouter-{r}" for r in routed}
     for name in sorted(set(leftovers.namespaces(config)) - named):
-        yield Finding(
-            "wrong", "orphans", f"namespace {name} has no intent", "left alone; ip netns delete it by hand"
-        )
+        remedy = f"left alone, for the database may be what is wrong; ip netns delete {name}"
+        yield Finding("wrong", "orphans", f"namespace {name} is ours, and nothing wants it", remedy)
     for consumer in sorted(claims - alive):
-        yield Finding(
-            "wrong", "orphans", f"a claim of {consumer}, which is no server", "please report this as a bug"
-        )
-    for port in lost:
-        yield Finding("wrong", "orphans", f"port {port} belongs to no server", f"openstack port delete {port}")
+        found = f"{consumer} has a claim on this cloud's memory and is no server"
+        yield Finding("wrong", "orphans", found, "cumulet logs nova-conductor; it should have been released")
+    for row in taken:
+        if row.server_id not in alive:
+            found = f"port {row.id} is held for server {row.server_id}, which is gone"
+            yield Finding("wrong", "orphans", found, f"openstack port delete {row.id}")
 
 
-def _domains(config: Config, servers: set[str]) -> Iterator[Finding]:
+def _domains(config: Config) -> Iterator[Finding]:
     from cumulet.nova.compute.guests import list_servers
 
+    hosts = nova.server_hosts.c
+    with reading(config) as tx:
+        rows = tx.all(sa.select(hosts.server_id, hosts.wanted).where(hosts.host == config.node.name))
     found = list_servers(config)
-    for server in sorted(found - servers):
-        remedy = "left alone: the database may be the one that is wrong; virsh undefine it by hand"
-        yield Finding(
-            "wrong", "orphans", f"domain of server {server}, which the database does not know here", remedy
+    for server in sorted(found - {row.server_id for row in rows}):
+        remedy = (
+            f"left alone, for the database may be what is wrong; virsh -c '{libvirtd.uri(config.run)}' undefine"
         )
-    for server in sorted(servers - found):
-        yield Finding("remark", "orphans", f"server {server} has no domain here yet", f"cumulet why {server}")
+        yield Finding("wrong", "orphans", f"domain {server} is ours, and no server of this host", remedy)
+    for server in sorted({row.server_id for row in rows if row.wanted == "run"} - found):
+        yield Finding("remark", "servers", f"server {server} has no domain here yet", f"cumulet why {server}")
 
 
-def _switch_ports(config: Config, ports: set[str]) -> Iterator[Finding]:
-    from cumulet.host import openvswitch
-    from cumulet.host.ovsdb import Ovsdb
-
-    ovsdb = Ovsdb(openvswitch.database_socket(parts.switch_dirs(config)[1]))
-    try:
-        rows = [row for bridge in ovsdb.bridges().values() for row in bridge.ports.values()]
-    finally:
-        ovsdb.close()
-    for row in rows:
+def _switch(config: Config) -> Iterator[Finding]:
+    bindings = neutron.port_bindings.c
+    with reading(config) as tx:
+        rows = tx.all(sa.select(bindings.port_id).where(bindings.host == config.node.name))
+    ports = {row.port_id for row in rows}
+    with Ovsdb(openvswitch.database_socket(parts.switch_dirs(config)[1]), timeout_seconds=3.0) as ovsdb:
+        bridges = ovsdb.bridges()
+    for row in (row for bridge in bridges.values() for row in bridge.ports.values()):
         port = row.external_ids.get("iface-id")
         if port and port not in ports:
-            yield Finding("wrong", "orphans", f"{row.name} on the switch belongs to no port", "it passes no packet")
+            remedy = "it passes no packet; a server or a namespace that has it is named among the orphans"
+            yield Finding("wrong", "orphans", f"{row.name} on the switch belongs to no port", remedy)
         if row.error:
-            yield Finding("wrong", "network", f"{row.name}: {row.error}", "cumulet logs neutron-openvswitch-agent")
+            yield Finding("wrong", "switch", f"{row.name}: {row.error}", "cumulet logs neutron-openvswitch-agent")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cumulet.cli import status
 from cumulet.cli.cloud import Cloud, Refused, wait
 from cumulet.core import config as configuration
 from cumulet.core.config import Config
@@ -27,27 +28,24 @@ class Launched:
 
 def main(options: argparse.Namespace) -> int:
     config = configuration.load(options.config)
-    try:
-        server = ensure(Cloud(config), config, options.name, options.image, options.flavor, options.network)
-    except Refused as error:
-        sys.exit(str(error))
+    status.require_running(config, "launch", "it reads the administrator's password")
+    server = ensure(Cloud(config), config, options.name, options.image, options.flavor, options.network)
     print(f"{server.name} is {server.status} and answers ssh on {server.floating_ip}: cumulet ssh {server.name}")
     return 0
 
 
 def ssh(options: argparse.Namespace) -> int:
+    """Become ssh; its exit code is the command's."""
     config = configuration.load(options.config)
+    status.require_running(config, "ssh", "it reads the administrator's password and our ssh key")
     cloud = Cloud(config)
-    try:
-        server = cloud.find("compute", "/servers/detail", options.name)
-        if server is None:
-            sys.exit(f"there is no server {options.name}")
-        address = _floating_ip(cloud, server)
-    except Refused as error:
-        sys.exit(str(error))
+    server = cloud.find("compute", "/servers/detail", options.name)
+    if server is None:
+        sys.exit(f"there is no server {options.name!r}: openstack server list --all-projects shows all")
+    address = _floating_ip(cloud, server)
     if not address:
-        sys.exit(f"server {options.name} has no floating IP")
-    words = [word for word in options.words if word != "--"]
+        sys.exit(f"server {options.name} has no floating IP: 'cumulet launch {options.name}' gives it one")
+    words = options.words[1:] if options.words[:1] == ["--"] else options.words
     os.execvp("ssh", [*ssh_command(server["id"], address), *words])
 
 
@@ -73,11 +71,16 @@ def ensure(cloud: Cloud, config: Config, name: str, image: str, flavor: str, net
 
 
 def private_key() -> Path:
-    """Our ssh key, made if there is none."""
+    """Our ssh key, made if there is none.  Its public half is there before it is."""
     path = _home() / "cumulet_ed25519"
     if not path.exists():
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", KEY, "-f", path], check=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.new")
+        partial.unlink(missing_ok=True)
+        words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", KEY, "-f", str(partial)]
+        subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
+        partial.with_suffix(".new.pub").rename(path.with_suffix(".pub"))
+        partial.rename(path)
     return path
 
 
@@ -125,14 +128,15 @@ def _security_group(cloud: Cloud) -> dict[str, Any]:
 def _id(cloud: Cloud, service: str, path: str, name: str) -> str:
     found = cloud.find(service, path, name)
     if found is None:
-        sys.exit(f"there is no {path.rsplit('/', 1)[-1].removesuffix('s')} called {name}")
+        raise Refused(404, f"there is no {path.rsplit('/', 1)[-1].removesuffix('s')} {name!r}")
     return str(found["id"])
 
 
 def _active(cloud: Cloud, server_id: str) -> tuple[dict[str, Any] | None, str]:
     server = cloud.get("compute", f"/servers/{server_id}")["server"]
     if server["status"] == "ERROR":
-        sys.exit(f"server {server['name']} failed: {server.get('fault', {}).get('message', 'no reason given')}")
+        words = server.get("fault", {}).get("message", "no reason given")
+        raise Refused(0, f"server {server['name']} failed: {words}")
     state = f"{server['status']} {server.get('OS-EXT-STS:task_state') or ''}".strip()
     return (server, state) if server["status"] == "ACTIVE" else (None, state)
 
@@ -146,6 +150,8 @@ def _floating_ip(cloud: Cloud, server: dict[str, Any]) -> str:
 
 def _associate(cloud: Cloud, server: dict[str, Any]) -> str:
     ports = cloud.get("network", f"/v2.0/ports?device_id={server['id']}")["ports"]
+    if not ports:
+        raise Refused(0, f"server {server['name']} has no port that a floating IP could lead to")
     wish = {"floating_network_id": _id(cloud, "network", "/v2.0/networks", "public"), "port_id": ports[0]["id"]}
     floating = cloud.post("network", "/v2.0/floatingips", {"floatingip": wish})["floatingip"]
     return str(floating["floating_ip_address"])

@@ -2,25 +2,39 @@
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+
+from cumulet.core.errors import ApiError, Retry
 
 EPILOG = "Configuration: /etc/cumulet/cumulet.toml, or --config FILE before the command."
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns the exit code."""
-    parser = _parser()
-    options = parser.parse_args(argv)
+    options = _parser().parse_args(argv)
+    if os.geteuid() == 0:
+        os.environ["PATH"] = os.pathsep.join(_path())
     module, _, function = options.run.partition(":")
     try:
         return int(getattr(importlib.import_module(f"cumulet.cli.{module}"), function)(options) or 0)
+    except (ApiError, Retry) as error:
+        print(error, file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
+        print("\ninterrupted" + options.interrupted, file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+
+
+def _path() -> list[str]:
+    """The caller's, and where administrators' programs are: su without a dash leaves those out."""
+    found = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    return found + [place for place in ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/bin") if place not in found]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -30,10 +44,11 @@ def _parser() -> argparse.ArgumentParser:
 
     def command(name: str, run: str, text: str) -> argparse.ArgumentParser:
         found = commands.add_parser(name, help=text, description=text)
-        found.set_defaults(run=run)
+        found.set_defaults(run=run, interrupted="")
         return found
 
     up = command("up", "up:main", "install what is missing, start the cloud, boot a first server")
+    up.set_defaults(interrupted="; 'cumulet up' goes on from here")
     up.add_argument("--yes", "-y", action="store_true", help="do not ask")
     up.add_argument("--no-server", action="store_true", help="without the first server")
     down = command("down", "down:main", "stop everything; the data stays")
@@ -68,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     test.add_argument(
         "--tempest", nargs="?", const="", metavar="PATTERN", help="instead: OpenStack's own tests; default: smoke"
     )
-    test.add_argument("words", nargs=argparse.REMAINDER, metavar="PYTEST", help="passed on to pytest")
+    test.add_argument("words", nargs=argparse.REMAINDER, metavar="-- PYTEST", help="words for pytest")
     check = command("check", "testing:check", "format, lint, types, import contracts")
     check.add_argument("--yes", "-y", action="store_true", help="install without asking")
     check.add_argument("--fix", action="store_true", help="format and repair what can be repaired")

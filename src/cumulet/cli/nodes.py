@@ -1,16 +1,20 @@
 """``cumulet node`` and ``cumulet run``: the processes themselves, in the foreground."""
 
 import argparse
+import os
 import sys
 
-from cumulet.cli import child
+from cumulet.cli import child, status
 from cumulet.core import config as configuration
+from cumulet.core import secrets
 from cumulet.services import BY_NAME
 
 
 def node(options: argparse.Namespace) -> int:
     from cumulet.cli import node as parent
 
+    if os.geteuid() != 0:
+        sys.exit("cumulet node needs root: its agents make bridges, namespaces and virtual machines")
     names = [name for name in options.services.split(",") if name]
     unknown = [name for name in names if name not in BY_NAME]
     if unknown:
@@ -19,12 +23,18 @@ def node(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    from cumulet.cli import node as parent
+    from cumulet.cli import sockets
 
     service = BY_NAME.get(options.service)
     if service is None:
         sys.exit(f"no such service: {options.service}; there are {', '.join(BY_NAME)}")
     config = configuration.load(options.config)
-    api = [parent.listen(*child.api_address(service, config))] if service.port else []
-    child.run_service(service, config, parent.listen_status(config, service.name), api)
+    if os.geteuid() != 0:
+        sys.exit("cumulet run needs root: a service takes the user that it needs by itself")
+    if status.ask(config, service.name, "/healthcheck")[0]:
+        sys.exit(f"{service.name} runs on this node already")
+    if not secrets.path(config.etc).exists():
+        sys.exit(f"there is no cloud here yet ({config.etc}/secrets.json is missing): 'cumulet up' makes one")
+    api = [sockets.listen(*sockets.api_address(service, config))] if service.port else []
+    child.run_service(service, config, sockets.listen_status(config, service.name), api)
     return 0

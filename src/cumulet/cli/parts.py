@@ -5,19 +5,17 @@ pidfd, without starting a second one.
 """
 
 import ctypes
+import functools
 import os
 import resource
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from cumulet.cli.supervision import Supervised
 from cumulet.core.config import Config
 from cumulet.host import libvirtd, openvswitch, process
 from cumulet.services import Named
-
-if TYPE_CHECKING:
-    from cumulet.cli.node import Supervised
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 NETWORK_AGENTS = frozenset({"neutron-openvswitch-agent", "neutron-dhcp-agent", "neutron-l3-agent", "nova-compute"})
@@ -34,9 +32,14 @@ def allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def die_with_parent() -> None:
-    """SIGTERM to this process when its parent dies: no service runs twice after a new parent starts."""
+def die_with_parent(parent: int) -> None:
+    """SIGTERM to this process when ``parent`` dies, at once if it is dead already.
+
+    The kernel forgets this wish whenever the process changes its user: call it after that.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
 
 
 def switch_dirs(config: Config) -> tuple[str, str]:
@@ -44,26 +47,28 @@ def switch_dirs(config: Config) -> tuple[str, str]:
     return str(config.state / "openvswitch"), str(config.run / "openvswitch")
 
 
-def supervised(config: Config, services: Sequence[Named]) -> list["Supervised"]:
+def supervised(config: Config, services: Sequence[Named]) -> list[Supervised]:
     """The parts that these services need on this node."""
-    from cumulet.cli.node import Supervised
-
     names = {service.name for service in services}
-    found = []
-    if names & NETWORK_AGENTS:
-        state, run = switch_dirs(config)
-        if not _alive(config, "ovsdb-server"):
-            openvswitch.prepare(state, run, config.node.name)
-        for name, command in (
-            ("ovsdb-server", openvswitch.ovsdb_server(state, run)),
-            ("ovs-vswitchd", openvswitch.ovs_vswitchd(state, run)),
-        ):
-            found.append(Supervised(name, _starter(config, name, command.argv, command.env), part=True))
-    if "nova-compute" in names:
-        libvirtd.prepare(config.state, config.run)
-        argv = libvirtd.argv(config.state, config.run)
-        found.append(Supervised("libvirtd", _starter(config, "libvirtd", argv, {}), part=True))
-    return found
+    switch = ("ovsdb-server", "ovs-vswitchd") if names & NETWORK_AGENTS else ()
+    return [
+        Supervised(name, functools.partial(ensure, config, name), part=True)
+        for name in (*switch, *(("libvirtd",) if "nova-compute" in names else ()))
+    ]
+
+
+def ensure(config: Config, name: str) -> int:
+    """Start this part unless it runs; its pid.  ProcessError says what is missing."""
+    running = _alive(config, name)
+    if running is None:
+        try:
+            argv, extra = _command(config, name)
+        except (libvirtd.LibvirtdError, openvswitch.OpenvswitchError) as error:
+            raise process.ProcessError(str(error)) from error
+        log_path = str(config.logs / f"{name}.log")
+        env = {**os.environ, **extra}
+        running = process.start(argv, str(pid_file(config, name)), log_path=log_path, env=env)
+    return running.pid
 
 
 def pid_file(config: Config, name: str) -> Path:
@@ -79,13 +84,13 @@ def _alive(config: Config, name: str) -> process.Process | None:
     return process.find(str(pid_file(config, name)), marker(config))
 
 
-def _starter(config: Config, name: str, argv: list[str], extra: dict[str, str]) -> Callable[[], int]:
-    def start() -> int:
-        running = _alive(config, name)
-        if running is None:
-            log_path = str(config.logs / f"{name}.log")
-            env = {**os.environ, **extra}
-            running = process.start(argv, str(pid_file(config, name)), log_path=log_path, env=env)
-        return running.pid
-
-    return start
+def _command(config: Config, name: str) -> tuple[list[str], dict[str, str]]:
+    """What to execute, and what to add to its environment; what it needs is there afterwards."""
+    state, run = switch_dirs(config)
+    if name == "libvirtd":
+        libvirtd.prepare(config.state, config.run)
+        return libvirtd.argv(config.state, config.run), {}
+    if name == "ovsdb-server":
+        openvswitch.prepare(state, run, config.node.name)
+        return openvswitch.ovsdb_server(state, run)
+    return openvswitch.ovs_vswitchd(state, run)

@@ -12,12 +12,14 @@ import subprocess
 import uuid
 from pathlib import Path
 
-from cumulet.cli import child
+from cumulet.cli import child, parts
 from cumulet.core import secrets
 from cumulet.core.config import Config
 from cumulet.services import SERVICES
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+LIVING = ("node.lock", "keeper.pid")
+"""Made since the boot, by whoever starts this node."""
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
 
@@ -54,7 +56,8 @@ def directories(config: Config) -> None:
     if not epoch.exists():
         epoch.write_text(str(uuid.uuid4()))  # guests that ran before this file was made were ended, and come back
     secrets.ensure(config.etc)
-    os.chown(secrets.path(config.etc), *own)
+    for path in (secrets.path(config.etc), *(config.state / "db").iterdir()):
+        os.chown(path, *own)  # root may have brought them back from a backup
 
 
 def after_reboot(config: Config) -> None:
@@ -65,7 +68,7 @@ def after_reboot(config: Config) -> None:
         _forget_hints(config)
         return
     for entry in config.run.iterdir():
-        if entry.name == "node.lock":
+        if entry.name in LIVING:
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -83,24 +86,25 @@ def _forget_hints(config: Config) -> None:
 
 def database(config: Config) -> None:
     """The schema at its newest and keystone's first rows, made as the cloud's user in a child process."""
-    pid = os.fork()
+    parent, pid = os.getpid(), os.fork()
     if pid:
         _, status = os.waitpid(pid, 0)
         if status:
-            raise SystemExit(f"the database could not be prepared, see {config.logs}/cumulet-node.log")
+            raise SystemExit("the database could not be prepared")
         return
     code = 1
     try:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         known = secrets.load(config.etc)
         child.become(config.node.user)
+        parts.die_with_parent(parent)
         migrate(config)
         _bootstrap(config, known)
         code = 0
-    except BaseException:
+    except BaseException as error:
         import logging
 
-        logging.getLogger("cumulet.database").exception("cannot prepare the database")
+        logging.getLogger("cumulet.database").exception("cannot prepare the database: %s", error)
     finally:
         os._exit(code)
 

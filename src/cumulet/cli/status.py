@@ -4,15 +4,21 @@ import contextlib
 import http.client
 import os
 import socket
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from cumulet.cli import record, sockets
+from cumulet.cli.record import Member
 from cumulet.core.config import Config
-from cumulet.services import SERVICES
+from cumulet.services import SERVICES, Named
 
 SECONDS = 2.0
+T = TypeVar("T")
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -37,72 +43,91 @@ class Health(msgspec.Struct):
     since: str = ""
     starts: int = 0
     healthy: bool = False
+    answers: bool = False  # on its status socket; a part that runs
     problem: str = ""
     address: str = ""
 
 
 def ask(config: Config, name: str, path: str, method: str = "GET") -> tuple[int, bytes]:
-    """What a service's status socket answers; status 0 if it does not."""
+    """What a service's status socket answers; status 0 if it does not, with the reason."""
     with contextlib.closing(UnixConnection(config.run / "status" / f"{name}.sock")) as connection:
         try:
             connection.request(method, path)
             response = connection.getresponse()
             return response.status, response.read()
+        except TimeoutError:
+            return 0, b"does not answer"
         except (OSError, http.client.HTTPException) as error:
-            return 0, str(error).encode()
-
-
-def node(config: Config) -> dict[str, Any]:
-    """The parent's own record; empty if no parent runs."""
-    try:
-        found: dict[str, Any] = msgspec.json.decode((config.run / "node.json").read_bytes())
-    except (FileNotFoundError, msgspec.DecodeError):
-        return {}
-    return found if _alive(found["pid"]) else {}
+            return 0, f"does not answer: {getattr(error, 'strerror', None) or error}".encode()
 
 
 def running(config: Config) -> bool:
-    return bool(node(config))
+    """Whether this node's parent lives, and has begun to start services."""
+    return bool(record.members(config))
+
+
+def require_root(command: str, why: str) -> None:
+    """End the program with one line unless this is root."""
+    if os.geteuid() != 0:
+        sys.exit(f"cumulet {command} needs root: {why}")
+
+
+def require_running(config: Config, command: str, why_root: str) -> None:
+    """As ``require_root``, and unless the cloud is up here."""
+    require_root(command, why_root)
+    if not running(config):
+        sys.exit(down(config))
+
+
+def down(config: Config) -> str:
+    """What to say when no services run here."""
+    if record.find_keeper(config) or record.find_parent(config):
+        return f"the cloud is starting; if it does not come, {config.logs}/cumulet-node.log says why"
+    return "the cloud is down on this node: 'cumulet up' starts it"
 
 
 def healths(config: Config) -> list[Health]:
     """Every service of the map on this node, and its parts, with what is wrong with them."""
-    members = {member["name"]: member for member in node(config).get("members", [])}
-    found = []
-    for service in SERVICES:
-        address = ""
-        if service.port:
-            address = f"{config.api.bind if service.public else config.api.internal_bind}:{service.port}"
-        found.append(_health(config, service.name, service.role, members, address))
-    for name, member in members.items():
-        if member["part"]:
-            alive = _alive(member["pid"])
-            found.append(_line(name, "part", member, alive, "" if alive else "ended"))
-    return found
+    found = record.members(config)
+    services = _side_by_side(lambda service: _health(config, service, found.get(service.name)), SERVICES)
+    parts = [_fill(Health(one.name, "part"), one) for one in found.values() if one.part]
+    return [*services, *parts]
 
 
-def loops(config: Config) -> dict[str, list[dict[str, Any]]]:
-    """The reconcile loops of each service that answers, by service."""
-    found = {}
-    for service in SERVICES:
-        status, body = ask(config, service.name, "/loops")
-        if status == 200:
-            found[service.name] = msgspec.json.decode(body)
-    return found
+def loops(config: Config, known: Sequence[Health]) -> dict[str, list[dict[str, Any]]]:
+    """The reconcile loops of each service that answers, by service; who is known not to answer is not asked."""
+    silent = {line.name for line in known if not line.answers}
+    asked = [service for service in SERVICES if service.name not in silent]
+    answers = _side_by_side(lambda service: ask(config, service.name, "/loops"), asked)
+    return {
+        service.name: msgspec.json.decode(body)
+        for service, (status, body) in zip(asked, answers, strict=True)
+        if status == 200
+    }
 
 
-def _health(config: Config, name: str, role: str, members: dict[str, Any], address: str) -> Health:
-    member = members.get(name)
+def _health(config: Config, service: Named, member: Member | None) -> Health:
+    found = Health(service.name, service.role, problem="not running")
+    if service.port:
+        found.address = "{}:{}".format(*sockets.api_address(service, config))
     if member is None:
-        return Health(name, role, address=address, problem="not running")
-    status, body = ask(config, name, "/healthcheck")
-    problem = "" if status == 200 else body.decode(errors="replace") or "does not answer"
-    return _line(name, role, member, status == 200, problem, address)
+        return found
+    _fill(found, member)
+    if member.pid:
+        status, body = ask(config, service.name, "/healthcheck")
+        found.answers, found.healthy = status != 0, status == 200
+        found.problem = "" if found.healthy else body.decode("utf-8", "replace")
+    return found
 
 
-def _line(name: str, role: str, member: dict[str, Any], healthy: bool, problem: str, address: str = "") -> Health:
-    return Health(name, role, member["pid"], member["started_at"], member["starts"], healthy, problem, address)
+def _fill(found: Health, member: Member) -> Health:
+    found.pid, found.since, found.starts = member.pid, member.started_at, member.starts
+    found.answers = found.healthy = member.pid > 0
+    found.problem = member.problem
+    return found
 
 
-def _alive(pid: int) -> bool:
-    return os.path.exists(f"/proc/{pid}/stat") and pid > 0
+def _side_by_side(look: Callable[[Named], T], services: Iterable[Named]) -> list[T]:
+    """One that hangs must not hold up the others."""
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(look, services))

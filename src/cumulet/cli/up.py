@@ -1,7 +1,8 @@
 """``cumulet up``: from a bare machine to a cloud with a first server that answers ssh.
 
 Packages and the virtual environment are there already (``tools/setup`` ran before Python).  Every step looks
-first and does only what is missing, so that a second ``up`` is quick and harmless.
+first and does only what is missing, so that a second ``up`` is quick and harmless, and one that was interrupted
+goes on where it was.
 """
 
 import argparse
@@ -11,51 +12,66 @@ import sys
 import time
 from pathlib import Path
 
-from cumulet.cli import credentials, first_things, launch, prepare, status, where
+from cumulet.cli import (
+    credentials,
+    first_things,
+    keeper,
+    launch,
+    lock,
+    logs,
+    prepare,
+    record,
+    sockets,
+    status,
+    where,
+)
 from cumulet.cli.cloud import Cloud, Refused
+from cumulet.core import clock
 from cumulet.core import config as configuration
 from cumulet.core.config import Config
 
 HOME = Path(__file__).parents[3]
-HEALTHY_SECONDS = 60.0
+HEALTHY_SECONDS, PATIENCE_SECONDS = 60.0, 3.0
 SERVER = "first"
-UNIT = "cumulet.service"
-SYSTEMD = Path("/run/systemd/system")
 FILE = """# Cumulet's configuration; every option with its default is in docs/reference/options.md.
 # A change takes effect after `cumulet down` and `cumulet up`.
 
 [node]
 name = "{name}"
 """
-KEEPER = 'until "$@"; do sleep 0.5; done'
-"""Starts the parent again if it is killed; an orderly end (exit code 0) ends it."""
 
 
 def main(options: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         sys.exit("cumulet up needs root: it makes bridges, network namespaces and virtual machines")
-    started = time.monotonic()
+    os.umask(0o022)
     if not options.config.exists():
         options.config.parent.mkdir(parents=True, exist_ok=True)
         options.config.write_text(FILE.format(name=configuration.Config().node.name))
     config = configuration.load(options.config)
+    with lock.alone(config, "up"):
+        return _up(config, options.config, server=not options.no_server)
+
+
+def _up(config: Config, file: Path, server: bool) -> int:
     prepare.directories(config)
+    _check_ports(config)
     image = guest_image(config)
-    start(config, options.config)
+    keeper.start(config, file)
     wait_healthy(config)
-    print(f"healthy after {time.monotonic() - started:.1f} s")
     cloud = Cloud(config)
+    first_things.ensure(cloud, config, image)
+    written = credentials.write(config)
+    launched, problem = None, ""
     try:
-        first_things.ensure(cloud, config, image)
-        written = credentials.write(config)
-        server = None if options.no_server else launch.ensure(cloud, config, SERVER, "cirros", "m1.tiny", "private")
+        launched = launch.ensure(cloud, config, SERVER, "cirros", "m1.tiny", "private") if server else None
     except Refused as error:
-        sys.exit(str(error))
-    print()
-    print(where.table(config, status.healths(config)))
-    print()
-    print(_farewell(config, written, server))
-    return 0
+        problem = str(error)
+    print(f"\n{where.table(config, status.healths(config))}\n")
+    print(_farewell(config, written, launched))
+    if problem:
+        print(f"\nThe cloud is up, but not the first server: {problem}", file=sys.stderr)
+    return 1 if problem else 0
 
 
 def guest_image(config: Config) -> Path:
@@ -67,71 +83,79 @@ def guest_image(config: Config) -> Path:
         log = config.logs / "image-build.log"
         with log.open("wb") as file:
             done = subprocess.run(
-                [HOME / "images" / "build", image], stdout=file, stderr=subprocess.STDOUT, check=False
+                [HOME / "images" / "build", image],
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                check=False,
             )
         if done.returncode:
-            sys.exit(f"the guest image could not be built, see {log}")
+            sys.exit(f"the guest image could not be built: {logs.last_line(log)}\nsee {log}")
     return image
 
 
-def start(config: Config, file: Path) -> None:
-    """Start the node's parent unless it runs: by systemd where there is systemd, else below a keeper."""
-    if status.running(config):
+def _check_ports(config: Config) -> None:
+    """Say at once who is in the way, where nothing of ours runs that may still hold a port."""
+    if record.find_parent(config) or record.find_keeper(config) or record.read_state(config):
         return
-    command = [sys.executable, "-m", "cumulet.cli.main", "--config", str(file), "node"]
-    if SYSTEMD.exists():
-        _systemd(command)
-        return
-    with (config.logs / "cumulet-node.out").open("ab") as out:
-        subprocess.Popen(
-            ["/bin/sh", "-c", KEEPER, "cumulet-keeper", *command],
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=out,
-            cwd="/",
-            start_new_session=True,
-        )
-
-
-def _systemd(command: list[str]) -> None:
-    words = " ".join(command)
-    unit = (
-        "[Unit]\nDescription=Cumulet\nAfter=network.target\n\n"
-        f"[Service]\nExecStart={words}\nRestart=on-failure\nKillMode=process\nDelegate=yes\n\n"
-        "[Install]\nWantedBy=multi-user.target\n"
-    )
-    path = Path("/etc/systemd/system") / UNIT
-    if not path.exists() or path.read_text() != unit:
-        path.write_text(unit)
-        subprocess.run(["systemctl", "daemon-reload"], check=True)
-    subprocess.run(["systemctl", "enable", "--now", "--quiet", UNIT], check=True)
+    taken = sockets.taken_ports(config)
+    if taken:
+        sys.exit("\n".join([*taken, "stop that, or change bind or internal_bind in [api]"]))
 
 
 def wait_healthy(config: Config) -> None:
-    """Wait for every service of the map, one line for each as it becomes healthy; say what is missing."""
-    deadline = time.monotonic() + HEALTHY_SECONDS
-    done: set[str] = set()
-    while True:
-        found = status.healths(config) if status.running(config) else []
+    """Wait for every service of the map, one line for each as it becomes healthy; say what is missing, and why."""
+    started, begun, shown = time.monotonic(), clock.now(), _Shown()
+    found = status.healths(config) if status.running(config) else []
+    if found and all(line.healthy for line in found):
+        print(f"all {len(found)} services are up already", flush=True)
+        return
+    while not found or not all(line.healthy for line in found):
+        seconds = time.monotonic() - started
         for line in found:
-            if line.healthy and line.name not in done:
-                done.add(line.name)
-                print(f"  {line.name:<28}up", flush=True)
-        missing = [line for line in found if not line.healthy]
-        if found and not missing:
-            return
-        if time.monotonic() > deadline:
-            for line in missing:
-                print(f"  {line.name:<28}{line.problem}", file=sys.stderr)
-            sys.exit(f"not healthy after {HEALTHY_SECONDS:.0f} s; see 'cumulet logs' and {config.logs}")
+            shown.tell(line.name, "up" if line.healthy else line.problem, seconds)
+        if not found:
+            trouble = logs.last_error(config, record.TITLE, begun)
+            shown.tell(record.TITLE, trouble or "is loading the services", seconds)
+        if seconds > HEALTHY_SECONDS:
+            sys.exit(_missing(config, found, begun))
         time.sleep(0.05)
+        found = status.healths(config) if status.running(config) else []
+    for line in found:
+        shown.tell(line.name, "up", 0)
+    print(f"healthy after {time.monotonic() - started:.1f} s", flush=True)
+
+
+class _Shown:
+    """What a person has been told, line by line: good news at once, a problem if it stays for a while."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, str] = {}
+        self._since: dict[tuple[str, str], float] = {}
+
+    def tell(self, name: str, state: str, seconds: float) -> None:
+        since = self._since.setdefault((name, state), seconds)
+        if self._told.get(name) != state and (state == "up" or seconds - since > PATIENCE_SECONDS):
+            self._told[name] = state
+            print(f"  {name:<28}{state}", flush=True)
+
+
+def _missing(config: Config, found: list[status.Health], begun: str) -> str:
+    """Each service that is not healthy with its reason, its last error and where its log is."""
+    lines = [f"not healthy after {HEALTHY_SECONDS:.0f} s:"]
+    for name, problem in [(line.name, line.problem) for line in found if not line.healthy] or [(record.TITLE, "")]:
+        error = logs.last_error(config, name, begun)
+        reasons = ": ".join(filter(None, (problem, error if error != problem else "")))
+        lines.append(f"  {name:<28}{reasons or 'does not start its services'}")
+        lines.append(f"  {'':<28}log: {config.logs / name}.log")
+    return "\n".join(lines)
 
 
 def _farewell(config: Config, written: credentials.Written, server: launch.Launched | None) -> str:
     lines = [
         f"Identity   {config.keystone_url}   user admin, project admin, domain Default",
-        f"Password   in {written.clouds} (cloud name cumulet) and {written.openrc}",
-        "Log in     export OS_CLOUD=cumulet; openstack server list",
+        f"Password   in {written.clouds} (cloud name {credentials.NAME}) and {written.openrc}",
+        f"Log in     export OS_CLOUD={credentials.NAME}; openstack server list",
     ]
     if server:
         lines += [

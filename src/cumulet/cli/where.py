@@ -12,9 +12,12 @@ from cumulet.core.config import Config
 
 def main(options: argparse.Namespace) -> int:
     config = configuration.load(options.config)
+    status.require_root("where", "services answer root on their status sockets")
     found = status.healths(config)
     if options.json:
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(found), indent=1).decode() + "\n")
+    elif not status.running(config):
+        sys.exit(status.down(config))
     else:
         print(table(config, found))
     return 0 if all(line.healthy for line in found) else 1

@@ -5,124 +5,90 @@ loops that fail; agents elsewhere tell theirs with their heartbeats.
 """
 
 import argparse
-import os
 import sys
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-import sqlalchemy as sa
 
-from cumulet.cli import status
+from cumulet.cli import status, stories, times
+from cumulet.cli.culprits import Culprits, Waiting
+from cumulet.cli.database import reading
+from cumulet.cli.stories import Story
 from cumulet.core import config as configuration
-from cumulet.core.bus import LocalBus
-from cumulet.core.config import Config
-from cumulet.core.db import Database, Transaction
-from cumulet.core.tables import agents
-from cumulet.neutron import tables as neutron
-from cumulet.nova import tables as nova
 
-Json = dict[str, Any]
-KINDS: tuple[tuple[str, sa.Table, tuple[str, ...]], ...] = (
-    ("server", nova.servers, ("id", "name")),
-    ("port", neutron.ports, ("id", "name")),
-    ("network", neutron.networks, ("id", "name")),
-    ("router", neutron.routers, ("id", "name")),
-    ("floating ip", neutron.floatingips, ("id", "floating_ip")),
-)
-HOSTS: dict[str, tuple[sa.Table, str]] = {
-    "server": (nova.server_hosts, "server_id"),
-    "port": (neutron.port_bindings, "port_id"),
-    "network": (neutron.dhcp_bindings, "network_id"),
-    "router": (neutron.router_bindings, "router_id"),
+KINDS = {
+    "waiting": "waits",
+    "failed": "FAILS",
+    "terminal": "HAS GIVEN UP",
+    "silent": "IS SILENT",
+    "pending": "is due",
 }
-PRIVATE = frozenset({"user_data", "key"})
-
-
-class Story(msgspec.Struct):
-    """Everything known about one thing."""
-
-    kind: str
-    id: str
-    wanted: Json
-    seen: list[Json]  # one for each host that has to do with it
-    waiting: list[Json]  # loops in which it is not right yet
-    also: list["Story"] = []  # a server's ports, a port's floating IPs
+BARE = frozenset({"action", "state", "wiring"})
+"""Facts whose value says what they are."""
 
 
 def main(options: argparse.Namespace) -> int:
-    if os.geteuid() != 0:
-        sys.exit("cumulet why needs root: it reads the database")
     config = configuration.load(options.config)
-    with Database(config.database_url, LocalBus()).read() as tx:
-        failures = _failures(config, tx)
-        stories = [
-            story for kind, table, keys in KINDS for story in _find(tx, kind, table, keys, options.thing, failures)
-        ]
-    if not stories:
+    status.require_running(config, "why", "it reads the database")
+    healths = status.healths(config)
+    loops = status.loops(config, healths)
+    with reading(config) as tx:
+        found = stories.find(tx, options.thing, Culprits(config, tx, healths, loops))
+    if not found:
         sys.exit(f"there is no server, port, network, router or floating IP {options.thing!r}")
     if options.json:
-        print(msgspec.json.format(msgspec.json.encode(stories), indent=1).decode())
+        print(msgspec.json.format(msgspec.json.encode(found), indent=1).decode())
     else:
-        print("\n\n".join(text(story) for story in stories))
+        print("\n\n".join(text(story, datetime.now(UTC)) for story in found))
     return 0
 
 
-def text(story: Story, indent: str = "") -> str:
+def text(story: Story, now: datetime, indent: str = "") -> str:
     """A story for people."""
-    lines = [f"{indent}{story.kind} {story.wanted.get('name') or ''} {story.id}".replace("  ", " ")]
-    for title, rows in (("wanted", [story.wanted]), ("seen", story.seen), ("waiting", story.waiting)):
-        for row in rows:
-            facts = ", ".join(f"{k} {_short(v)}" for k, v in row.items() if v not in (None, "", {}, [], ()))
-            lines.append(f"{indent}  {title:<8}{facts}")
-        if not rows:
-            lines.append(f"{indent}  {title:<8}{'nothing' if title == 'waiting' else 'on no host'}")
-    return "\n".join([*lines, *(text(part, indent + "  ") for part in story.also)])
+    lines = [f"{indent}{story.kind} {story.name or ''}".rstrip() + f" ({story.id}) is {story.state}"]
+    for title, rows in (("wanted", [story.wanted]), ("seen", story.seen), ("action", story.actions)):
+        lines += [f"{indent}  {title:<9}{facts(row, now)}" for row in rows]
+    if not story.seen:
+        lines.append(f"{indent}  {'seen':<9}by no host")
+    lines += [f"{indent}  {'waiting':<9}{reason(one, now)}" for one in story.waiting]
+    if not story.waiting:
+        lines.append(f"{indent}  {'waiting':<9}for nothing")
+    return "\n".join([*lines, *(text(part, now, indent + "    ") for part in story.also)])
 
 
-def _find(
-    tx: Transaction, kind: str, table: sa.Table, keys: tuple[str, ...], thing: str, failures: dict[str, list[Json]]
-) -> list[Story]:
-    rows = tx.all(sa.select(table).where(sa.or_(*(table.c[key] == thing for key in keys))).limit(20))
-    return [_story(tx, kind, row, failures) for row in rows]
+def facts(row: dict[str, Any], now: datetime) -> str:
+    """``node1: power on, newest order, at 14:08:36 (3 min ago)``; what is empty or off is left out."""
+    words = []
+    for key, value in row.items():
+        if key == "host" or value in (None, "", [], False):
+            continue
+        name = key.removesuffix("_at").replace("_", " ")
+        if key == "at" or key.endswith("_at"):
+            words.append(f"{name} {times.at(value, now)}")
+        elif isinstance(value, list):
+            words.append(f"{name} {' '.join(value)}")
+        elif key == "order":
+            words.append(f"{value} order")
+        elif key in BARE:
+            words.append(value)
+        else:
+            words.append(name if value is True else f"{name} {value}")
+    return (f"{row['host']}: " if row.get("host") else "") + ", ".join(words)
 
 
-def _story(tx: Transaction, kind: str, row: Any, failures: dict[str, list[Json]]) -> Story:
-    seen: list[Json] = []
-    if kind in HOSTS:
-        table, key = HOSTS[kind]
-        seen = [_plain(found) for found in tx.all(sa.select(table).where(table.c[key] == row.id))]
-    also: list[Story] = []
-    if kind == "server":
-        ports = tx.all(sa.select(neutron.ports).where(neutron.ports.c.device_id == row.id))
-        also = [_story(tx, "port", port, failures) for port in ports]
-        actions = sa.select(nova.server_actions).where(
-            nova.server_actions.c.server_id == row.id, nova.server_actions.c.finished_at.is_(None)
-        )
-        seen += [
-            {"action under way": a.action, "since": a.started_at, "request": a.request_id} for a in tx.all(actions)
-        ]
-    return Story(kind, row.id, _plain(row), seen, failures.get(row.id, []), also)
-
-
-def _failures(config: Config, tx: Transaction) -> dict[str, list[Json]]:
-    """By key: each loop in which it fails, on this node (asked now) and elsewhere (from heartbeats)."""
-    found: dict[str, list[Json]] = {}
-    for service, loops in status.loops(config).items():
-        for loop in loops:
-            for key, failure in loop["failing"].items():
-                found.setdefault(key, []).append({"service": service, "loop": loop["name"], **failure})
-    for agent in tx.all(sa.select(agents).where(agents.c.host != config.node.name)):
-        for name, failing in agent.details.get("failing", {}).items():
-            for key, failure in failing.items():
-                place = {"service": agent.binary, "host": agent.host, "loop": name}
-                found.setdefault(key, []).append({**place, **failure})
-    return found
-
-
-def _plain(row: Any) -> Json:
-    return {name: value for name, value in row._mapping.items() if name not in PRIVATE}
-
-
-def _short(value: Any) -> str:
-    shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return shown if len(shown) <= 120 else shown[:117] + "..."
+def reason(one: Waiting, now: datetime) -> str:
+    """``nova-compute on node1 waits: ports …; 4 tries since 14:08:36 (3 min ago), next in 2 s``."""
+    place = f" on {one.host}" if one.host else ""
+    line = f"{one.service}{place} {KINDS[one.kind]}: {one.reason}".replace("waits: waiting for", "waits for")
+    more = []
+    if one.tries:
+        more.append(f"{one.tries} {'try' if one.tries == 1 else 'tries'}")
+    if one.since:
+        more.append(f"since {times.at(one.since, now)}")
+    tail = " ".join(more)
+    if one.next_try_seconds is not None:
+        tail += f", next in {one.next_try_seconds:.0f} s"
+    if one.loop:
+        tail += f" (loop {one.loop})"
+    return f"{line}; {tail.strip()}" if tail else line

@@ -3,7 +3,8 @@
 import secrets
 import uuid
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+
+from msgspec import Struct
 
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
 """The request id of the work this thread or task is doing, for logs and hints."""
@@ -13,8 +14,7 @@ def new_request_id() -> str:
     return f"req-{uuid.uuid4()}"
 
 
-@dataclass(frozen=True, slots=True)
-class AccessRule:
+class AccessRule(Struct, frozen=True):
     """One kind of request that an application credential is good for."""
 
     service: str  # a service's type, e.g. ``compute``
@@ -22,8 +22,7 @@ class AccessRule:
     path: str  # with wildcards, see ``core.access``
 
 
-@dataclass(frozen=True, slots=True)
-class Delegation:
+class Delegation(Struct, frozen=True):
     """What bounds a token that acts for its user by an application credential.
 
     Without ``unrestricted`` it may not make or see what lets others act for the user.  ``rules`` are the only
@@ -36,8 +35,7 @@ class Delegation:
     rules: tuple[AccessRule, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     """The caller.  At most one of ``project_id``, ``domain_id``, ``system`` is the token's scope.
 
     ``host`` is set instead of a user where an agent authenticates with its host token.
@@ -53,7 +51,7 @@ class Context:
     project_domain_id: str = ""
     domain_id: str = ""
     system: bool = False
-    roles: frozenset[str] = field(default_factory=frozenset)
+    roles: frozenset[str] = frozenset()
     host: str = ""
     token_expires_at: str = ""
     audit_ids: tuple[str, ...] = ()

@@ -22,6 +22,7 @@ from sqlalchemy.sql.expression import Executable
 
 from cumulet.core import clock
 from cumulet.core.bus import Bus
+from cumulet.core.connections import BUSY_SECONDS, NoTurns, Sessions, Turns
 from cumulet.core.context import REQUEST_ID, Context
 from cumulet.core.errors import Conflict, Retry, Unavailable
 from cumulet.core.metrics import COMMITS
@@ -29,7 +30,6 @@ from cumulet.core.tables import notifications
 
 LOG = logging.getLogger(__name__)
 Values = Mapping[str, Any]
-BUSY_SECONDS = 20
 PRIVATE_FIELDS = frozenset({"password", "token", "secret", "user_data", "admin_pass", "adminPass"})
 
 
@@ -57,7 +57,7 @@ class Transaction:
         try:
             result = cast("sa.CursorResult[Any]", self._connection.execute(statement, values))
         except exc.IntegrityError as error:
-            raise Conflict(f"already exists or still in use: {error.orig}") from error
+            raise Conflict("already exists or is still in use") from error
         self.wrote = self.wrote or result.rowcount != 0
         return int(result.rowcount)
 
@@ -102,21 +102,25 @@ class Database:
         self._engine = _engine(url)
         self._bus = bus
         self.engine = self._engine
+        self._sessions = Sessions(lambda: self._engine)
+        self._turns = _turns(self._engine)
+        self._failures = (exc.OperationalError, self._engine.dialect.loaded_dbapi.OperationalError)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """A transaction that may write.  Commits at the end of the block, rolls back on any exception."""
         try:
-            with self._engine.connect() as connection:
-                with connection.begin():
-                    tx = Transaction(connection)
-                    yield tx
-                    self.before_commit(tx)
-                self.after_commit(tx)
-        except exc.OperationalError as error:
+            with self._turns.turn(), self._sessions.lease() as session:
+                session.begin(writes=True)
+                tx = Transaction(session.connection)
+                yield tx
+                self.before_commit(tx)
+                session.commit()
+            self.after_commit(tx)
+        except self._failures as error:
             if _was_chosen_to_lose(error):
-                raise Retry(f"the database broke a deadlock: {error.orig}") from error
-            raise Unavailable(f"the database does not answer: {error.orig}") from error
+                raise Retry(f"the database broke a deadlock: {_cause(error)}") from error
+            raise _unavailable(error) from error
         for topic, key in tx.hints:
             self._bus.hint(topic, key)
 
@@ -124,10 +128,12 @@ class Database:
     def read(self) -> Iterator[Transaction]:
         """A snapshot that cannot write and waits for nobody."""
         try:
-            with self._engine.connect().execution_options(reads=True) as connection, connection.begin():
-                yield Transaction(connection)
-        except exc.OperationalError as error:
-            raise Unavailable(f"the database does not answer: {error.orig}") from error
+            with self._sessions.lease() as session:
+                session.begin(writes=False)
+                yield Transaction(session.connection)
+                session.commit()
+        except self._failures as error:
+            raise _unavailable(error) from error
 
     def before_commit(self, tx: Transaction) -> None:
         """A seam for tests that die just before a change lasts."""
@@ -139,13 +145,24 @@ class Database:
 
     def dispose(self) -> None:
         """Forget inherited connections; called by each forked child before its first transaction."""
+        self._sessions.forget()
         self._engine.dispose(close=False)
 
 
-def _was_chosen_to_lose(error: exc.OperationalError) -> bool:
+def _cause(error: Exception) -> BaseException:
+    """The driver's own error."""
+    return (error.orig if isinstance(error, exc.DBAPIError) else None) or error
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    """What the database says is for the log: users may read the error."""
+    LOG.error("the database does not answer: %s", _cause(error))
+    return Unavailable("the database does not answer, try again later")
+
+
+def _was_chosen_to_lose(error: Exception) -> bool:
     """MariaDB undid this transaction for another one: nothing of it is left, it may be repeated at once."""
-    code = error.orig.args[0] if error.orig and error.orig.args else 0
-    return code in (1205, 1213)
+    return (*_cause(error).args, 0)[0] in (1205, 1213)
 
 
 def _engine(url: str) -> Engine:
@@ -154,6 +171,7 @@ def _engine(url: str) -> Engine:
         url,
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
         json_deserializer=msgspec.json.decode,
+        hide_parameters=True,  # tracebacks are logged, and rows hold users' secrets
         **_pool(url),
     )
     if engine.dialect.name == "sqlite":
@@ -178,8 +196,16 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
-    reads = connection.get_execution_options().get("reads")
-    connection.exec_driver_sql("begin" if reads else "begin immediate")
+    """Who uses the engine by itself begins as a writer; transactions see to it themselves."""
+    if not connection.get_execution_options().get("kept"):
+        connection.exec_driver_sql("begin immediate")
+
+
+def _turns(engine: Engine) -> Turns | NoTurns:
+    path = engine.url.database
+    if engine.dialect.name != "sqlite" or path in (None, "", ":memory:"):
+        return NoTurns()
+    return Turns(f"{path}-turn")
 
 
 def _regexp(pattern: str, value: str | None) -> bool:

@@ -5,6 +5,7 @@ reconcile pass: an idle pass writes nothing.
 """
 
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,6 +13,7 @@ import sqlalchemy as sa
 
 from cumulet.core import clock
 from cumulet.core.db import Transaction
+from cumulet.core.errors import BadRequest
 from cumulet.core.http import Request, Route
 from cumulet.core.policy import HOST
 from cumulet.core.tables import agents
@@ -37,12 +39,27 @@ def beat(tx: Transaction, binary: str, host: str, heartbeat: Heartbeat) -> None:
         tx.write(agents.insert(), {"id": key, "binary": binary, "host": host, "created_at": now, **seen})
 
 
-def route(binaries: frozenset[str]) -> Route:
-    """Where the agents of a controller report that they live."""
+def route(binaries: frozenset[str], check: Callable[[dict[str, Any]], object] = dict) -> Route:
+    """Where the agents of a controller report that they live.
+
+    ``check`` raises BadRequest for details that are not what the controller's other parts read in them: a host that
+    lies must not break the views of those that do not.
+    """
 
     def report(request: Request) -> None:
         if request.params["binary"] in binaries:
+            check_time(request.body.started_at)
+            check(request.body.details)
             with request.db.transaction() as tx:
                 beat(tx, request.params["binary"], request.params["host"], request.body)
 
     return Route("POST", "/hosts/{host}/heartbeat/{binary}", report, HOST, 204, body=Heartbeat)
+
+
+def check_time(text: str) -> None:
+    try:
+        good = text == clock.text(clock.parse(text))
+    except (ValueError, OverflowError):
+        good = False
+    if not good:
+        raise BadRequest(f"not a time: {text[:100]!r}")

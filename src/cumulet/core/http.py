@@ -11,16 +11,18 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl
 
+from msgspec import Struct
+from msgspec.structs import replace
 from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from cumulet.core import access, microversion, openapi, schema
+from cumulet.core import access, asgi, microversion, openapi, schema
 from cumulet.core.config import Config
 from cumulet.core.context import REQUEST_ID, Context, new_request_id
 from cumulet.core.db import Database
@@ -31,7 +33,6 @@ from cumulet.core.errors import (
     MethodNotAllowed,
     NotFound,
     Retry,
-    TooLarge,
     Unauthorized,
     Unavailable,
 )
@@ -43,17 +44,17 @@ ACCESS = logging.getLogger("cumulet.access")
 Json = dict[str, Any]
 T = TypeVar("T")
 LONGEST_BODY = 1024 * 1024
+MOST_PARAMETERS = 1000
 TRIES = 5
 """How often a handler that lost a race (``Retry``) is called before the caller is asked to repeat."""
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """An answer that is more than data.  ``data`` is JSON, unless it is ``bytes`` with a ``content_type``."""
 
     data: Any = None
     status: int = 0  # 0: the route's
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = {}
     content_type: str = "application/json"
     stream: AsyncIterator[bytes] | None = None
 
@@ -106,6 +107,7 @@ class Request:
     version: microversion.Version = (0, 0)
     client: str = ""
     raw: bytes = b""
+    routes: Sequence[Route] = ()  # those of its URL and method
     http: HttpRequest | None = None
 
     @property
@@ -185,19 +187,27 @@ class App:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
-        http = HttpRequest(scope, receive)
-        request = self._request(http)
+        method, path, headers, query, client = asgi.parts(scope)
+        request = Request(self, method, path, headers, query=query, client=client)
         try:
-            if any(route.streams for route in self._find(request)):
+            self._find(request)
+            if any(route.streams for route in request.routes):
+                request.http = HttpRequest(scope, receive)
                 reply = await self._answer_stream(request)
             else:
-                request.raw = await _read_body(http, self._longest_body(request))
+                longest = max(route.longest_body for route in request.routes)
+                request.raw = await asgi.read_body(receive, longest)
                 reply = await self.run(self.answer, request)
         except ApiError as error:
             reply = self._failed(request, error)
         except ClientDisconnect:
             return
-        await _response(reply)(scope, receive, send)
+        if reply.stream is not None:
+            headers = {**reply.headers, "Date": asgi.date().decode()}
+            response = StreamingResponse(reply.stream, reply.status, headers, reply.content_type)
+            await response(scope, receive, send)
+        else:
+            await asgi.send_answer(send, reply.status, reply.headers, _bytes(reply), reply.content_type)
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         if self._pool is None:
@@ -258,17 +268,10 @@ class App:
         self._account(request, route, reply.status, started)
         return reply
 
-    def _request(self, http: HttpRequest) -> Request:
-        headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in http.scope["headers"]}
-        query = parse_qsl(http.scope["query_string"].decode("latin-1"), keep_blank_values=True, errors="replace")
-        client = http.client.host if http.client else ""
-        path = unquote(http.scope.get("raw_path", b"").decode("latin-1").split("?")[0] or http.scope["path"])
-        return Request(self, http.method, path, headers, query=query, client=client, http=http)
-
-    def _find(self, request: Request) -> list[Route]:
-        """All routes of the URL and method; fills ``params``.  NotFound or MethodNotAllowed."""
-        if len(request.path) > 4096 or "\0" in request.path:
-            raise BadRequest("the URL is too long or has a NUL in it")
+    def _find(self, request: Request) -> None:
+        """Fill in the URL's ``params`` and all ``routes`` of URL and method.  NotFound or MethodNotAllowed."""
+        if len(request.path) > 4096 or "\0" in request.path or len(request.query) > MOST_PARAMETERS:
+            raise BadRequest(f"the URL is too long, has more than {MOST_PARAMETERS} parameters, or a NUL in it")
         parts = [part for part in request.path.split("/") if part]
         node, values = _descend(self._tree, parts)
         if not self._slash_ends and len(parts) > 1 and request.path.endswith("/"):
@@ -281,17 +284,14 @@ class App:
             allowed = ", ".join(sorted(node.routes))
             raise MethodNotAllowed("The method is not allowed for this URL.", headers={"Allow": allowed})
         request.params = dict(zip(node.names[method], values, strict=True))
-        return routes
-
-    def _longest_body(self, request: Request) -> int:
-        return max(route.longest_body for route in self._find(request))
+        request.routes = routes
 
     def _admit(self, request: Request) -> Route:
         """Who is it, in which version, which route, and may they?"""
         incoming = request.headers.get("x-openstack-request-id", "")
         request.context = Context(request_id=new_request_id(), global_request_id=_request_id(incoming))
         REQUEST_ID.set(request.context.request_id)
-        routes = self._find(request)
+        routes = request.routes
         if any(route.policy != PUBLIC for route in routes):
             request.context = self._authenticate(request, routes[0].policy)
         if self.versions:
@@ -316,7 +316,7 @@ class App:
         ids = request.context
         return replace(who, request_id=ids.request_id, global_request_id=ids.global_request_id)
 
-    def _choose(self, request: Request, routes: list[Route]) -> Route:
+    def _choose(self, request: Request, routes: Sequence[Route]) -> Route:
         routes = [route for route in routes if route.exists_at(request.version)]
         if len(routes) == 1 and not routes[0].action:
             return routes[0]
@@ -338,9 +338,10 @@ class App:
         raise Unavailable(f"too many others change the same thing at once: {last}")
 
     def _finish(self, request: Request, route: Route, result: Any) -> Reply:
-        reply = result if isinstance(result, Reply) else Reply(result)
-        headers = {**self._headers(request), **reply.headers}
-        return replace(reply, status=reply.status or route.status, headers=headers)
+        headers = self._headers(request)
+        if not isinstance(result, Reply):
+            return Reply(result, route.status, headers)
+        return replace(result, status=result.status or route.status, headers=headers | dict(result.headers))
 
     def _failed(self, request: Request, error: ApiError) -> Reply:
         if not request.context.request_id:
@@ -416,28 +417,10 @@ def _descend(node: _Node, parts: Sequence[str]) -> tuple[_Node | None, list[str]
     return None, []
 
 
-async def _read_body(http: HttpRequest, longest: int) -> bytes:
-    chunks, size = [], 0
-    async for chunk in http.stream():
-        size += len(chunk)
-        if size > longest:
-            raise TooLarge(f"the body is longer than {longest} bytes")
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
 def _bytes(reply: Reply) -> bytes:
     if reply.data is None:
         return b""
     return reply.data if isinstance(reply.data, bytes) else schema.encode(reply.data)
-
-
-def _response(reply: Reply) -> Response:
-    headers = dict(reply.headers)
-    if reply.stream is not None:
-        return StreamingResponse(reply.stream, reply.status, headers, reply.content_type)
-    data = _bytes(reply)
-    return Response(data, reply.status, headers, reply.content_type if data else None)
 
 
 def _request_id(text: str) -> str:

@@ -4,6 +4,7 @@ A collection declares once which of its API attributes are columns; a list is th
 not by offset: the marker's row gives the values to continue after, and ``id`` breaks ties.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +19,7 @@ from cumulet.core.errors import BadRequest
 from cumulet.core.http import Request
 
 LARGEST_PAGE = 1000
+_NUMBER = re.compile(r"-?[0-9]{1,17}")
 PAGING = frozenset({"limit", "marker", "page_reverse", "sort_key", "sort_dir", "sort", "fields"})
 Condition = Callable[[list[str]], ColumnElement[bool]]
 
@@ -173,7 +175,7 @@ def _typed(column: ColumnElement[Any], name: str, value: str) -> Any:
             raise BadRequest(f"Invalid input for {name}: {value!r} is not a boolean")
         return value.lower() in ("true", "1")
     if isinstance(column.type, sa.Integer):
-        if not value.lstrip("-").isdigit() or len(value) > 18:
+        if not _NUMBER.fullmatch(value):
             raise BadRequest(f"Invalid input for {name}: {value!r} is not a number")
         return int(value)
     return value

@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from cumulet.core import clock, schema
+from cumulet.core.bounded import BoundedHttp
 from cumulet.core.bus import Bus
 from cumulet.core.heartbeat import Heartbeat
 from cumulet.core.metrics import REGISTRY
@@ -31,11 +32,25 @@ GRACE_SECONDS = 10
 
 
 class _Server(uvicorn.Server):
-    """One of several servers in a process: signals are the process's business."""
+    """One of several servers in a process: signals are the process's business.  It sleeps until it has to end.
+
+    uvicorn's own loop wakes ten times a second, to see whether it should end and to write the date.
+    """
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._ending = asyncio.Event()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def main_loop(self) -> None:
+        await self._ending.wait()
+
+    def end(self) -> None:
+        """Take no more requests, finish those under way."""
+        self._ending.set()
 
 
 def serve(
@@ -104,7 +119,7 @@ async def _serve(
     tasks = [running.create_task(server.serve(sockets)) for server, sockets in servers]
     await done.wait()
     for server, _ in servers:
-        server.should_exit = True
+        server.end()
     await asyncio.gather(*tasks)
 
 
@@ -112,12 +127,14 @@ def _server(app: Any) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedHttp,
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
+            date_header=False,  # ``core.asgi`` writes it
+            proxy_headers=False,  # who calls is who is connected
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )

@@ -4,15 +4,17 @@ Values are read leniently (``"1"`` for 1), since OpenStack's clients send both; 
 the type says ``forbid_unknown_fields``.
 """
 
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Meta, UnsetType
 
 from cumulet.core.errors import BadRequest
 
-__all__ = ["UNSET", "Open", "Strict", "UnsetType", "decode", "encode", "given"]
+__all__ = ["UNSET", "Count", "Open", "Strict", "UnsetType", "decode", "encode", "given"]
 T = TypeVar("T")
+Count = Annotated[int, Meta(ge=0, le=0x7FFFFFFF)]
+"""A number that every database's integer holds; generations are such."""
 
 
 class Strict(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

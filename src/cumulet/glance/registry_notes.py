@@ -1,6 +1,6 @@
 """Notifications about images, in upstream's form."""
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from cumulet.core import clock
 from cumulet.core.context import Context

@@ -1,6 +1,8 @@
 """Network namespaces by setns(2): make, enter, list and delete them without spawning a process.
 
-A namespace is a bind mount under /run/netns, as `ip netns` makes it, so that an operator's tools see ours.
+A namespace is a bind mount under /run/netns, as `ip netns` makes it, so that an operator's tools see ours. The
+directory is made a shared mount of its own before the first one, as `ip netns` does: if that tool did it later, it
+would hide our mounts below its own, and no namespace could be deleted any more.
 setns acts on the calling thread only, and a socket stays for ever in the namespace in which it was opened:
 enter, open the socket, leave; then use it from any thread. Never `await` inside `enter`.
 """
@@ -19,7 +21,7 @@ from collections.abc import Iterator
 DIRECTORY = "/run/netns"
 
 _CLONE_NEWNET = 0x40000000
-_MS_BIND = 0x1000
+_MS_BIND, _MS_REC, _MS_SHARED = 0x1000, 0x4000, 1 << 20
 _MNT_DETACH = 2
 _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
@@ -116,7 +118,7 @@ def create(name: str) -> bool:
     path = _path(name)
     if exists(name):
         return False
-    os.makedirs(DIRECTORY, exist_ok=True)
+    _ensure_directory()
     os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0))
     failures: list[OSError] = []
 
@@ -153,7 +155,27 @@ def delete(name: str) -> bool:
         os.unlink(path)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        if error.errno != errno.EBUSY:  # hidden below a mount that was made later: the file is empty to us
+            raise
     return True
+
+
+def _ensure_directory() -> None:
+    """The directory, a shared mount of its own; under the lock that `ip netns` takes for the same."""
+    os.makedirs(DIRECTORY, exist_ok=True)
+    place = DIRECTORY.encode()
+    lock = os.open(DIRECTORY, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _libc.mount(b"", place, b"none", _MS_SHARED | _MS_REC, None):
+            return
+        if ctypes.get_errno() != errno.EINVAL or _libc.mount(place, place, b"none", _MS_BIND | _MS_REC, None):
+            raise _failure(f"mount {DIRECTORY}")
+        if _libc.mount(b"", place, b"none", _MS_SHARED | _MS_REC, None):
+            raise _failure(f"share {DIRECTORY}")
+    finally:
+        os.close(lock)
 
 
 def sysctl(key: str, value: int | str) -> bool:

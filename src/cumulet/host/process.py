@@ -109,6 +109,12 @@ def start_daemon(
         raise ProcessError(f"{argv[0]} ended with {done.returncode}: {words}")
 
 
+def look(pid: int) -> Process | None:
+    """The living process with this number, and the start time that tells it from a later one; None for a zombie."""
+    started = _started(pid)
+    return None if started is None else Process(pid, started)
+
+
 def find(pidfile: str, marker: str) -> Process | None:
     """The living process of a pid file; `marker`, its pid file's path say, must be in one of its arguments."""
     with _hold(pidfile, marker) as held:

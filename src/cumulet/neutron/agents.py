@@ -82,6 +82,15 @@ def list_zones(request: Request) -> Json:
     return {"availability_zones": [standard.selected(request, zone) for zone in zones]}
 
 
+def check_details(details: dict[str, Any]) -> None:
+    """What one host's signs of life tell the others: where its tunnels end."""
+    end = details.get("tunnel_address") or ""
+    if not isinstance(end, str):
+        raise checks.bad(f"'{checks.shown(str(end))}' is not a tunnel_address")
+    if end:
+        checks.ip(end)
+
+
 def get_agent(tx: Transaction, agent_id: str) -> Row[Any]:
     row = tx.find(_AGENTS.where(agents.c.id == agent_id))
     if row is None:

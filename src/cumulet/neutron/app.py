@@ -105,7 +105,7 @@ ROUTES = [
     Route("GET", "/", list_versions, PUBLIC),
     Route("GET", "/healthcheck", show_health, PUBLIC),
     Route("GET", "/v2.0", list_resources, PUBLIC),
-    heartbeat(AGENTS),
+    heartbeat(AGENTS, agents.check_details),
     *hosts.ROUTES,
     *(route for resource in RESOURCES for route in resource.ROUTES),
 ]

@@ -39,12 +39,17 @@ def report_wired(request: Request) -> None:
     with request.db.transaction() as tx:
         changed = [
             port_id
-            for port_id, generation in seen.wired.items()
-            if _write_wired(tx, request.params["host"], port_id, generation)
+            for port_id in _bound(tx, port_bindings, port_bindings.c.port_id, request) & seen.wired.keys()
+            if _write_wired(tx, request.params["host"], port_id, seen.wired[port_id])
         ]
         statement = sa.select(ports.c.server_id).where(ports.c.id.in_(changed), ports.c.server_id.is_not(None))
         for row in tx.all(statement.distinct()) if changed else ():
             tx.hint(f"nova.hosts.{request.params['host']}", row.server_id)
+
+
+def _bound(tx: Transaction, table: sa.Table, key: sa.Column[str], request: Request) -> set[str]:
+    """What is bound to the host: a report of anything else, however long, costs nothing."""
+    return {row[0] for row in tx.all(sa.select(key).where(table.c.host == request.params["host"]))}
 
 
 def _write_wired(tx: Transaction, host: str, port_id: str, generation: int) -> bool:
@@ -71,8 +76,9 @@ def report_dhcp(request: Request) -> None:
     """What DHCP servers run; a tombstone that was obeyed goes."""
     seen: dict[str, DhcpSeen] = request.body
     with request.db.transaction() as tx:
-        for network_id, one in seen.items():
-            _write_seen(tx, dhcp_bindings, dhcp_bindings.c.network_id == network_id, request.params["host"], one)
+        for network_id in _bound(tx, dhcp_bindings, dhcp_bindings.c.network_id, request) & seen.keys():
+            mine = dhcp_bindings.c.network_id == network_id
+            _write_seen(tx, dhcp_bindings, mine, request.params["host"], seen[network_id])
 
 
 def get_router_intents(request: Request) -> Reply:
@@ -84,14 +90,14 @@ def report_routers(request: Request) -> None:
     """What routers run with which floating IPs; a tombstone that was obeyed goes."""
     seen: dict[str, RouterSeen] = request.body
     with request.db.transaction() as tx:
-        for router_id, one in seen.items():
+        for router_id in _bound(tx, router_bindings, router_bindings.c.router_id, request) & seen.keys():
             mine = router_bindings.c.router_id == router_id
             runs = sa.and_(
                 mine, router_bindings.c.host == request.params["host"], router_bindings.c.wanted == "run"
             )
-            known = _write_seen(tx, router_bindings, mine, request.params["host"], one)
+            known = _write_seen(tx, router_bindings, mine, request.params["host"], seen[router_id])
             if known and tx.find(sa.select(router_bindings.c.host).where(runs)):
-                _write_floating(tx, router_id, one)
+                _write_floating(tx, router_id, seen[router_id])
 
 
 def _write_seen(

@@ -6,6 +6,8 @@ these types.  Addresses are text as ``ipaddress`` prints them.
 
 from msgspec import Struct
 
+from cumulet.core.schema import Count
+
 TRUSTED_OWNERS = (
     "network:dhcp",
     "network:router_interface",
@@ -119,7 +121,7 @@ class WireIntent(Struct, frozen=True):
 class WireSeen(Struct, frozen=True):
     """Reported on change: ports that are wired at a generation, and ports whose device is not there (0)."""
 
-    wired: dict[str, int] = {}
+    wired: dict[str, Count] = {}
 
 
 # ── neutron-dhcp-agent ───────────────────────────────────────────────────────────────────────────────────────
@@ -166,7 +168,7 @@ class DhcpIntent(Struct, frozen=True):
 
 
 class DhcpSeen(Struct, frozen=True):
-    generation: int
+    generation: Count
     running: bool  # False after a tombstone was obeyed: nothing is left
     fault: str = ""
 
@@ -216,7 +218,7 @@ class RouterIntent(Struct, frozen=True):
 
 
 class RouterSeen(Struct, frozen=True):
-    generation: int
+    generation: Count
     running: bool
     fault: str = ""
     floating: tuple[str, ...] = ()  # ids of the floating IPs that are in place

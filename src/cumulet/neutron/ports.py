@@ -112,10 +112,18 @@ def _check_owner(tx: Transaction, row: Row[Any], body: PortChange) -> None:
         if port_rows.fulfilled(mine, port_values.wishes(body) or []):
             del given["fixed_ips"]
     if row.device_owner.startswith("network:"):
-        fixed = {"fixed_ips", "mac_address", "device_id", "device_owner", "binding:host_id"}
-        fixed |= {"security_groups", "allowed_address_pairs", "port_security_enabled"}
-        if taken := sorted(name for name in fixed & set(given) if given[name]):
-            raise _service_port(row, f"updated ({', '.join(taken)})")
+        kept = {
+            "device_id": row.device_id,
+            "device_owner": row.device_owner,
+            "mac_address": row.mac,
+            "port_security_enabled": row.port_security,
+            "binding:host_id": row.host or "",
+        }
+        none = {"security_groups", "allowed_address_pairs"}
+        taken = {name for name, value in kept.items() if given.get(name, value) != value}
+        taken |= {name for name in none if given.get(name)} | ({"fixed_ips"} & given.keys())
+        if taken:
+            raise _service_port(row, f"updated ({', '.join(sorted(taken))})")
     if row.server_id is not None:
         current = {"device_id": row.device_id, "device_owner": row.device_owner, "binding:host_id": row.host}
         for name, value in current.items():

@@ -8,8 +8,10 @@ from cumulet.core.errors import BadRequest
 _METADATA_KEY = re.compile(r"[a-zA-Z0-9\-_:. ]{1,255}")
 _UNSAFE_REGEX = re.compile(r"\)[*+?{]|\\[1-9]|\(\?")
 _QUANTIFIER = re.compile(r"(?<!\\)[*+{]")
+_CHOICE = re.compile(r"(?<!\\)[?|]")
 LONGEST_PATTERN = 255
-QUANTIFIERS = 2
+QUANTIFIER_COST, MOST_COST = 4, 10
+"""A repetition multiplies the ways to match a name by its length, a choice (``?``, ``|``) by two."""
 
 
 def check_name(value: str, what: str = "name") -> str:
@@ -50,15 +52,16 @@ def check_metadata(items: Mapping[str, str]) -> dict[str, str]:
 def check_regex(pattern: str, name: str) -> str:
     """A regular expression that is sound, and cannot be made to run for ages on a name."""
     try:
-        re.compile(pattern)
-    except re.error as error:
+        re.compile(pattern[: LONGEST_PATTERN + 1])
+    except (re.error, OverflowError, RecursionError) as error:
         raise BadRequest(
-            f"Invalid input for query parameters {name}. Value: {pattern!r} is not a 'regex'"
+            f"Invalid input for query parameters {name}. Value: {pattern[:300]!r} is not a 'regex'"
         ) from error
-    hard = _UNSAFE_REGEX.search(pattern) or len(_QUANTIFIER.findall(pattern)) > QUANTIFIERS
-    if hard or len(pattern) > LONGEST_PATTERN:
+    cost = QUANTIFIER_COST * len(_QUANTIFIER.findall(pattern)) + len(_CHOICE.findall(pattern))
+    if len(pattern) > LONGEST_PATTERN or _UNSAFE_REGEX.search(pattern) or cost > MOST_COST:
         raise BadRequest(
             f"Invalid input for query parameters {name}. Value: {pattern[:300]!r} is too complex: at most "
-            f"{QUANTIFIERS} repetitions, none of a group, no references and at most {LONGEST_PATTERN} characters"
+            f"{MOST_COST // QUANTIFIER_COST} repetitions and some choices, none of a group, no references and at most "
+            f"{LONGEST_PATTERN} characters"
         )
     return pattern

@@ -19,10 +19,11 @@ from cumulet.core.errors import ApiError
 from cumulet.core.http import App, Reply, Request, Route
 from cumulet.core.policy import PUBLIC, Policies
 from cumulet.core.reconcile import Later, Reconciler
-from cumulet.core.schema import encode
+from cumulet.core.schema import convert, encode
 from cumulet.core.service import Service
 from cumulet.core.tables import metadata, notifications
 from cumulet.nova import hosts, notices
+from cumulet.nova.model import ComputeDetails
 from cumulet.nova.tables import server_hosts, servers
 
 KEEP_SECONDS = 7 * 86400
@@ -114,7 +115,7 @@ def render_error(error: ApiError) -> tuple[bytes, str]:
 def build_app(env: ControllerEnv) -> App:
     routes = [
         *hosts.ROUTES,
-        heartbeat.route(frozenset({"nova-compute"})),
+        heartbeat.route(frozenset({"nova-compute"}), lambda details: convert(details, ComputeDetails)),
         Route("GET", "/healthcheck", show_health, PUBLIC),
     ]
     return App(

@@ -207,10 +207,9 @@ def flavor_links(endpoint: str, flavor_id: str) -> list[Json]:
 
 def _at_least(column: sa.Column[int], name: str) -> Any:
     def condition(values: list[str]) -> sa.ColumnElement[bool]:
-        try:
-            return column >= int(values[-1])
-        except ValueError as error:
-            raise BadRequest(f"Invalid {name} filter [{values[-1]}]") from error
+        if not re.fullmatch(r"-?[0-9]{1,10}", values[-1]):
+            raise BadRequest(f"Invalid {name} filter [{values[-1][:300]}]")
+        return column >= int(values[-1])
 
     return condition
 

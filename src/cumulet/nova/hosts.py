@@ -29,7 +29,7 @@ from cumulet.glance import public as glance
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import Port
 from cumulet.nova import metadata_documents, notices
-from cumulet.nova.model import ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
+from cumulet.nova.model import LONGEST_REASON, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
 from cumulet.nova.tables import server_actions, server_hosts, servers
 from cumulet.placement import public as placement
 from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU
@@ -182,7 +182,7 @@ def record(tx: Transaction, host: str, reports: Mapping[str, Seen]) -> None:
     actions = _by_server(tx.all(_UNFINISHED.where(server_actions.c.server_id.in_(ids)))) if ids else {}
     now, changes, leaving = clock.now(), [], []
     for row in rows:
-        seen = reports[row.id]
+        seen = _cut(reports[row.id])
         if not row.seen_generation <= seen.generation <= row.generation:
             continue
         if seen.power == "absent" and seen.generation == row.generation and _ordered_away(row):
@@ -195,6 +195,13 @@ def record(tx: Transaction, host: str, reports: Mapping[str, Seen]) -> None:
         tx.write(_SEE, changes)
     if leaving:
         _release_from(tx, host, leaving)
+
+
+def _cut(seen: Seen) -> Seen:
+    """With no more words than are kept."""
+    faults = {key: text[:LONGEST_REASON] for key, text in seen.verb_faults.items()}
+    fault, waiting = seen.fault[:LONGEST_REASON], seen.waiting[:LONGEST_REASON]
+    return msgspec.structs.replace(seen, fault=fault, waiting=waiting, verb_faults=faults)
 
 
 def _without_verbs(seen: Seen) -> Seen:

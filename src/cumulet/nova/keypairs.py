@@ -118,6 +118,7 @@ def create_keypair(request: Request) -> Json:
 
 
 def _insert(tx: Transaction, request: Request, values: dict[str, Any]) -> None:
+    quotas.lock(tx, values["user_id"])
     limit = quotas.read_limits(tx, request.context.project_id)["key_pairs"]
     count = tx.value(
         sa.select(sa.func.count()).select_from(keypairs).where(keypairs.c.user_id == values["user_id"])

@@ -1,12 +1,19 @@
 """nova's nouns.  Types only: importable from anywhere above, from agents and from pure code.
 
 ``ServerIntent`` goes from nova-conductor to nova-compute, ``Seen`` and ``Inventory`` come back; both are JSON
-of exactly these types.
+of exactly these types.  What comes from a host is bounded here: a stolen one may send anything.
 """
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from cumulet.core.schema import Count
+
+LONGEST_REASON = 4000
+"""A fault or a wait in more words is cut off, by who says it and by who writes it down."""
+Power = Annotated[str, Meta(pattern="^(on|off|paused|crashed|absent)$")]
+HostAddress = Annotated[str, Meta(pattern=r"^[][0-9A-Za-z.:-]{0,255}$")]
 
 
 class Nic(Struct, frozen=True):
@@ -72,13 +79,13 @@ class Seen(Struct, frozen=True):
     ``power``: 'on', 'off', 'paused', 'suspended', 'crashed' (off, and not by order), 'absent' (nothing is left).
     """
 
-    generation: int
-    power: str
+    generation: Count
+    power: Power
     fault: str = ""  # Terminal: shown to the user
     waiting: str = ""  # what the next step waits for, e.g. "ports to be wired"
     verbs_done: tuple[int, ...] = ()
     verb_faults: dict[str, str] = {}  # verb id → why it could not be done
-    boot_id: str = ""  # of the host when this was seen
+    boot_id: Annotated[str, Meta(max_length=64)] = ""  # of the host when this was seen
     reached: bool = False  # it was on as ordered since that boot: if it is off now, it went off by itself
 
 
@@ -109,11 +116,18 @@ class Domain(Struct, frozen=True):
 class Inventory(Struct, frozen=True):
     """What a host can give.  Reported at start and when it changes."""
 
-    vcpus: int
-    memory_mb: int
-    disk_gb: int
+    vcpus: Count
+    memory_mb: Count
+    disk_gb: Count
     virt_type: str  # 'kvm' or 'qemu'
-    hypervisor_version: int  # libvirt's number, e.g. 7002022
+    hypervisor_version: Count  # libvirt's number, e.g. 7002022
     cpu_model: str
-    address: str  # the host name or address at which nova-compute answers (console log)
+    address: HostAddress  # the host name or address at which nova-compute answers (console log)
     details: dict[str, Any] = {}
+
+
+class ComputeDetails(Struct, frozen=True):
+    """What is read of the details that come with nova-compute's signs of life; all else is only shown."""
+
+    inventory: Inventory | UnsetType = UNSET
+    address: HostAddress | UnsetType = UNSET

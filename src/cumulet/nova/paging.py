@@ -4,9 +4,11 @@ from dataclasses import replace
 
 from cumulet.core.errors import BadRequest
 from cumulet.core.http import Json, Request
-from cumulet.core.listing import PAGING, Page, links
+from cumulet.core.listing import Page, links
 
 PAGE = 1000
+PAGING = frozenset({"limit", "marker", "sort_key", "sort_dir"})
+"""What of ``core.listing``'s paging compute has; a sort key that is not looked at here is not obeyed either."""
 
 
 def next_links(request: Request, collection: str, page: Page) -> Json:

@@ -69,7 +69,7 @@ def read_usage(tx: Transaction, project_id: str) -> Usage:
 
 def claim(tx: Transaction, context: Context, vcpus: int, memory_mb: int, least: int, most: int) -> int:
     """How many servers of this size, from ``least`` to ``most``, the project may still make; Forbidden if none."""
-    _lock(tx, context.project_id)
+    lock(tx, context.project_id)
     usage = read_usage(tx, context.project_id)
     size = {"instances": 1, "cores": vcpus, "ram": memory_mb}
     number = min([most, *(_room(usage, name) // each for name, each in size.items() if each)])
@@ -80,13 +80,13 @@ def claim(tx: Transaction, context: Context, vcpus: int, memory_mb: int, least: 
     return number
 
 
-def _lock(tx: Transaction, project_id: str) -> None:
-    """Let nobody else claim for this project before the transaction ends."""
-    if not tx.write(_LOCK, {"project": project_id}):
+def lock(tx: Transaction, owner: str) -> None:
+    """Let nobody else count for this project (of key pairs: this user) before the transaction ends."""
+    if not tx.write(_LOCK, {"project": owner}):
         try:
-            tx.write(quota_guards.insert(), {"project_id": project_id, "generation": 1})
+            tx.write(quota_guards.insert(), {"project_id": owner, "generation": 1})
         except Conflict as lost:
-            raise Retry("another request makes the project's first server") from lost
+            raise Retry("another request makes the first thing that counts") from lost
 
 
 def _room(usage: Usage, name: str) -> int:

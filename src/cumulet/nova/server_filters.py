@@ -13,12 +13,12 @@ from cumulet.core import clock
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Forbidden
 from cumulet.core.http import Request
-from cumulet.core.listing import PAGING, Condition, Listing
+from cumulet.core.listing import Condition, Listing
 from cumulet.core.microversion import Version
 from cumulet.neutron import public as neutron
 from cumulet.nova import status
 from cumulet.nova.checks import check_regex
-from cumulet.nova.paging import PAGE, boolean, only
+from cumulet.nova.paging import PAGE, PAGING, boolean, only
 from cumulet.nova.services import ZONE
 from cumulet.nova.tables import server_hosts, servers
 

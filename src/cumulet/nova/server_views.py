@@ -4,6 +4,7 @@
 """
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from cumulet.nova import versions
 from cumulet.nova.flavors import flavor_links
 from cumulet.nova.services import ZONE, host_status, list_hosts
 
+_DIRECTORIES = re.compile(r"(?<!\w)/(?:[^\s/'\":;,]+/)+")
 _WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "REBUILD"})
 SHOW = "os_compute_api:servers:show"
 
@@ -157,11 +159,12 @@ def _flavor(row: Row[Any], look: Look) -> Json:
 
 
 def _fault(row: Row[Any], look: Look) -> Json:
-    """Why the server is in ERROR: no host was found, or what its host said."""
+    """Why the server is in ERROR: no host was found, or what its host said, without where things lie there."""
     message, at = row.seen_fault, row.seen_fault_at
     if row.host is None:
         message, at = row.placement_fault, row.placement_fault_at
-    fault = {"code": 500, "created": clock.short(at or row.updated_at), "message": message[:255]}
+    public = _DIRECTORIES.sub("", message)[:255]
+    fault = {"code": 500, "created": clock.short(at or row.updated_at), "message": public}
     return fault | ({"details": message} if look.details else {})
 
 

@@ -153,8 +153,8 @@ quota_limits = Table(
     Column("hard_limit", Integer, nullable=False),  # -1: none
 )
 
-# One row per project that has made servers: whoever makes more changes it before they count, so that two requests
-# at once cannot both take the last of a quota.
+# One row per project that has made servers, and per user that has made key pairs: whoever makes more changes it
+# before they count, so that two requests at once cannot both take the last of a quota.
 quota_guards = Table(
     "quota_guards",
     metadata,

@@ -68,6 +68,25 @@ def upgrade() -> None:
         sa.UniqueConstraint("name", name=op.f("uq_flavors_name")),
     )
     op.create_table(
+        "image_tasks",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("image_id", sa.String(length=64), nullable=False),
+        sa.Column("owner", sa.String(length=255), nullable=False),
+        sa.Column("user_id", sa.String(length=255), nullable=False),
+        sa.Column("request_id", sa.String(length=64), nullable=False),
+        sa.Column("method", sa.String(length=32), nullable=False),
+        sa.Column("uri", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("started_at", sa.String(length=27), nullable=True),
+        sa.Column("finished_at", sa.String(length=27), nullable=True),
+        sa.Column("failure", sa.Text(), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_image_tasks")),
+    )
+    with op.batch_alter_table("image_tasks", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_image_tasks_image_id"), ["image_id"], unique=False)
+        batch_op.create_index("ix_image_tasks_unfinished", ["finished_at", "created_at"], unique=False)
+
+    op.create_table(
         "images",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("owner", sa.String(length=255), nullable=True),
@@ -85,6 +104,10 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.String(length=27), nullable=False),
         sa.Column("deleted_at", sa.String(length=27), nullable=True),
         sa.Column("revision", sa.Integer(), nullable=False),
+        sa.Column("importing", sa.String(length=64), nullable=True),
+        sa.Column("staging", sa.Boolean(), nullable=False),
+        sa.Column("staged_at", sa.String(length=27), nullable=True),
+        sa.Column("staged_bytes", sa.BigInteger(), nullable=True),
         sa.Column("attempt", sa.String(length=64), nullable=True),
         sa.Column("attempt_node", sa.String(length=255), nullable=True),
         sa.Column("attempt_seen_at", sa.String(length=27), nullable=True),
@@ -991,6 +1014,11 @@ def downgrade() -> None:
         batch_op.drop_index("ix_images_owner")
 
     op.drop_table("images")
+    with op.batch_alter_table("image_tasks", schema=None) as batch_op:
+        batch_op.drop_index("ix_image_tasks_unfinished")
+        batch_op.drop_index(batch_op.f("ix_image_tasks_image_id"))
+
+    op.drop_table("image_tasks")
     op.drop_table("flavors")
     op.drop_table("facts")
     with op.batch_alter_table("dhcp_bindings", schema=None) as batch_op:

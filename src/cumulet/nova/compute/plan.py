@@ -23,7 +23,7 @@ from enum import Enum
 
 from msgspec.structs import replace
 
-from cumulet.nova.model import Domain, Seen, ServerIntent, Verb
+from cumulet.nova.model import LONGEST_REASON, Domain, Seen, ServerIntent, Verb
 
 
 class Step(Enum):
@@ -158,6 +158,7 @@ def what_was_seen(
     verb_faults: Mapping[int, str] | None = None,
 ) -> Seen:
     """The report of one server.  ``reached``: it was on as ordered before this look, whatever it did since."""
+    fault, waiting = fault[:LONGEST_REASON], waiting[:LONGEST_REASON]
     if wanted.absent:
         return Seen(wanted.generation, actual.power, fault, waiting, boot_id=boot_id)
     faults = verb_faults or {}
