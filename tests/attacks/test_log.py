@@ -76,7 +76,12 @@ class Story:
         made = doors.good("alice", NOVA, "POST", "/v2.1/os-keypairs", {"keypair": {"name": "k"}},
                           OpenStack_API_Version="compute 2.1")  # fmt: skip
         self.secrets["private key"] = made["keypair"]["private_key"].splitlines()[3]
-        wish = {"user_data": USER_DATA, "adminPass": ADMIN_PASS, "key_name": "k", "config_drive": True}
+        wish: dict[str, Any] = {
+            "user_data": USER_DATA,
+            "adminPass": ADMIN_PASS,
+            "key_name": "k",
+            "config_drive": True,
+        }
         server = doors.server(networks=[{"uuid": network}], **wish)
         body = {
             "name": "y",
@@ -224,7 +229,7 @@ def test_secrets_do_not_print_themselves(tmp_path: Path) -> None:
     env = Doors(tmp_path).env
     controller = Controller("nova", "http://x", "h1", values[1])
     for thing in (secrets, {"a": secrets}, [secrets], env, controller, Secret(values[0]), (Secret(values[0]),)):
-        for text in (repr(thing), f"{thing!r}", "%r" % (thing,), ascii(thing)):
+        for text in (repr(thing), f"{thing!r}", str(thing), ascii(thing)):
             for value in (*values, *(getattr(SECRETS, name) for name in SECRETS.__struct_fields__)):
                 assert value not in text
     assert isinstance(env, ControllerEnv)

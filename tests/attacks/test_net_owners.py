@@ -28,12 +28,13 @@ def test_a_routers_port_stays_a_routers(cloud: Cloud) -> None:
     network, _ = cloud.network("admin", shared=True)
     router, port, before = router_port(cloud, network)
     assert before["port_security_enabled"] is False
-    for change in (
+    changes: tuple[dict[str, Any], ...] = (
         {"device_owner": ""}, {"device_id": ""}, {"device_owner": "", "device_id": ""}, {"fixed_ips": []},
         {"device_owner": "compute:nova"}, {"device_id": "another"}, {"mac_address": "fa:16:3e:00:00:01"},
         {"allowed_address_pairs": [{"ip_address": "10.0.0.9"}]}, {"port_security_enabled": True},
         {"security_groups": ["default"]}, {"fixed_ips": [{"ip_address": "10.0.0.99"}]}, {"binding:host_id": ""},
-    ):  # fmt: skip
+    )  # fmt: skip
+    for change in changes:
         status, _ = cloud.refused("bob", "PUT", f"/ports/{port}", {"port": change})
         assert status in (403, 404, 409), change
     assert cloud.refused("bob", "DELETE", f"/ports/{port}")[0] == 409
@@ -51,7 +52,10 @@ def test_the_dhcp_servers_port_is_nobodys_to_change(cloud: Cloud) -> None:
     network, _ = cloud.network()
     port = cloud.get("alice", f"/ports?network_id={network}&device_owner=network:dhcp")["ports"][0]["id"]
     for who in ("alice", "admin"):
-        for change in ({"device_owner": ""}, {"device_id": ""}, {"fixed_ips": []}, {"binding:host_id": ""}):
+        wishes: tuple[dict[str, Any], ...] = (
+            {"device_owner": ""}, {"device_id": ""}, {"fixed_ips": []}, {"binding:host_id": ""},
+        )  # fmt: skip
+        for change in wishes:
             status, _ = cloud.refused(who, "PUT", f"/ports/{port}", {"port": change})
             assert status in (403, 409), (who, change)
         assert cloud.refused(who, "DELETE", f"/ports/{port}")[0] == 409
@@ -167,7 +171,7 @@ def test_tags_of_others(cloud: Cloud) -> None:
 
 def test_a_wrong_parent_is_no_parent(cloud: Cloud) -> None:
     """An interface, a rule, a port: taken by its id through another thing of one's own, it is not there."""
-    network, subnet = cloud.network()
+    _, subnet = cloud.network()
     theirs = cloud.create("alice", "router")["id"]
     cloud.good("alice", "PUT", f"/routers/{theirs}/add_router_interface", {"subnet_id": subnet})
     port = cloud.get("alice", f"/ports?device_id={theirs}")["ports"][0]["id"]

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 import sqlalchemy as sa
 
+from cumulet.core.tables import metadata
 from cumulet.neutron import tables
 from cumulet.neutron.l2.plan import Device, Look, plan_wiring
 from cumulet.neutron.model import DhcpIntent, RouterIntent, WireIntent, device_name
@@ -51,13 +52,11 @@ def test_bombs_of_one_request(cloud: Cloud) -> None:
         ("PUT", f"/networks/{network}/tags", {"tags": [str(n) for n in range(10_000)]}, 400),
     ]  # fmt: skip
     with cloud.db.read() as tx:
-        before = [
-            tx.value(sa.select(sa.func.count()).select_from(table)) for table in tables.metadata.sorted_tables
-        ]
+        before = [tx.value(sa.select(sa.func.count()).select_from(table)) for table in metadata.sorted_tables]
     for method, url, body, expected in bombs:
         assert cloud.refused("alice", method, url, body)[0] == expected, url
     with cloud.db.read() as tx:
-        after = [tx.value(sa.select(sa.func.count()).select_from(table)) for table in tables.metadata.sorted_tables]
+        after = [tx.value(sa.select(sa.func.count()).select_from(table)) for table in metadata.sorted_tables]
     assert after == before
 
 
@@ -201,9 +200,9 @@ def test_a_thing_that_breaks_its_maker_breaks_no_other(world: World, kind: str) 
     for host in world.hosts.values():
         for bad in things:
             if kind == "dhcp":
-                host.dhcp.ensure = poisoned(host.dhcp.ensure, bad)  # type: ignore[method-assign]
+                host.dhcp.ensure = poisoned(host.dhcp.ensure, bad)  # type: ignore[method-assign, assignment]
             else:
-                host.routers.ensure = poisoned(host.routers.ensure, bad)  # type: ignore[method-assign]
+                host.routers.ensure = poisoned(host.routers.ensure, bad)  # type: ignore[method-assign, assignment]
     world.settle()
     check_others(world, "vm")
     assert {key for key, reason in world.failures().items() if "poison" in reason} == set(things)

@@ -64,7 +64,7 @@ def test_fifty_at_once_make_no_more_networks_than_they_may(crowd: Doors, kind: s
         "port": lambda n: {"network_id": network}, "floatingip": lambda n: {"floating_network_id": public},
         "subnet": lambda n: {"network_id": network, "ip_version": 4, "cidr": f"10.9.{n}.0/24"},
     }  # fmt: skip
-    wish = wishes.get(kind, lambda n: {"name": f"x{n}"})
+    wish: Callable[[int], Any] = wishes.get(kind, lambda n: {"name": f"x{n}"})
 
     def create(n: int) -> Callable[[], int]:
         return lambda: crowd.call("alice", NEUTRON, "POST", url, {kind: wish(n)})[0]
@@ -169,7 +169,8 @@ def test_quotas_are_not_set_by_those_they_bind(doors: Doors) -> None:
             url = f"/v2.0/quotas/{doors.ids[project]}"
             assert doors.call(who, NEUTRON, "PUT", url, {"quota": {"port": -1}})[0] == 403
             assert doors.call(who, NEUTRON, "DELETE", url)[0] == 403
-    for value in (-2, 2**31, 1.5, "many", None, [], True):
+    values: tuple[Any, ...] = (-2, 2**31, 1.5, "many", None, [], True)
+    for value in values:
         url = f"/v2.1/os-quota-sets/{doors.ids['red']}"
         assert doors.call("admin", NOVA, "PUT", url, {"quota_set": {"cores": value}})[0] == 400, value
         url = f"/v2.0/quotas/{doors.ids['red']}"

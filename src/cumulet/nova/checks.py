@@ -60,8 +60,8 @@ def check_regex(pattern: str, name: str) -> str:
     cost = QUANTIFIER_COST * len(_QUANTIFIER.findall(pattern)) + len(_CHOICE.findall(pattern))
     if len(pattern) > LONGEST_PATTERN or _UNSAFE_REGEX.search(pattern) or cost > MOST_COST:
         raise BadRequest(
-            f"Invalid input for query parameters {name}. Value: {pattern[:300]!r} is too complex: at most "
-            f"{MOST_COST // QUANTIFIER_COST} repetitions and some choices, none of a group, no references and at most "
-            f"{LONGEST_PATTERN} characters"
+            f"Invalid input for query parameters {name}. Value: {pattern[:300]!r} is too complex: "
+            f"at most {MOST_COST // QUANTIFIER_COST} repetitions and some choices, none of a group, no references "
+            f"and at most {LONGEST_PATTERN} characters"
         )
     return pattern
