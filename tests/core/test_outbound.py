@@ -1,13 +1,21 @@
 """Requests made for a user: what may be asked for, and what happens to those that lead inside."""
 
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
-from cumulet.core.outbound import Ended, Refused, check_url, connect, is_public
+from cumulet.core.outbound import Ended, Outbound, Refused, check_url, connect, is_public
 from tests.core.web import PUBLIC, Web, ok, redirect
 
 
@@ -189,11 +197,55 @@ def test_the_end_of_the_service_ends_a_transfer(web: Web) -> None:
             outbound.stopping.set()
 
 
-def test_a_certificate_that_nobody_vouches_for(web: Web) -> None:
-    web.answers["/"] = ok(b"x")
-    with pytest.raises(Refused, match="does not answer as it should"):
-        web.get("https://a.example/")
-    assert web.dialled == [f"{PUBLIC}:443"]
+def certificate_of(name: str, directory: Path) -> Path:
+    """A certificate that vouches for itself, and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = directory / "certificate.pem"
+    form = serialization.PrivateFormat.PKCS8
+    secret = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM) + secret)
+    return file
+
+
+def test_the_server_s_certificate_counts(tmp_path: Path) -> None:
+    """By the name in the URL, though the connection goes to an address."""
+    file = certificate_of("a.example", tmp_path)
+    served = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    served.load_cert_chain(file)
+
+    def answer(peer: socket.socket) -> None:
+        with suppress(OSError), served.wrap_socket(peer, server_side=True) as secure:
+            secure.recv(65536)
+            secure.sendall(ok(b"secret"))
+
+    def dial(address: str, port: int) -> socket.socket:
+        assert (address, port) == (PUBLIC, 443)
+        here, there = socket.socketpair()
+        threading.Thread(target=answer, args=(there,), daemon=True).start()
+        return here
+
+    def get(url: str, trusted: ssl.SSLContext | None) -> bytes:
+        with Outbound(lambda host, port: [PUBLIC], dial, tls=trusted).get(url, 100) as download:
+            return b"".join(download.pieces())
+
+    trusting = ssl.create_default_context(cafile=file)
+    assert get("https://a.example/", trusting) == b"secret"
+    for url, trusted in (("https://b.example/", trusting), ("https://a.example/", None)):
+        with pytest.raises(Refused, match="SSLCertVerificationError"):
+            get(url, trusted)
 
 
 def test_the_connection_itself_is_checked(web: Web) -> None:

@@ -380,3 +380,41 @@ def test_error_pages_cannot_carry_markup(glance: Glance) -> None:
     assert status == 400
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
+
+
+def test_the_catalogue_of_properties_is_empty(glance: Glance) -> None:
+    status, body = glance.call("amy", "GET", "/v2/metadefs/namespaces?limit=20&resource_types=OS::Glance::Image")
+    assert (status, body["namespaces"]) == (200, [])
+    assert glance.call("amy", "GET", body["schema"])[1]["properties"]["namespaces"]["items"]["name"] == "namespace"
+    assert glance.call("amy", "GET", "/v2/metadefs/resource_types") == (200, {"resource_types": []})
+    for path in ("namespaces", "resource_types"):
+        assert glance.call("nobody", "GET", f"/v2/metadefs/{path}")[0] == 403
+        assert glance.call("", "GET", f"/v2/metadefs/{path}")[0] == 401
+        assert glance.call("admin", "POST", f"/v2/metadefs/{path}", {"namespace": "x"})[0] == 405
+
+
+def test_a_page_of_nothing(glance: Glance) -> None:
+    glance.create()
+    body = glance.call("alice", "GET", "/v2/images?limit=0")[1]
+    assert body["images"] == []
+    assert "next" not in body
+    for text in ("-1", "x", "1.5"):
+        assert glance.call("alice", "GET", f"/v2/images?limit={text}")[0] == 400
+
+
+@pytest.mark.parametrize("name", ["created_at", "updated_at"])
+def test_filters_of_time(glance: Glance, name: str) -> None:
+    image = glance.create()
+    then = image[name]
+
+    def found(query: str) -> int:
+        status, body = glance.call("alice", "GET", f"/v2/images?{name}={query}")
+        assert status == 200, body
+        return len(body["images"])
+
+    for operator, count in (("eq", 1), ("gte", 1), ("lte", 1), ("gt", 0), ("lt", 0), ("neq", 0)):
+        assert found(f"{operator}:{then}") == count, operator
+    assert found(then) == 1
+    assert found("gt:2020-01-01T00:00:00Z") == found("lt:2099-01-01T00:00:00%2B02:00") == 1
+    for text in ("gt:yesterday", "near:2020-01-01T00:00:00Z", "gt:"):
+        assert glance.call("alice", "GET", f"/v2/images?{name}={text}")[0] == 400

@@ -10,7 +10,19 @@ from cumulet.core.errors import ApiError
 from cumulet.core.http import App, Reply, Route
 from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
-from cumulet.glance import image_data, image_import, images, info, members, policies, schemas, tags, tasks, versions
+from cumulet.glance import (
+    image_data,
+    image_import,
+    images,
+    info,
+    members,
+    metadefs,
+    policies,
+    schemas,
+    tags,
+    tasks,
+    versions,
+)
 from cumulet.glance.imports import Imports
 from cumulet.glance.leftovers import Leftovers
 from cumulet.glance.registry import PORT as REGISTRY_PORT
@@ -25,6 +37,7 @@ ROUTES = [
     Route("GET", "/healthcheck", lambda request: Reply(b"OK", content_type="text/plain"), PUBLIC),
     *versions.ROUTES,
     *schemas.ROUTES,
+    *metadefs.ROUTES,
     *info.ROUTES,
     *images.ROUTES,
     *image_data.ROUTES,

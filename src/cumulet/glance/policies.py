@@ -39,6 +39,9 @@ DEFAULTS: dict[str, str] = {
     "tasks_api_access": "rule:context_is_admin",
     "get_task": "rule:context_is_admin or (role:reader and project_id:%(project_id)s)",
     "get_tasks": "rule:context_is_admin or (role:reader and project_id:%(project_id)s)",
+    "metadef_default": "",
+    "get_metadef_namespaces": "rule:context_is_admin or (role:reader and project_id:%(project_id)s)",
+    "list_metadef_resource_types": "rule:context_is_admin or (role:reader and project_id:%(project_id)s)",
     "deactivate": _MEMBER,
     "reactivate": _MEMBER,
 }

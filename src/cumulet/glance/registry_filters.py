@@ -67,7 +67,8 @@ def list_rows(tx: Transaction, request: Request) -> Page:
     request.query = _sorted([pair for pair in request.query if pair[0] not in scope])
     names = {name for name, _ in request.query} - PAGING
     listing = Listing(images.c.id, _PLAIN, {name: _condition(name) for name in names}, default_page=DEFAULT_PAGE)
-    return list_page(tx, statement, request, listing)
+    page = list_page(tx, statement, request, listing)
+    return Page([]) if (request.one("limit") or "").strip("0") == "" and request.one("limit") else page
 
 
 def _sorted(query: list[tuple[str, str]]) -> list[tuple[str, str]]:

@@ -132,11 +132,11 @@ TASKS: dict[str, Any] = {
 }
 
 
-def _show(document: dict[str, Any]) -> Callable[[Request], dict[str, Any]]:
+def show(document: dict[str, Any]) -> Callable[[Request], dict[str, Any]]:
     return lambda request: document
 
 
 ROUTES = [
-    Route("GET", f"/v2/schemas/{document['name']}", _show(document), AUTHENTICATED)
+    Route("GET", f"/v2/schemas/{document['name']}", show(document), AUTHENTICATED)
     for document in (IMAGE, IMAGES, MEMBER, MEMBERS, TASK, TASKS)
 ]
