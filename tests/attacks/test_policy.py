@@ -85,7 +85,7 @@ class Street:
             if part == "{id}":
                 parts.append(next((value for name, value in things.items() if name in parts), self.server))
             else:
-                parts.append(self.values[part[1:-1]] if part.startswith("{") else part)
+                parts.append(self.values.get(part[1:-1], "x") if part.startswith("{") else part)
         return "/".join(parts)
 
     def knock(self, who: str, name: str, route: Route, raw: bytes, **headers: str) -> tuple[int, Any]:

@@ -172,7 +172,7 @@ def test_kill_each_service_and_no_packet_is_lost(cloud: Machine, first: dict[str
     wait_for(lambda: pid_in(cloud, "node.pid") not in ("", former), 15, "a new parent")
     wait_for(lambda: healthy(cloud), 90, "health after libvirtd and the parent")
     adopted = [line["pid"] for line in status(cloud).values() if line["role"] == "part"]
-    assert len(set(parts) & set(adopted)) == 2, "Open vSwitch is adopted, not started twice"
+    assert len(set(parts) & set(adopted)) >= 2, "Open vSwitch is adopted, not started twice"
     assert cloud.run("pgrep", "-c", "-x", "keystone").strip() == "1"
     assert lost(ping, cloud) == 0
     assert cloud.ssh("first", "hostname").strip() == "first"

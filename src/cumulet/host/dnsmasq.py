@@ -20,15 +20,15 @@ def ensure(namespace: str, directory: Path, arguments: Sequence[str], files: Map
     """Run with these arguments and files; True when it had to be started.  ProcessError if it does not start."""
     _prepare(directory)
     changed = [name for name, text in files.items() if _write(directory / name, text)]
-    pidfile, digest = str(directory / "pid"), _digest(arguments)
+    pidfile, fingerprint = str(directory / "pid"), _fingerprint(arguments)
     running = process.find(pidfile, str(directory))
-    same = (directory / "digest").exists() and (directory / "digest").read_text() == digest
+    same = (directory / "digest").exists() and (directory / "digest").read_text() == fingerprint
     if running and same and netns.holds(namespace, running.pid):
         if changed:
             process.send(pidfile, str(directory), signal.SIGHUP)
         return False
     process.terminate(pidfile, str(directory))
-    _write(directory / "digest", digest)
+    _write(directory / "digest", fingerprint)
     process.start_daemon([*arguments, f"--pid-file={pidfile}", f"--user={_user()}"], netns_name=namespace)
     return True
 
@@ -37,7 +37,7 @@ def end(directory: Path) -> None:
     process.terminate(str(directory / "pid"), str(directory))
 
 
-def _digest(arguments: Sequence[str]) -> str:
+def _fingerprint(arguments: Sequence[str]) -> str:
     """Changes when dnsmasq must be started anew, not when it only must read its files again."""
     return hashlib.blake2b("\0".join(arguments).encode(), digest_size=8).hexdigest()
 
