@@ -116,7 +116,7 @@ class Doors:
         self, app: str, method: str, url: str, body: Any, headers: Mapping[str, str]
     ) -> tuple[int, Any, Mapping[str, str]]:
         target = self.apps[app]
-        if "/file" in url and app == "glance-api":  # bytes stream: only the real door has that
+        if ("/file" in url or "/stage" in url) and app == "glance-api":  # bytes stream: only the real door has that
             raw = body if isinstance(body, bytes) else b"" if body is None else msgspec.json.encode(body)
             answer = asyncio.run(ask(target, method, url, raw, headers))
             status, data, sent = answer.status, answer.body, answer.headers
