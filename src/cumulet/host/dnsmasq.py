@@ -22,7 +22,8 @@ def ensure(namespace: str, directory: Path, arguments: Sequence[str], files: Map
     changed = [name for name, text in files.items() if _write(directory / name, text)]
     pidfile, fingerprint = str(directory / "pid"), _fingerprint(arguments)
     running = process.find(pidfile, str(directory))
-    same = (directory / "digest").exists() and (directory / "digest").read_text() == fingerprint
+    kept = directory / "digest"
+    same = kept.exists() and kept.read_text() == fingerprint
     if running and same and netns.holds(namespace, running.pid):
         if changed:
             process.send(pidfile, str(directory), signal.SIGHUP)
