@@ -253,9 +253,9 @@ VALUES: list[Any] = [
 ]  # fmt: skip
 
 
-def test_no_field_is_a_server_error(tmp_path: Path) -> None:
+def test_no_field_is_a_server_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     doors = Doors(tmp_path)
-    logging.getLogger("cumulet").setLevel(logging.ERROR)
+    caplog.set_level(logging.ERROR, "cumulet")
     network, subnet = doors.network()
     server = doors.server(networks=[{"uuid": network}])
     image = doors.ids["image of alice"]
