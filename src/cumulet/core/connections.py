@@ -57,10 +57,15 @@ class Sessions:
     def __init__(self, engine: Callable[[], Engine]) -> None:
         self._engine = engine
         self._idle: list[Session] = []
+        self._memory = threading.RLock()  # a database in memory has one connection: one at a time
 
     @contextmanager
     def lease(self) -> Iterator[Session]:
         """A session of one's own; what was not committed is rolled back."""
+        with self._memory if self._engine().url.database in (None, "", ":memory:") else nullcontext():
+            yield from self._lease()
+
+    def _lease(self) -> Iterator[Session]:
         session = self._take()
         try:
             yield session
