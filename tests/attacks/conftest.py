@@ -1,10 +1,21 @@
 """What the attacks share."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from tests.attacks.doors import Doors
+
+MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A directory whose disk is memory, for databases in files."""
+    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as place:
+        yield Path(place)
 
 
 @pytest.fixture

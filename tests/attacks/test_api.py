@@ -200,9 +200,9 @@ def test_a_hosts_words_are_cut_for_users(tmp_path: Path, fault: str, hidden: lis
 
 
 @pytest.mark.parametrize("table", ["servers", "networks", "images", "users", "server_actions", "port_addresses"])
-def test_a_broken_database_says_nothing_of_itself(tmp_path: Path, table: str) -> None:
+def test_a_broken_database_says_nothing_of_itself(memory: Path, table: str) -> None:
     """Whatever fails below: 503 or 500 in the API's own form; no SQL, no column, no path (``Doors`` looks)."""
-    doors = Doors(tmp_path, url=f"sqlite:///{tmp_path}/cloud.sqlite")
+    doors = Doors(memory, url=f"sqlite:///{memory}/cloud.sqlite")
     headers = doors.headers("alice")
     with doors.db.engine.connect() as connection:
         connection.exec_driver_sql("pragma foreign_keys=off")
@@ -217,7 +217,7 @@ def test_a_broken_database_says_nothing_of_itself(tmp_path: Path, table: str) ->
         status, data, sent = doors.apps[name].call(method, url, body, headers)
         said = f"{data!r} {dict(sent)!r}"
         assert status in (200, 201, 500, 503), said
-        for word in ("no such table", table if status >= 500 else "sqlite", "SELECT", "sqlalchemy", str(tmp_path)):
+        for word in ("no such table", table if status >= 500 else "sqlite", "SELECT", "sqlalchemy", str(memory)):
             assert word not in said, said
 
 

@@ -60,9 +60,9 @@ def send(port: int, pieces: Any) -> tuple[int, bytes]:
     return sent, said
 
 
-def test_heads_without_end_are_cut_off(tmp_path: Path) -> None:
+def test_heads_without_end_are_cut_off(memory: Path) -> None:
     """One long line, one long header, many headers: closed long before they fill the memory."""
-    doors = Doors(tmp_path, url=f"sqlite:///{tmp_path}/cloud.sqlite")
+    doors = Doors(memory, url=f"sqlite:///{memory}/cloud.sqlite")
     piece, most = b"a" * 65536, 200  # 13 MB
     floods: tuple[tuple[bytes, bytes], ...] = (
         (b"GET /", piece), (b"GET /?", b"a=1&" * 16384), (b"GET / HTTP/1.1\r\nA: ", piece), (b"", piece),

@@ -21,9 +21,9 @@ CALLERS, QUOTA = 50, 7
 
 
 @pytest.fixture
-def crowd(tmp_path: Path) -> Doors:
+def crowd(memory: Path) -> Doors:
     """On a file, so that each caller has a connection of their own, as in the real cloud."""
-    doors = Doors(tmp_path, url=f"sqlite:///{tmp_path}/cloud.sqlite")
+    doors = Doors(memory, url=f"sqlite:///{memory}/cloud.sqlite")
     doors.add_host()
     return doors
 

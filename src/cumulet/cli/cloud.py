@@ -16,6 +16,7 @@ from cumulet.services import SERVICES
 
 Json = dict[str, Any]
 T = TypeVar("T")
+SECONDS, UPLOAD_SECONDS = 30.0, 300.0
 ID = re.compile(r"[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}")
 
 
@@ -102,7 +103,8 @@ class Cloud:
 
     def _send(self, method: str, service: str, path: str, body: Any) -> tuple[Json, Any]:
         host, port, prefix = self._places[service]
-        connection = http.client.HTTPConnection(host, port, timeout=120)
+        seconds = UPLOAD_SECONDS if hasattr(body, "read") else SECONDS
+        connection = http.client.HTTPConnection(host, port, timeout=seconds)
         headers = {"X-Auth-Token": self._token} if self._token else {}
         data = body
         if hasattr(body, "read"):

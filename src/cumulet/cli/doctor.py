@@ -72,7 +72,7 @@ def main(options: argparse.Namespace) -> int:
 
 def examine(config: Config) -> list[Finding]:
     always: tuple[Check, ...] = (_tools, _virtualization, _datapath, _disk, _memory)
-    down: tuple[Check, ...] = (_ports, _in_the_way, _left_over)
+    down: tuple[Check, ...] = (_going_on,) if status.living_parts(config) else (_ports, _in_the_way, _left_over)
     up: tuple[Check, ...] = (_services, _agents, _loops, _orphans, _domains, _switch)
     checks = (*always, *(up if status.running(config) else down))
     return [finding for check in checks for finding in _carry_out(check, config)]
@@ -143,6 +143,11 @@ def _memory(config: Config) -> Iterator[Finding]:
         yield Finding("wrong", "memory", f"{free} MB available", "a small server needs 300 MB: stop something")
     else:
         yield Finding("ok", "memory", f"{free} MB available")
+
+
+def _going_on(config: Config) -> Iterator[Finding]:
+    found = f"the services are stopped; {', '.join(status.living_parts(config))}, servers and networks go on"
+    yield Finding("remark", "services", found, "cumulet up takes them over, cumulet down ends them")
 
 
 def _ports(config: Config) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from cumulet.core import config as configuration
 from cumulet.core.config import Config
 from cumulet.services import SERVICES
 
-PARTS = ("libvirtd", "ovsdb-server", "ovs-vswitchd")
+PARTS = ("ovsdb-server", "ovs-vswitchd", "libvirtd")
 NAMES = (record.TITLE, *(service.name for service in SERVICES), *PARTS)
 TAIL_BYTES = 4 << 20
 ROUTINE = re.compile(r"(?:GET|POST) /hosts/[^ ]+ (?:204|304) ")

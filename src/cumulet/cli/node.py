@@ -13,20 +13,22 @@ those that do not, before it starts any: no service runs twice.
 import contextlib
 import fcntl
 import gc
+import importlib
 import logging
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import IO
 
 from cumulet.cli import child, keeper, parts, prepare, record, sockets, supervision
 from cumulet.cli.record import TITLE
 from cumulet.cli.supervision import Supervised
-from cumulet.core import log
+from cumulet.core import db, log
 from cumulet.core.config import Config
+from cumulet.core.run import preload
 from cumulet.host import process
 from cumulet.services import SERVICES, Named
 
@@ -64,8 +66,7 @@ def _run(config: Config, names: list[str]) -> None:
         prepare.after_reboot(config)
         record.write_parent(config)
         services = [service for service in SERVICES if not names or service.name in names]
-        for service in services:
-            child.builder(service)
+        _load(config, services)
         gc.collect()
         gc.freeze()
         prepare.database(config)
@@ -79,6 +80,16 @@ def _run(config: Config, names: list[str]) -> None:
         )
         supervision.stop([one for one in supervised if not one.part and one.pid], STOP_SECONDS)
         record.forget(config)
+
+
+def _load(config: Config, services: Sequence[Named]) -> None:
+    """Load the code of these services, and make what several of them need: once, here, so that they share it."""
+    for service in services:
+        child.builder(service)
+    preload()
+    if not all(service.agent for service in services):
+        importlib.import_module("cumulet.keystone.public")
+        db.prepare(config.database_url)
 
 
 def end_former(config: Config) -> None:

@@ -18,6 +18,7 @@ from cumulet.host import libvirtd, openvswitch, process
 from cumulet.services import Named
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+NAMES = ("ovsdb-server", "ovs-vswitchd", "libvirtd")
 NETWORK_AGENTS = frozenset({"neutron-openvswitch-agent", "neutron-dhcp-agent", "neutron-l3-agent", "nova-compute"})
 
 

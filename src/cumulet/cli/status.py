@@ -15,6 +15,7 @@ import msgspec
 from cumulet.cli import record, sockets
 from cumulet.cli.record import Member
 from cumulet.core.config import Config
+from cumulet.host import process
 from cumulet.services import SERVICES, Named
 
 SECONDS = 2.0
@@ -83,7 +84,16 @@ def down(config: Config) -> str:
     """What to say when no services run here."""
     if record.find_keeper(config) or record.find_parent(config):
         return f"the cloud is starting; if it does not come, {config.logs}/cumulet-node.log says why"
+    if living_parts(config):
+        return "the services are stopped on this node, its servers go on: 'cumulet up' starts them"
     return "the cloud is down on this node: 'cumulet up' starts it"
+
+
+def living_parts(config: Config) -> list[str]:
+    """Open vSwitch and libvirtd, as far as they live; they outlive the parent's orderly end."""
+    from cumulet.cli import parts
+
+    return [name for name in parts.NAMES if process.find(str(parts.pid_file(config, name)), parts.marker(config))]
 
 
 def healths(config: Config) -> list[Health]:

@@ -99,7 +99,7 @@ class Database:
     """The database of all projects.  Threads and forked children each get connections of their own."""
 
     def __init__(self, url: str, bus: Bus) -> None:
-        self._engine = _engine(url)
+        self._engine = _prepared.get(url) or _engine(url)
         self._bus = bus
         self.engine = self._engine
         self._sessions = Sessions(lambda: self._engine)
@@ -147,6 +147,14 @@ class Database:
         """Forget inherited connections; called by each forked child before its first transaction."""
         self._sessions.forget()
         self._engine.dispose(close=False)
+
+
+_prepared: dict[str, Engine] = {}
+
+
+def prepare(url: str) -> None:
+    """Make what each ``Database`` of this URL needs, without connecting: before a fork, for children to share."""
+    _prepared[url] = _engine(url)
 
 
 def _cause(error: Exception) -> BaseException:

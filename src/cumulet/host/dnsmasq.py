@@ -4,6 +4,7 @@ It goes on when its agent ends.  Files are written before it is told; a dnsmasq 
 started anew, one whose files changed reads them again.  ``directory`` is dnsmasq's own and tells it from others.
 """
 
+import contextlib
 import hashlib
 import os
 import pwd
@@ -14,6 +15,7 @@ from pathlib import Path
 from cumulet.host import netns, process
 
 LEASES = "leases"
+_NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 def ensure(namespace: str, directory: Path, arguments: Sequence[str], files: Mapping[str, str]) -> bool:
@@ -44,12 +46,14 @@ def _fingerprint(arguments: Sequence[str]) -> str:
 
 
 def _prepare(directory: Path) -> None:
+    """dnsmasq, which guests speak to, owns the directory: no link in it may lead us anywhere."""
+    owner = pwd.getpwnam(_user()).pw_uid
     directory.mkdir(parents=True, exist_ok=True)
-    leases = directory / LEASES
-    if not leases.exists():
-        leases.touch(mode=0o600)
-    os.chown(directory, pwd.getpwnam(_user()).pw_uid, -1)
-    os.chown(leases, pwd.getpwnam(_user()).pw_uid, -1)
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(directory / LEASES, _NEW, 0o600))
+    os.chown(directory / LEASES, owner, -1, follow_symlinks=False)
+    directory.chmod(0o750)
+    os.chown(directory, owner, -1)
 
 
 def _write(path: Path, text: str) -> bool:
@@ -57,8 +61,10 @@ def _write(path: Path, text: str) -> bool:
     if path.exists() and path.read_text() == text:
         return False
     temporary = path.with_name(path.name + ".new")
-    temporary.write_text(text)
-    temporary.chmod(0o644)
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, _NEW, 0o644), "w") as file:
+        file.write(text)
+        os.fchmod(file.fileno(), 0o644)
     temporary.rename(path)
     return True
 

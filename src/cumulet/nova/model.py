@@ -12,8 +12,8 @@ from cumulet.core.schema import Count
 
 LONGEST_REASON = 4000
 """A fault or a wait in more words is cut off, by who says it and by who writes it down."""
-Power = Annotated[str, Meta(pattern="^(on|off|paused|crashed|absent)$")]
-HostAddress = Annotated[str, Meta(pattern=r"^[][0-9A-Za-z.:-]{0,255}$")]
+Power = Annotated[str, Meta(pattern="^(on|off|paused|suspended|crashed|absent)$")]
+HostAddress = Annotated[str, Meta(pattern=r"^[][0-9A-Za-z_.:-]{0,255}$")]
 
 
 class Nic(Struct, frozen=True):
