@@ -15,7 +15,7 @@ from sqlalchemy.engine import Row
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import Conflict, Retry
-from cumulet.neutron import addresses, effects, ipam, standard
+from cumulet.neutron import addresses, effects, ipam, notices, standard
 from cumulet.neutron.addresses import Wish
 from cumulet.neutron.tables import floatingips, port_addresses, port_bindings, port_groups, port_pairs, ports
 
@@ -83,7 +83,7 @@ def delete_port_rows(tx: Transaction, context: Context, rows: Sequence[Row[Any]]
     for network_id in dict.fromkeys(row.network_id for row in rows if row.device_owner != "network:floatingip"):
         effects.bump_dhcp(tx, network_id)
     for row in rows:
-        tx.notify(context, "port.delete.end", standard.PUBLISHER, {"port_id": row.id, "port": {"id": row.id}})
+        tx.notify(context, "port.delete.end", notices.PUBLISHER, {"port_id": row.id, "port": {"id": row.id}})
 
 
 def release_floating(tx: Transaction, row: Row[Any]) -> None:

@@ -13,7 +13,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
-from cumulet.neutron import addresses, effects, port_rows, port_values, quotas, standard
+from cumulet.neutron import addresses, checks, effects, notices, port_rows, port_values, quotas, standard
 from cumulet.neutron.networks import check_tenant, get_network
 from cumulet.neutron.port_rows import PORTS, NewPort
 from cumulet.neutron.port_status import STATUS
@@ -41,8 +41,7 @@ def create_ports(request: Request) -> Json:
         ids = [_create(tx, request, body) for body in bodies]
         found = {row.id: row for row in tx.all(PORTS.where(ports.c.id.in_(ids)))}
         documents = port_views(tx, request, [found[port_id] for port_id in ids])
-        for document in documents:
-            tx.notify(request.context, "port.create.end", standard.PUBLISHER, {"port": document})
+        notices.created(tx, request, "port", bodies, documents)
     return standard.created(documents, "port", "ports", bulk)
 
 
@@ -55,7 +54,7 @@ def _create(tx: Transaction, request: Request, body: NewPortBody) -> str:
     port_values.enforce(request, "create_port", body, about)
     values = port_values.columns(body)
     values["port_security"] = values.get("port_security", network.port_security)
-    values |= {"name": body.name or "", "description": body.description or ""}
+    values |= {"name": body.name or "", "description": body.description or "", "tags": checks.tags(body.tags or [])}
     values["dhcp_options"] = port_values.dhcp_options(body, []) or []
     groups = port_values.groups(tx, request, body, project_id)
     pairs = port_values.pairs(body) or []
@@ -94,13 +93,13 @@ def update_port(request: Request) -> Json:
         row = get_port(tx, request, request.params["port_id"])
         network = tx.find(sa.select(networks).where(networks.c.id == row.network_id))
         about = target(row, network, device_owner=row.device_owner)
-        request.enforce("update_port", about)
+        standard.permit(request, "update_port", row, about)
         port_values.enforce(request, "update_port", body, about)
         _check_owner(tx, row, body)
         _change(tx, request, row, body)
         row = get_port(tx, request, row.id)
         document = port_views(tx, request, [row])[0]
-        tx.notify(request.context, "port.update.end", standard.PUBLISHER, {"port": document})
+        notices.updated(tx, request, "port", body, document)
     return {"port": document}
 
 
@@ -223,9 +222,10 @@ def delete_port(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_port(tx, request, request.params["port_id"])
         network = tx.find(sa.select(networks).where(networks.c.id == row.network_id))
-        request.enforce("delete_port", target(row, network))
+        standard.permit(request, "delete_port", row, target(row, network))
         if row.device_owner.startswith("network:"):
             raise _service_port(row, "deleted")
+        tx.notify(request.context, "port.delete.start", notices.PUBLISHER, {"port_id": row.id})
         port_rows.delete_port_rows(tx, request.context, [row])
         if row.server_id and row.host:
             tx.hint(f"nova.hosts.{row.host}", row.server_id)
