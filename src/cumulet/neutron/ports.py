@@ -1,7 +1,9 @@
 """/v2.0/ports"""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -38,16 +40,22 @@ def create_ports(request: Request) -> Json:
     with request.db.transaction() as tx:
         for project_id, count in Counter(standard.project_of(request, body) for body in bodies).items():
             quotas.reserve(tx, project_id, "port", count)
-        ids = [_create(tx, request, body) for body in bodies]
-        found = {row.id: row for row in tx.all(PORTS.where(ports.c.id.in_(ids)))}
-        documents = port_views(tx, request, [found[port_id] for port_id in ids])
+        ids = dict.fromkeys(body.network_id for body in bodies)
+        nets = {network_id: get_network(tx, request, network_id) for network_id in ids}
+        default = cache(partial(default_group, tx))
+        wanted = [_new_port(tx, request, body, nets[body.network_id], default) for body in bodies]
+        made = port_rows.create_port_rows(tx, wanted)
+        found = {row.id: row for row in tx.all(PORTS.where(ports.c.id.in_(made)))}
+        documents = port_views(tx, request, [found[port_id] for port_id in made])
         notices.created(tx, request, "port", bodies, documents)
     return standard.created(documents, "port", "ports", bulk)
 
 
-def _create(tx: Transaction, request: Request, body: NewPortBody) -> str:
+def _new_port(
+    tx: Transaction, request: Request, body: NewPortBody, network: Row[Any], default: Callable[[str], str]
+) -> NewPort:
+    """What the body asks for, if the caller may have it.  ``default``: the first group of a project."""
     project_id = standard.project_of(request, body)
-    network = get_network(tx, request, body.network_id)
     check_tenant(request, network, project_id, "port")
     about = {**target(network, network), "project_id": project_id, "tenant_id": project_id}
     request.enforce("create_port", about)
@@ -61,10 +69,9 @@ def _create(tx: Transaction, request: Request, body: NewPortBody) -> str:
     port_values.check_security(values["port_security"], bool(groups), bool(pairs))
     cloud = values.get("device_owner", "").startswith("network:")
     if groups is None:
-        groups = [default_group(tx, project_id)] if values["port_security"] and not cloud else []
+        groups = [default(project_id)] if values["port_security"] and not cloud else []
     wishes = port_values.wishes(body)
-    new = NewPort(network, project_id, values, wishes, groups, pairs, body.host_id or "")
-    return port_rows.create_port_row(tx, new)
+    return NewPort(network, project_id, values, wishes, groups, pairs, body.host_id or "")
 
 
 def list_ports(request: Request) -> Json:
