@@ -66,9 +66,24 @@ def server_links(endpoint: str, server_id: str) -> list[Json]:
     ]
 
 
-def detail(row: Row[Any], ports: Sequence[Port], look: Look, *, kind: str = "server", listed: bool = False) -> Json:
-    """The server as the caller's version shows it.  ``kind``: 'server', or 'server_update' for PUT's answer."""
+def detail(
+    row: Row[Any],
+    ports: Sequence[Port],
+    look: Look,
+    tags: Sequence[str],
+    *,
+    kind: str = "server",
+    listed: bool = False,
+) -> Json:
+    """The server as the caller's version shows it.
+
+    ``kind``: 'server', or for the answers of PUT and rebuild, which had fewer fields, 'server_update' and
+    'server_rebuild'.
+    """
     document = _document(row, ports, look)
+    document["tags"] = list(tags)
+    if kind == "server_rebuild":
+        document["user_data"] = row.user_data
     if look.extended:
         document |= _extended(row)
     if look.host_statuses is not None:
@@ -119,7 +134,6 @@ def _document(row: Row[Any], ports: Sequence[Port], look: Look) -> Json:
         "locked": row.locked,
         "locked_reason": row.locked_reason,
         "description": row.description,
-        "tags": [],
         "trusted_image_certificates": None,
         "OS-EXT-SRV-ATTR:hostname": row.hostname,
         "pinned_availability_zone": asked_zone(row),
