@@ -172,11 +172,16 @@ def _flavor(row: Row[Any], look: Look) -> Json:
     return document
 
 
-def _fault(row: Row[Any], look: Look) -> Json:
-    """Why the server is in ERROR: no host was found, or what its host said, without where things lie there."""
+def _fault(row: Row[Any], look: Look) -> Json | None:
+    """Why the server is in ERROR: no host was found, or what its host said, without where things lie there.
+
+    An administrator who has said that it is broken need not have said why.
+    """
     message, at = row.seen_fault, row.seen_fault_at
     if row.host is None:
         message, at = row.placement_fault, row.placement_fault_at
+    if not message:
+        return None
     public = _DIRECTORIES.sub("", message)[:255]
     fault = {"code": 500, "created": clock.short(at or row.updated_at), "message": public}
     return fault | ({"details": message} if look.details else {})
