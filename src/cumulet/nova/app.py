@@ -20,6 +20,8 @@ from cumulet.nova import (
     quotas,
     server_actions,
     server_create,
+    server_external_events,
+    server_groups,
     server_metadata,
     server_password,
     server_security_groups,
@@ -32,9 +34,9 @@ from cumulet.nova.policies import DEFAULTS
 
 PORT = 8774
 _RESOURCES = (
-    versions, servers, server_create, server_actions, server_metadata, server_password, instance_actions,
-    interfaces, flavors, flavor_specs, keypairs, availability_zones, services, hypervisors, limits, quotas,
-    extensions, empty_collections, server_security_groups, usage,
+    versions, servers, server_create, server_actions, server_external_events, server_groups, server_metadata,
+    server_password, instance_actions, interfaces, flavors, flavor_specs, keypairs, availability_zones, services,
+    hypervisors, limits, quotas, extensions, empty_collections, server_security_groups, usage,
 )  # fmt: skip
 _KINDS = {
     400: "badRequest",
