@@ -1,4 +1,4 @@
-"""``addSecurityGroup`` and ``removeSecurityGroup``: the groups of all of a server's ports.
+"""``os-security-groups``, ``addSecurityGroup`` and ``removeSecurityGroup``: the groups of all of a server's ports.
 
 The network enforces them: nothing changes for the server itself, so there is no order for its host.
 """
@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
-from cumulet.core.http import Reply, Request, Route
+from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict
 from cumulet.neutron import public as neutron
-from cumulet.nova.server_actions import check_state
+from cumulet.nova.server_actions import URL, check_state
 from cumulet.nova.servers import get_server
 
 POLICY = "os_compute_api:os-security-groups:"
@@ -26,6 +26,23 @@ class AddGroup(Strict):
 
 class RemoveGroup(Strict):
     removeSecurityGroup: Group
+
+
+def list_groups(request: Request) -> Json:
+    with request.db.read() as tx:
+        server = get_server(tx, request, POLICY + "list")
+        groups = neutron.list_security_groups(tx, server.id)
+    found = [
+        {
+            "id": group["id"],
+            "name": group["name"],
+            "description": group["description"],
+            "tenant_id": group["project_id"],
+            "rules": [],
+        }
+        for group in groups
+    ]
+    return {"security_groups": found}
 
 
 def add_group(request: Request) -> Reply:
@@ -47,8 +64,8 @@ def _change(
     return Reply()
 
 
-URL = "/v2.1/servers/{id}/action"
 ROUTES = (
+    Route("GET", "/v2.1/servers/{id}/os-security-groups", list_groups, POLICY + "list"),
     Route("POST", URL, add_group, POLICY + "add", 202, body=AddGroup, action="addSecurityGroup"),
     Route("POST", URL, remove_group, POLICY + "remove", 202, body=RemoveGroup, action="removeSecurityGroup"),
 )
