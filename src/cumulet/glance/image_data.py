@@ -311,9 +311,9 @@ def _deleted(image_id: str) -> Gone:
 
 _FILE = "/v2/images/{image_id}/file"
 ROUTES = [
-    Route("PUT", _FILE, upload_image, "upload_image", 204, streams=True),
-    Route("PUT", "/v2/images/{image_id}/stage", stage_image, "modify_image", 204, streams=True),
-    Route("GET", _FILE, download_image, "download_image", streams=True),
+    Route("PUT", _FILE, upload_image, "upload_image", 204, streams=True, also=(415,)),
+    Route("PUT", "/v2/images/{image_id}/stage", stage_image, "modify_image", 204, streams=True, also=(415,)),
+    Route("GET", _FILE, download_image, "download_image", streams=True, also=(204, 206, 416)),
     Route("GET", "/hosts/{host}/images/{image_id}/file", download_to_host, HOST, streams=True),
     Route("PUT", "/hosts/{host}/images/{image_id}/file", upload_from_host, HOST, 204, streams=True),
 ]

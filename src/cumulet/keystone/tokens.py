@@ -244,8 +244,8 @@ def _time(seconds: int) -> str:
 
 
 ROUTES = [
-    Route("POST", "/v3/auth/tokens", create_token, PUBLIC, 201, body=LoginBody, longest_body=LONGEST_LOGIN),
-    Route("GET", "/v3/auth/tokens", show_token, "identity:validate_token"),
-    Route("HEAD", "/v3/auth/tokens", check_token, "identity:check_token"),
+    Route("POST", "/v3/auth/tokens", create_token, PUBLIC, 201, LoginBody, also=(401,), longest_body=LONGEST_LOGIN),
+    Route("GET", "/v3/auth/tokens", show_token, "identity:validate_token", also=(404,)),
+    Route("HEAD", "/v3/auth/tokens", check_token, "identity:check_token", also=(404,)),
     Route("DELETE", "/v3/auth/tokens", revoke_token, "identity:revoke_token", 204),
 ]
