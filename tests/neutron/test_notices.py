@@ -88,6 +88,8 @@ def make_all(walk: Walk) -> list[tuple[str, str, str]]:
         {"subnet_id": subnet},
         "router.interface.delete",
     )
+    shared = {"object_type": "network", "object_id": network, "action": "access_as_shared", "target_tenant": "blue"}
+    policy = walk.resource("alice", "rbac_policy", "/rbac-policies", shared, {"target_tenant": "green"})
     return [
         ("alice", "network", f"/networks/{network}"),
         ("alice", "subnet", f"/subnets/{subnet}"),
@@ -95,6 +97,7 @@ def make_all(walk: Walk) -> list[tuple[str, str, str]]:
         ("alice", "port", f"/ports/{port}"),
         ("alice", "security_group", f"/security-groups/{group}"),
         ("alice", "security_group_rule", f"/security-group-rules/{rule_id}"),
+        ("alice", "rbac_policy", f"/rbac-policies/{policy}"),
     ]
 
 

@@ -41,6 +41,11 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
         "Expose functions for quotas usage statistics per project",
     ),
     "quotas": ("Quota management support", "Expose functions for quotas management per project"),
+    "rbac-policies": (
+        "RBAC Policies",
+        "Allows creation and modification of policies that control tenant access to resources.",
+    ),
+    "rbac-security-groups": ("Add security_group type to network RBAC", "Add security_group type to network RBAC"),
     "revision-if-match": (
         "If-Match constraints based on revision_number",
         "Extension indicating that If-Match based on revision_number is supported.",

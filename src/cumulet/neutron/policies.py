@@ -109,6 +109,13 @@ DEFAULTS: dict[str, str] = {
     "create_security_group_rule": MEMBER,
     "get_security_group_rule": READER,
     "delete_security_group_rule": MEMBER,
+    "create_rbac_policy": MEMBER,
+    "create_rbac_policy:target_tenant": "rule:restrict_wildcard",
+    "update_rbac_policy": MEMBER,
+    "update_rbac_policy:target_tenant": "rule:restrict_wildcard",
+    "get_rbac_policy": READER,
+    "delete_rbac_policy": MEMBER,
+    "restrict_wildcard": "(not field:rbac_policy:target_tenant=*) or rule:admin_only",
     # the rest
     "get_agent": ADMIN,
     "update_agent": ADMIN,

@@ -1,5 +1,6 @@
 """/v2.0/subnets"""
 
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
@@ -22,6 +23,7 @@ from cumulet.neutron import (
     notices,
     quotas,
     segments,
+    sharing,
     standard,
     subnet_plan,
 )
@@ -126,13 +128,16 @@ def _give_automatic_addresses(tx: Transaction, subnet: Row[Any]) -> None:
 
 def list_subnets(request: Request) -> Json:
     with request.db.read() as tx:
-        page = listing.list_page(tx, _SUBNETS.where(_visible(request)), request, LISTING)
+        shared = sharing.open_to(networks, standard.mine(request))
+        listed = replace(LISTING, columns={**LISTING.columns, "shared": shared})
+        page = listing.list_page(tx, _SUBNETS.where(_visible(request)), request, listed)
         return standard.document(request, "subnets", page, [_view(row) for row in page.rows])
 
 
 def get_subnet(tx: Transaction, request: Request, subnet_id: str) -> Row[Any]:
     """The subnet with its network's ``shared``, ``external`` and ``network_project_id``; 404 if not visible."""
-    row = tx.find(_SUBNETS.where(subnets.c.id == subnet_id, _visible(request)))
+    shared = sharing.open_to(networks, standard.mine(request)).label("shared")
+    row = tx.find(_SUBNETS.add_columns(shared).where(subnets.c.id == subnet_id, _visible(request)))
     if row is None:
         raise subnet_not_found(subnet_id)
     return row
@@ -231,12 +236,7 @@ def _visible(request: Request) -> sa.ColumnElement[bool]:
     if standard.sees_all(request):
         return sa.true()
     mine = standard.mine(request)
-    return sa.or_(
-        subnets.c.project_id == mine,
-        networks.c.project_id == mine,
-        networks.c.shared.is_(True),
-        networks.c.external.is_(True),
-    )
+    return sa.or_(subnets.c.project_id == mine, sharing.usable_by(networks, mine))
 
 
 def _view(row: Row[Any]) -> Json:
@@ -258,9 +258,9 @@ def _view(row: Row[Any]) -> Json:
     }
 
 
-_SUBNETS = sa.select(
-    subnets, networks.c.shared, networks.c.external, networks.c.project_id.label("network_project_id")
-).join(networks, networks.c.id == subnets.c.network_id)
+_SUBNETS = sa.select(subnets, networks.c.external, networks.c.project_id.label("network_project_id")).join(
+    networks, networks.c.id == subnets.c.network_id
+)
 
 
 def _same_cidr(values: list[str]) -> sa.ColumnElement[bool]:
@@ -284,7 +284,6 @@ LISTING = Listing(
         ipv6_ra_mode=subnets.c.ipv6_ra_mode,
         ipv6_address_mode=subnets.c.ipv6_address_mode,
         cidr=subnets.c.cidr,
-        shared=networks.c.shared,
     )
     | {"router:external": networks.c.external},
     standard.conditions(subnets, cidr=_same_cidr),

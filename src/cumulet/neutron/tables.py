@@ -38,7 +38,6 @@ networks = Table(
     metadata,
     *_standard(),
     Column("admin_up", Boolean, nullable=False, default=True),
-    Column("shared", Boolean, nullable=False, default=False),
     Column("external", Boolean, nullable=False, default=False),
     Column("is_default", Boolean, nullable=False, default=False),
     Column("port_security", Boolean, nullable=False, default=True),  # what new ports get
@@ -228,6 +227,26 @@ Index(
     "uq_security_group_rules_same",
     security_group_rules.c.security_group_id,
     security_group_rules.c.fingerprint,
+    unique=True,
+)
+
+# Who else may use a thing: ``target`` is a project, or '*' for all.  ``shared`` of the API is a question to this
+# table, never stored.
+network_rbacs = Table(
+    "network_rbacs",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("project_id", Id, nullable=False, index=True),
+    Column("object_type", String(16), nullable=False),  # 'network', 'security_group', 'subnetpool', …
+    Column("object_id", Id, nullable=False),
+    Column("action", String(24), nullable=False),  # 'access_as_shared', 'access_as_external'
+    Column("target", Id, nullable=False),
+)
+Index(
+    "uq_network_rbacs_same",
+    network_rbacs.c.object_id,
+    network_rbacs.c.action,
+    network_rbacs.c.target,
     unique=True,
 )
 
