@@ -8,6 +8,7 @@ from cumulet.core.http import App, Reply, Request, Route
 from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
 from cumulet.neutron import (
+    address_scopes,
     agent_schedulers,
     agents,
     extensions,
@@ -22,6 +23,7 @@ from cumulet.neutron import (
     routers,
     security_group_rules,
     security_groups,
+    subnet_pools,
     subnets,
     tags,
 )
@@ -40,6 +42,8 @@ RESOURCES = (
     floatingips,
     security_groups,
     security_group_rules,
+    subnet_pools,
+    address_scopes,
     rbac_policies,
     quotas,
     agents,

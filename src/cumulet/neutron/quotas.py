@@ -19,6 +19,7 @@ from cumulet.neutron.tables import (
     routers,
     security_group_rules,
     security_groups,
+    subnet_pools,
     subnets,
 )
 
@@ -31,6 +32,7 @@ COUNTED: dict[str, tuple[sa.Table, int]] = {
     "security_group": (security_groups, 10),
     "security_group_rule": (security_group_rules, 100),
     "rbac_policy": (network_rbacs, 10),
+    "subnetpool": (subnet_pools, -1),
 }
 DEFAULTS = {resource: bound for resource, (_, bound) in COUNTED.items()}
 Bound = Annotated[int, Meta(ge=-1, le=2147483647)] | UnsetType
@@ -46,6 +48,7 @@ class Quota(Strict):
     security_group: Bound = UNSET
     security_group_rule: Bound = UNSET
     rbac_policy: Bound = UNSET
+    subnetpool: Bound = UNSET
 
 
 class QuotaBody(Strict):

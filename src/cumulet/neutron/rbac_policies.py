@@ -14,7 +14,7 @@ from cumulet.core.errors import BadRequest, Conflict, NotFound, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
-from cumulet.neutron import checks, notices, quotas, sharing, standard
+from cumulet.neutron import address_scopes, checks, notices, quotas, sharing, standard, subnet_pools
 from cumulet.neutron.checks import IdText
 from cumulet.neutron.networks import get_network
 from cumulet.neutron.security_groups import get_group
@@ -190,6 +190,8 @@ def _view(row: Row[Any]) -> Json:
 KINDS = {
     "network": Kind(get_network, (SHARED, EXTERNAL), _network_used),
     "security_group": Kind(get_group, (SHARED,), _group_used),
+    "subnetpool": Kind(subnet_pools.get_pool, (SHARED,), subnet_pools.used_by_others),
+    "address_scope": Kind(address_scopes.get_scope, (SHARED,), address_scopes.used_by_others),
 }
 LISTING = Listing(
     network_rbacs.c.id,

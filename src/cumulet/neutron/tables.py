@@ -63,6 +63,7 @@ subnets = Table(
     Column("network_id", Id, ForeignKey("networks.id"), nullable=False, index=True),
     Column("ip_version", Integer, nullable=False),
     Column("cidr", Prefix, nullable=False),
+    Column("subnetpool_id", Id, index=True),  # where the prefix was taken from
     Column("gateway_ip", Ip),
     Column("dhcp", Boolean, nullable=False, default=True),
     Column("ipv6_address_mode", String(20)),
@@ -71,6 +72,23 @@ subnets = Table(
     Column("dns_servers", JSON, nullable=False, default=list),
     Column("routes", JSON, nullable=False, default=list),  # [{"destination": cidr, "nexthop": ip}]
 )
+
+# Prefixes to take subnets' from.  What is taken is what subnets have.
+subnet_pools = Table(
+    "subnet_pools",
+    metadata,
+    *_standard(),
+    Column("ip_version", Integer, nullable=False),
+    Column("prefixes", JSON, nullable=False),
+    Column("min_prefixlen", Integer, nullable=False),
+    Column("default_prefixlen", Integer, nullable=False),
+    Column("max_prefixlen", Integer, nullable=False),
+    Column("default_quota", Integer),  # what each project may take; null: no bound
+    Column("address_scope_id", Id, index=True),
+    Column("is_default", Boolean, nullable=False, default=False),
+)
+
+address_scopes = Table("address_scopes", metadata, *_standard(), Column("ip_version", Integer, nullable=False))
 
 ports = Table(
     "ports",
