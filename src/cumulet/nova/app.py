@@ -7,6 +7,7 @@ from cumulet.core.http import App, Reply, Request, Route
 from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
 from cumulet.nova import (
+    aggregates,
     availability_zones,
     empty_collections,
     extensions,
@@ -17,6 +18,8 @@ from cumulet.nova import (
     interfaces,
     keypairs,
     limits,
+    old_hosts,
+    quota_classes,
     quotas,
     server_actions,
     server_create,
@@ -58,11 +61,14 @@ _RESOURCES = (
     flavors,
     flavor_specs,
     keypairs,
+    aggregates,
     availability_zones,
     services,
     hypervisors,
+    old_hosts,
     limits,
     quotas,
+    quota_classes,
     extensions,
     empty_collections,
     usage,
