@@ -15,9 +15,9 @@ READERS_WRITE = {
     ("keystone", "DELETE /v3/auth/tokens"), ("nova-api", "POST /v2.1/os-keypairs"),
     ("nova-api", "DELETE /v2.1/os-keypairs/{name}"), ("keystone", "POST /v3/credentials"),
     ("keystone", "PATCH /v3/credentials/{credential_id}"),
-    ("keystone", "POST /v3/users/{user_id}/application_credentials"),
+    ("keystone", "POST /v3/users/{user_id}/application_credentials"), ("keystone", "POST /v3/OS-TRUST/trusts"),
 }  # fmt: skip
-"""Writes that anybody may do to what is their own: their token, password, keys and credentials."""
+"""Writes that anybody may do to what is their own: their token, password, keys, credentials and trusts."""
 AFTER_THE_THING = {"/v2.0/{collection}/{id}/tags", "/v2.0/{collection}/{id}/tags/{tag}"}
 """Here the rule depends on what the URL names, so it is asked later: with good bodies in its own test."""
 FOR_ADMINISTRATORS = ("rule:context_is_admin", "rule:admin_only", "rule:admin_required", "role:admin")

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cumulet.cli.record import TITLE
 from cumulet.core.secrets import host_token
+from cumulet.services import SERVICES
 from tests.machine import BIN, Machine, wait_for
 
 pytestmark = pytest.mark.compat
@@ -87,6 +89,23 @@ def test_who_runs_as_whom(cloud: Machine) -> None:
         assert users[service] == "cumulet", service
     assert users["qemu-system-x86_64"] == "libvirt-qemu"
     assert users["dnsmasq"] in ("dnsmasq", "nobody")
+
+
+def test_each_service_listens_for_itself_only(cloud: Machine) -> None:
+    """Who held another service's socket could answer in its name.  The parent holds them all."""
+    table = [line.split() for line in cloud.run("cat", "/proc/net/tcp").splitlines()[1:]]
+    ports = {f"socket:[{row[9]}]": int(row[1].partition(":")[2], 16) for row in table if row[3] == "0A"}
+    held: dict[int, set[str]] = {}
+    for line in cloud.run("bash", "-c", "ls -l /proc/[0-9]*/fd/* 2> /dev/null", check=False).splitlines():
+        path, _, target = line.partition(" -> ")
+        if target in ports:
+            pid = path.split("/proc/")[1].partition("/")[0]
+            name = cloud.run("ps", "-o", "args=", "-p", pid, check=False).strip()
+            held.setdefault(ports[target], set()).add(name)
+    services = {service.port: service.name for service in SERVICES if service.port in held}
+    assert {"keystone", "glance-api", "nova-api", "neutron-server"} <= set(services.values())
+    for port, name in services.items():
+        assert held[port] <= {name, TITLE}, (name, held[port])
 
 
 def test_command_lines_and_environments_hold_no_secret(cloud: Machine) -> None:
