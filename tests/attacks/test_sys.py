@@ -161,7 +161,8 @@ def test_services_own_nothing_that_root_trusts(cloud: Machine) -> None:
         assert cloud.run("stat", "-c", "%U", path).strip() == "root", path
     mine = (
         "/etc/cumulet/fernet-keys", "/etc/cumulet/credential-keys", "/var/lib/cumulet/db",
-        "/var/lib/cumulet/images", "/run/cumulet/bus", "/run/cumulet/status", "/var/log/cumulet", "/etc/cumulet/secrets.json",
+        "/var/lib/cumulet/images", "/run/cumulet/bus", "/run/cumulet/status", "/var/log/cumulet",
+        "/etc/cumulet/secrets.json",
     )  # fmt: skip
     writable = found(cloud, SERVICE, "!", "-type", "l", "-writable")
     assert [path for path in writable if not path.startswith(mine)] == []
