@@ -18,6 +18,7 @@ from cumulet.nova import (
     keypairs,
     limits,
     quotas,
+    remote_consoles,
     server_actions,
     server_create,
     server_metadata,
@@ -28,6 +29,7 @@ from cumulet.nova import (
     usage,
     versions,
 )
+from cumulet.nova.console_tokens import API, CONSOLE_PORT, ConsoleTokens, reach
 from cumulet.nova.policies import DEFAULTS
 
 PORT = 8774
@@ -35,6 +37,7 @@ _RESOURCES = (
     versions, servers, server_create, server_actions, server_metadata, server_password, instance_actions,
     interfaces, flavors, flavor_specs, keypairs, availability_zones, services, hypervisors, limits, quotas,
     extensions, empty_collections, server_security_groups, usage,
+    remote_consoles,
 )  # fmt: skip
 _KINDS = {
     400: "badRequest",
@@ -63,7 +66,10 @@ def show_health(request: Request) -> Reply:
     return Reply(b"OK", content_type="text/plain")
 
 
-def build_app(env: ControllerEnv, console_port: int = server_actions.CONSOLE_PORT) -> App:
+def build_app(
+    env: ControllerEnv, console_port: int = CONSOLE_PORT, console_tokens: ConsoleTokens | None = None
+) -> App:
+    """``console_port`` and ``console_tokens`` (nova-consoleauth): seams for tests."""
     routes = [route for resource in _RESOURCES for route in resource.ROUTES]
     return App(
         "nova-api",
@@ -75,7 +81,11 @@ def build_app(env: ControllerEnv, console_port: int = server_actions.CONSOLE_POR
         render_error=render_error,
         versions=versions.VERSIONS,
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
-        extras=server_actions.Extras(env.secrets.host_secret, console_port),
+        extras=server_actions.Extras(
+            env.secrets.host_secret,
+            console_tokens or reach(env.config, env.secrets.host_secret, API),
+            console_port,
+        ),
     )
 
 
