@@ -32,11 +32,11 @@ LOG = logging.getLogger(__name__)
 GRACE_SECONDS = 10
 LONGEST_MESSAGE = 1 << 20  # of a websocket
 LOADED_LATER = (
+    "cumulet.core.websocket",
     "encodings.idna",
     "setproctitle",
     "uvicorn.lifespan.off",
     "uvicorn.protocols.http.httptools_impl",
-    "uvicorn.protocols.websockets.websockets_sansio_impl",
     "uvloop",
 )
 """What several services load only while they start."""
@@ -145,7 +145,7 @@ def _server(app: Any, websockets: bool = False) -> _Server:
         uvicorn.Config(
             app,
             http=BoundedHttp,
-            ws="websockets-sansio" if websockets else "none",
+            ws="cumulet.core.websocket:BoundedWebsocket" if websockets else "none",
             ws_max_size=LONGEST_MESSAGE,
             ws_per_message_deflate=False,
             lifespan="off",

@@ -69,7 +69,7 @@ class Proxy:
         self.screens.add(task)
         try:
             await self._show(socket)
-        except (Unavailable, OSError, TimeoutError, InvalidHandshake) as trouble:
+        except (Unavailable, OSError, TimeoutError, UnicodeError, InvalidHandshake) as trouble:
             LOG.warning("a console cannot be reached: %s", trouble)
             await console_pipes.close(socket)
         finally:
@@ -80,9 +80,9 @@ class Proxy:
         if screen is None:
             await console_pipes.close(socket)
             return
-        url = f"ws://{_netloc(screen.address)}:{self.console_port}{screen.path}"
         opening = connect(
-            url, additional_headers={TICKET: screen.ticket}, compression=None, proxy=None, user_agent_header=None,
+            f"ws://nova-compute{screen.path}", host=screen.address.strip("[]"), port=self.console_port,
+            additional_headers={TICKET: screen.ticket}, compression=None, proxy=None, user_agent_header=None,
             open_timeout=CONNECT_SECONDS, close_timeout=CONNECT_SECONDS, max_size=LONGEST_MESSAGE,
         )  # fmt: skip
         async with opening as host:
