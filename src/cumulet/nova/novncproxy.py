@@ -177,7 +177,6 @@ def build_app(config: Config, tokens: ConsoleTokens, console_port: int = CONSOLE
             Route("/healthcheck", show_health),
             WebSocketRoute("/", proxy.show),
             WebSocketRoute("/websockify", proxy.show),
-            Route("/vnc_lite.html", show_file),
             Route("/{file:path}", show_file),
         ]
     )
