@@ -30,6 +30,8 @@ _NAMES = {
     "os-quota-sets": "Quotas",
     "os-remote-consoles": "Consoles",
     "os-security-groups": "SecurityGroups",
+    "os-server-external-events": "ServerExternalEvents",
+    "os-server-groups": "ServerGroups",
     "os-server-password": "ServerPassword",
     "os-server-start-stop": "ServerStartStop",
     "os-services": "Services",
