@@ -15,7 +15,7 @@ PUBLIC = {
     ("nova-api", "GET /"), ("nova-api", "GET /v2.1"),
     *((service, f"GET /{page}") for page in ("healthcheck", "openapi.json") for service in (
         "keystone", "glance-api", "glance-registry", "neutron-server", "nova-api", "nova-api-metadata",
-        "nova-conductor")),
+        "nova-conductor", "nova-consoleauth")),
 }  # fmt: skip
 """What answers without a token.  A password changes, and a token is made, by the proof in the body."""
 BY_SIGNATURE = {("nova-api-metadata", f"{line}/{{path:path}}") for line in ("GET ", "POST ")}

@@ -68,7 +68,7 @@ def test_a_host_speaks_for_itself_only(street: Street) -> None:
     for name, line, route in routes(street):
         if route.policy == "host":
             status, data = street.knock("host:h2", name, route, b"")
-            assert status == 403, (name, line, data)
+            assert status == (401 if name == "nova-consoleauth" else 403), (name, line, data)  # that serves no host
             mixed = street.doors.headers("host:h2") | {"X-Cumulet-Host": "h1"}
             assert street.doors.ask(name, route.method, street.url(route), b"", mixed)[0] == 401, (name, line)
 

@@ -84,7 +84,7 @@ def test_who_runs_as_whom(cloud: Machine) -> None:
     users = {words.split()[0].rpartition("/")[2]: user for user, words in rows}
     for service in (
         "keystone", "glance-api", "glance-registry", "neutron-server", "nova-api", "nova-api-metadata",
-        "nova-scheduler", "nova-conductor", "cumulet-metrics",
+        "nova-scheduler", "nova-conductor", "nova-consoleauth", "nova-novncproxy", "cumulet-metrics",
     ):  # fmt: skip
         assert users[service] == "cumulet", service
     assert users["qemu-system-x86_64"] == "libvirt-qemu"
