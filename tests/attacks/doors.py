@@ -91,8 +91,8 @@ class Doors:
         console_tokens = to_consoleauth(console_app, API, SECRETS.host_secret)
         apps = (
             keystone.build(self.env).app, glance.build_app(self.env, wiring), registry_app,
-            neutron.build(self.env).app, nova.build_app(self.env, console_tokens=console_tokens), nova_metadata.build_app(self.env),
-            conductor.build_app(self.env), console_app,
+            neutron.build(self.env).app, nova.build_app(self.env, console_tokens=console_tokens),
+            nova_metadata.build_app(self.env), conductor.build_app(self.env), console_app,
         )  # fmt: skip
         return {app.name: app for app in apps}
 
