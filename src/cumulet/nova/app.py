@@ -6,13 +6,16 @@ from cumulet.core.errors import ApiError
 from cumulet.core.http import App, Reply, Request, Route
 from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
+from cumulet.glance import public as glance
 from cumulet.nova import (
     availability_zones,
     empty_collections,
     extensions,
+    fixed_ips,
     flavor_specs,
     flavors,
     hypervisors,
+    images,
     instance_actions,
     interfaces,
     keypairs,
@@ -39,8 +42,8 @@ PORT = 8774
 _RESOURCES = (
     versions, servers, server_create, server_actions, server_rebuild, server_images, server_state, server_deletion,
     server_metadata, server_tags, server_password, server_security_groups, instance_actions,
-    interfaces, flavors, flavor_specs, keypairs, availability_zones, services, hypervisors, limits, quotas,
-    extensions, empty_collections, usage,
+    interfaces, fixed_ips, images, flavors, flavor_specs, keypairs, availability_zones, services, hypervisors,
+    limits, quotas, extensions, empty_collections, usage,
 )  # fmt: skip
 _KINDS = {
     400: "badRequest",
@@ -81,7 +84,7 @@ def build_app(env: ControllerEnv, console_port: int = server_actions.CONSOLE_POR
         render_error=render_error,
         versions=versions.VERSIONS,
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
-        extras=server_actions.Extras(env.secrets.host_secret, console_port),
+        extras=server_actions.Extras(env.secrets.host_secret, glance.load_policies(env), console_port),
         request_id_header="X-Compute-Request-Id",
     )
 

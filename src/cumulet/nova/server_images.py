@@ -14,13 +14,12 @@ from cumulet.core.http import Reply, Request, Route
 from cumulet.core.schema import Strict
 from cumulet.glance import public as glance
 from cumulet.glance.model import SnapshotWish
-from cumulet.nova import snapshots
+from cumulet.nova import images, snapshots
 from cumulet.nova.checks import check_metadata, check_name
 from cumulet.nova.server_actions import URL, check_state, movable
 from cumulet.nova.server_create import check_metadata_quota
 from cumulet.nova.servers import POLICY, Order, order
 
-GLANCE_PORT = 9292
 STATES = ("active", "stopped", "paused", "suspended")
 
 
@@ -45,7 +44,7 @@ def create_image(request: Request) -> Reply:
         order(tx, request, row, Order(snapshots.ACTION, verb=True, params={"image_id": image_id}))
     if request.version >= (2, 45):
         return Reply({"image_id": image_id})
-    return Reply(headers={"Location": f"http://{request.config.api.public_host}:{GLANCE_PORT}/images/{image_id}"})
+    return Reply(headers={"Location": images.image_url(request, image_id)})
 
 
 def _wish(tx: Transaction, request: Request, row: Row[Any], name: str, metadata: dict[str, str]) -> SnapshotWish:
