@@ -14,7 +14,7 @@ from sqlalchemy.engine import Row
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound
-from cumulet.neutron import addresses, checks, effects, port_rows, quotas, standard
+from cumulet.neutron import addresses, checks, effects, notices, port_rows, quotas, standard
 from cumulet.neutron.addresses import Wish
 from cumulet.neutron.model import Address, Port, PortWish
 from cumulet.neutron.port_rows import PORTS, NewPort
@@ -214,7 +214,7 @@ def _create(
     applied = groups if network.port_security else ()
     port_id = port_rows.create_port_row(tx, NewPort(network, context.project_id, values, wishes, applied))
     payload = {"port": {"id": port_id, "network_id": network.id, "project_id": context.project_id, **values}}
-    tx.notify(context, "port.create.end", standard.PUBLISHER, payload)
+    tx.notify(context, "port.create.end", notices.PUBLISHER, payload)
     return port_id
 
 
