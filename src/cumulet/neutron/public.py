@@ -183,7 +183,7 @@ def _set_fixed_ips(tx: Transaction, context: Context, row: Row[Any], wishes: Seq
     effects.hint_members(tx, {group.security_group_id for group in groups})
     effects.hint_port(tx, row.id)
     effects.bump_dhcp(tx, row.network_id)
-    tx.notify(context, "port.update.end", standard.PUBLISHER, {"port": {"id": row.id, "device_id": row.device_id}})
+    tx.notify(context, "port.update.end", notices.PUBLISHER, {"port": {"id": row.id, "device_id": row.device_id}})
 
 
 def port_not_found(port_id: str) -> NotFound:
