@@ -91,7 +91,7 @@ class Client:
 
     def run(self, command: str) -> Answer:
         assert self.process.stdin and self.process.stdout
-        words = shlex.split(command.format(**self.kept))
+        words = shlex.split(self._fill(command))
         print(json.dumps(words), file=self.process.stdin, flush=True)
         return Answer(**json.loads(self.process.stdout.readline()))
 
@@ -117,7 +117,7 @@ class Client:
         while problem and patient and time.monotonic() < deadline:
             time.sleep(0.2)
             problem = self._problem(command, wanted)
-        assert not problem, f"openstack {command.format(**self.kept)}\n{problem}"
+        assert not problem, f"openstack {self._fill(command)}\n{problem}"
 
     def _problem(self, command: str, expected: Plain) -> str:
         """What is wrong with the command's answer; "" if nothing is."""
@@ -125,12 +125,13 @@ class Client:
         answer = self.run(command if plain else f"{command} -f json")
         said = f"exit {answer.code}\n{answer.out}{answer.err}\n" + "\n".join(answer.requests)
         if isinstance(expected, Fails):
-            right = answer.code != 0 and re.search(expected.text.format(**self.kept), answer.out + answer.err)
+            right = answer.code != 0 and re.search(self._fill(expected.text), answer.out + answer.err)
             return "" if right else f"should fail with {expected.text}: {said}"
         if answer.code or answer.err:
             return f"failed or warned: {said}"
         if isinstance(expected, str):
-            right = bool(answer.out.strip()) == bool(expected) and re.search(self._fill(expected), answer.out)
+            said_something = bool(answer.out.strip()) and answer.out.strip() != "[]"
+            right = said_something == bool(expected) and re.search(self._fill(expected), answer.out)
             return "" if right else f"should say {expected or 'nothing'}: {said}"
         wrong = self._judge(json.loads(answer.out), expected)
         return f"{wrong}: {said}" if wrong else ""
