@@ -49,6 +49,13 @@ def _shrink_updated(document: Json) -> None:
             without("OS-EXT-IPS:type", "OS-EXT-IPS-MAC:mac_addr")(address)
 
 
+def _shrink_rebuilt(document: Json) -> None:
+    """The same for rebuild; its key's name came earlier."""
+    key_name = document["key_name"]
+    _shrink_updated(document)
+    document["key_name"] = key_name
+
+
 def _blank_swap(document: Json) -> None:
     document["swap"] = document["swap"] or ""
 
@@ -118,7 +125,11 @@ _SERVER: tuple[tuple[Version, Callable[[Json], None]], ...] = (
 CHANGES: tuple[Change, ...] = (
     *(Change(since, "server", undo) for since, undo in _SERVER),
     *(Change(since, "server_update", undo) for since, undo in _SERVER),
+    *(Change(since, "server_rebuild", undo) for since, undo in _SERVER),
     Change((2, 75), "server_update", _shrink_updated),
+    Change((2, 75), "server_rebuild", _shrink_rebuilt),
+    Change((2, 57), "server_rebuild", without("user_data")),
+    Change((2, 54), "server_rebuild", without("key_name")),
     Change((2, 75), "flavor", _blank_swap),
     Change((2, 61), "flavor", without("extra_specs")),
     Change((2, 55), "flavor", without("description")),
@@ -143,6 +154,7 @@ _FILE_QUOTAS = ("injected_files", "injected_file_content_bytes", "injected_file_
 GONE: tuple[tuple[Version, str, tuple[str, ...]], ...] = (
     ((2, 1), "server", ("_flavor_link",)),
     ((2, 1), "server_update", ("_flavor_link",)),
+    ((2, 1), "server_rebuild", ("_flavor_link",)),
     ((2, 36), "quota_set", _NETWORK_QUOTAS),
     ((2, 57), "quota_set", _FILE_QUOTAS),
     (
@@ -174,6 +186,7 @@ FIELDS: Mapping[str, Mapping[str, Version]] = {
         "hypervisor_hostname": (2, 74),
         "hostname": (2, 90),
     },
+    "rebuild": {"description": (2, 19), "key_name": (2, 54), "user_data": (2, 57), "hostname": (2, 90)},
     "keypair": {"type": (2, 2), "user_id": (2, 10)},
     "flavor": {"description": (2, 55)},
     "lock": {"locked_reason": (2, 73)},
