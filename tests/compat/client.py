@@ -1,18 +1,16 @@
 """The unmodified ``openstack`` client, loaded once for many commands; runs inside the test's machine.
 
-Loading the client takes seconds, a command then some hundredths.  Each line of its input is the words of one command
-(JSON), each line of its output says how the command ended, what it printed and which requests it sent.  It is the
-client's interactive mode without its prompt: one session and one token for all commands.
+Loading the client takes seconds, a command then some hundredths.  Each line of its input is the words of one
+command (JSON), each line of its output says how the command ended, what it printed and which requests it sent.  It
+is the client's interactive mode without its prompt: one session and one token for all commands.
 """
 
 import contextlib
 import io
 import json
 import logging
-import os
 import re
 import sys
-import traceback
 
 from openstackclient.shell import OpenStackShell
 
@@ -46,9 +44,6 @@ class Client:
                 code = self._run(words)
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 1
-            except Exception:
-                code = 1
-                traceback.print_exc(file=err)
         return {"code": code, "out": out.getvalue(), "err": err.getvalue(), "requests": self._requests.seen}
 
     def _run(self, words: list[str]) -> int:
@@ -60,14 +55,13 @@ class Client:
         for handler in logging.getLogger().handlers:
             if isinstance(handler, logging.StreamHandler):
                 handler.setStream(sys.stderr)
-        code = self._shell.run_subcommand(words)
-        return code
+        return int(self._shell.run_subcommand(words))
 
 
 def main() -> None:
     """Commands read nothing: some take what they find on their input, which here are the next commands."""
     orders, answers = sys.stdin, sys.stdout
-    sys.stdin = open(os.devnull)
+    sys.stdin = io.TextIOWrapper(io.BytesIO())
     client = Client()
     for line in orders:
         print(json.dumps(client.run(json.loads(line))), file=answers, flush=True)

@@ -27,7 +27,7 @@ from tests.machine import BIN, Machine
 
 PROGRAM = Path(__file__).parent / "client.py"
 PATIENCE_SECONDS = 120
-NOTHING = (None, "", [], {})
+NOTHING: tuple[object, ...] = (None, "", [], {})
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,8 @@ class Client:
         self.process.wait(10)
 
     def run(self, command: str) -> Answer:
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         words = shlex.split(self._fill(command))
         print(json.dumps(words), file=self.process.stdin, flush=True)
         return Answer(**json.loads(self.process.stdout.readline()))
@@ -102,7 +103,7 @@ class Client:
         return json.loads(answer.out)
 
     def tell(self, steps: Sequence[Step], after: Sequence[str] = ()) -> None:
-        """Take the steps; then ``after``, whether or not they succeed, for what may be left of a story that failed."""
+        """Take the steps; then ``after``, for what may be left of a story that failed."""
         try:
             for command, expected in steps:
                 self.step(command, expected)

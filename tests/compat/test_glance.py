@@ -18,7 +18,10 @@ IMAGES: list[Step] = [
         {"id": Keep("img"), "status": "active", "size": len(DATA), "min_disk": 1, "min_ram": 64, "tags": ["t1"]},
     ),
     ("image list", ["ID", "Name", "Status"]),
-    ("image list --long", {"ID": "{img}", "Disk Format": "raw", "Visibility": "shared", "Project": ..., "Checksum": ...}),
+    (
+        "image list --long",
+        {"ID": "{img}", "Disk Format": "raw", "Visibility": "shared", "Project": ..., "Checksum": ...},
+    ),
     ("image list --name img --sort name:asc --limit 1", {"ID": "{img}"}),
     ("image list --tag t1 --status active", {"Name": "img"}),
     ("image list --property a=b", {"Name": "img"}),
@@ -61,7 +64,7 @@ IMPORTS: list[Step] = [
     ("image show imported", Until({"status": "active", "size": len(DATA)})),
     ("image stage --file {tmp}/data imported", Fails("queued")),
     ("image task list", {"Type": "api_image_import", "Status": "success", "ID": Keep("task")}),
-    ("image task show {task}", {"type": "api_image_import", "status": "success", "owner": ...}),
+    ("image task show {task}", {"type": "api_image_import", "status": "success", "owner_id": ...}),
     ("image import --method web-download --uri http://127.0.0.1:1/x imported", Fails("queued")),
     ("image delete imported", ""),
 ]

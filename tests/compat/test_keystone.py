@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.compat.story import Client, Fails, Keep, Step, Until, Without
+from tests.compat.story import Client, Fails, Keep, Step, Without
 
 pytestmark = pytest.mark.compat
 
@@ -13,7 +13,10 @@ PROJECTS: list[Step] = [
     ("project create p1", Fails("409|already|Conflict")),
     ("project list", ["ID", "Name"]),
     ("project list --long", {"ID": "{p1}", "Name": "p1", "Domain ID": "default", "Enabled": True}),
-    ("project show p1", {"id": "{p1}", "enabled": True, "is_domain": False, "parent_id": "default", "tags": ["t1"]}),
+    (
+        "project show p1",
+        {"id": "{p1}", "enabled": True, "is_domain": False, "parent_id": "default", "tags": ["t1"]},
+    ),
     ("project set --description d --tag t2 --disable p1", ""),
     ("project list --tags t2 --long", {"Name": "p1", "Description": "d", "Enabled": False}),
     ("project delete p1", ""),
@@ -77,7 +80,10 @@ GROUPS: list[Step] = [
     ("group set --name g2 gg", ""),
     ("group show g2", {"id": "{gg}"}),
     ("role add --group g2 --project admin reader", ""),
-    ("role assignment list --group g2 --names", {"Role": "reader", "Group": "g2@Default", "Project": "admin@Default"}),
+    (
+        "role assignment list --group g2 --names",
+        {"Role": "reader", "Group": "g2@Default", "Project": "admin@Default"},
+    ),
     ("group remove user g2 u4", ""),
     ("user list --group g2", ""),
     ("group delete g2", ""),

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.compat.story import Client, Fails, Keep, Step, Without
+from tests.compat.story import Client, Fails, Keep, Step
 
 pytestmark = pytest.mark.compat
 
@@ -22,7 +22,10 @@ NETWORKS: list[Step] = [
     ("network unset --tag t n1", ""),
     ("network set --name n2 --disable --share n1", ""),
     ("network show n2", {"id": "{n1}", "admin_state_up": False, "shared": True, "tags": [], "description": "d"}),
-    ("network show n2", {"provider:network_type": ..., "provider:segmentation_id": ..., "ipv4_address_scope": None}),
+    (
+        "network show n2",
+        {"provider:network_type": ..., "provider:segmentation_id": ..., "ipv4_address_scope": None},
+    ),
     ("network delete n2", ""),
     ("network show n2", Fails("No Network found for n2")),
 ]
@@ -30,12 +33,16 @@ NETWORKS: list[Step] = [
 SUBNETS: list[Step] = [
     ("network create n3", {"id": Keep("n3")}),
     (
-        "subnet create --network n3 --subnet-range 10.31.0.0/24 --allocation-pool start=10.31.0.10,end=10.31.0.20 s1",
+        "subnet create --network n3 --subnet-range 10.31.0.0/24 "
+        "--allocation-pool start=10.31.0.10,end=10.31.0.20 s1",
         {"id": Keep("s1"), "network_id": "{n3}", "gateway_ip": "10.31.0.1", "enable_dhcp": True, "ip_version": 4},
     ),
     ("subnet create --network n3 --subnet-range 10.31.0.0/25 overlap", Fails("overlap")),
     ("subnet list", ["ID", "Name", "Network", "Subnet"]),
-    ("subnet list --network n3 --long", {"ID": "{s1}", "Subnet": "10.31.0.0/24", "DHCP": True, "Gateway": "10.31.0.1"}),
+    (
+        "subnet list --network n3 --long",
+        {"ID": "{s1}", "Subnet": "10.31.0.0/24", "DHCP": True, "Gateway": "10.31.0.1"},
+    ),
     ("subnet set --dns-nameserver 8.8.8.8 --host-route destination=10.9.0.0/24,gateway=10.31.0.9 s1", ""),
     ("subnet show s1", {"dns_nameservers": ["8.8.8.8"], "host_routes": ..., "cidr": "10.31.0.0/24"}),
     ("subnet unset --dns-nameserver 8.8.8.8 --host-route destination=10.9.0.0/24,gateway=10.31.0.9 s1", ""),
@@ -81,6 +88,7 @@ PORTS: list[Step] = [
     ("network delete n4", ""),
 ]
 
+ROUTE = [{"destination": "10.2.0.0/24", "nexthop": "10.33.0.9"}]
 ROUTERS: list[Step] = [
     ("network create n5", {"id": Keep("n5")}),
     ("subnet create --network n5 --subnet-range 10.33.0.0/24 s5", {"id": Keep("s5")}),
@@ -90,10 +98,9 @@ ROUTERS: list[Step] = [
     ("router show r1", {"external_gateway_info": ..., "interfaces_info": ..., "admin_state_up": True}),
     ("router list", {"ID": "{r1}", "Name": "r1", "Status": "ACTIVE", "State": True, "Project": ...}),
     ("router list --long", {"Name": "r1", "Routes": [], "Availability zones": ...}),
-    ("router add route --route destination=10.2.0.0/24,gateway=10.33.0.9 r1", ""),
-    ("router show r1", {"routes": [{"destination": "10.2.0.0/24", "nexthop": "10.33.0.9"}]}),
+    ("router add route --route destination=10.2.0.0/24,gateway=10.33.0.9 r1", {"routes": ROUTE}),
     ("router remove subnet r1 s5", Fails("route|409")),
-    ("router remove route --route destination=10.2.0.0/24,gateway=10.33.0.9 r1", ""),
+    ("router remove route --route destination=10.2.0.0/24,gateway=10.33.0.9 r1", {"routes": []}),
     ("network agent list --router r1", {"Agent Type": "L3 agent"}),
     ("port create --network n5 p5", {"id": Keep("p5")}),
     ("floating ip create --port p5 public", {"floating_ip_address": Keep("address"), "port_id": "{p5}"}),
@@ -141,6 +148,8 @@ QUOTAS: list[Step] = [
     ("quota show --network q1", {"Resource": "networks", "Limit": 30}),
     ("quota show --network --usage q1", {"Resource": "networks", "Limit": 30, "In Use": 0, "Reserved": 0}),
     ("quota list --network", {"Project ID": "{q1}", "Networks": 30, "Floating IPs": 3}),
+    ("quota set --networks 0 --force q1", ""),
+    ("quota show --network q1", {"Resource": "networks", "Limit": 0}),
     ("quota delete --network q1", ""),
     ("quota show --network --default q1", {"Resource": "routers", "Limit": 10}),
     ("project delete q1", ""),
