@@ -86,12 +86,14 @@ def detail(
         document["user_data"] = row.user_data
     if look.extended:
         document |= _extended(row)
+        if kind == "server_rebuild":
+            del document["OS-EXT-SRV-ATTR:user_data"]
     if look.host_statuses is not None:
         found = look.host_statuses.get(row.host, "UNKNOWN") if row.host else ""
         if not look.unknown_only or found == "UNKNOWN":
             document["host_status"] = found
     if not listed:
-        document["server_groups"] = []
+        document["server_groups"] = [row.server_group_id] if row.server_group_id else []
     if row.status == "ERROR" and (fault := _fault(row, look)):
         document["fault"] = fault
     if row.status in _WITH_PROGRESS:
