@@ -155,13 +155,12 @@ def test_logs_hold_no_secret(cloud: Machine, tmp_path: Path) -> None:
         assert secret not in told, name
 
 
-@pytest.mark.xfail(reason="cli/prepare.py gives the tops of these trees to the services' user", strict=False)
 def test_services_own_nothing_that_root_trusts(cloud: Machine) -> None:
     """Who owns a directory may put another file in a file's place: root must not read its orders from there."""
     for path in ("/etc/cumulet", "/var/lib/cumulet", "/run/cumulet", "/etc/cumulet/policy.d"):
         assert cloud.run("stat", "-c", "%U", path).strip() == "root", path
     mine = (
-        "/etc/cumulet/fernet-keys", "/var/lib/cumulet/db", "/var/lib/cumulet/images", "/run/cumulet/bus",
+        "/etc/cumulet/fernet-keys", "/etc/cumulet/credential-keys", "/var/lib/cumulet/db", "/var/lib/cumulet/images", "/run/cumulet/bus",
         "/run/cumulet/status", "/var/log/cumulet", "/etc/cumulet/secrets.json",
     )  # fmt: skip
     writable = found(cloud, SERVICE, "!", "-type", "l", "-writable")

@@ -176,6 +176,7 @@ class App:
         own_target: Callable[[Context], Json] = own,
         workers: int = 16,
         slash_ends: bool = True,
+        request_id_header: str = "",
     ) -> None:
         self.name, self.db, self.config, self.policies = name, db, config, policies
         self.versions, self.endpoint, self.extras, self.own_target = versions, endpoint, extras, own_target
@@ -183,6 +184,7 @@ class App:
         self._caller, self.render_error = caller, render_error
         self._tree = _tree(self.routes)
         self._workers = workers
+        self._request_id_headers = ["X-Openstack-Request-Id", *([request_id_header] if request_id_header else [])]
         self._slash_ends = slash_ends  # whether "/things/" is "/things", or a thing with an empty name
         self._pool: ThreadPoolExecutor | None = None
 
@@ -355,7 +357,7 @@ class App:
         return Reply(body, error.status, headers, content_type)
 
     def _headers(self, request: Request) -> dict[str, str]:
-        headers = {"X-Openstack-Request-Id": request.context.request_id}
+        headers = dict.fromkeys(self._request_id_headers, request.context.request_id)
         if self.versions and request.version != (0, 0):
             headers.update(self.versions.echo(request.version))
         return headers

@@ -21,7 +21,8 @@ TYPES = {dict: "object", list: "array", str: "string", int: "integer"}
 
 def errors(render: Callable[[ApiError], tuple[bytes, str]]) -> dict[str, Json]:
     """The API's errors by status, as ``components.responses``."""
-    return {str(kind.status): _error(kind, render) for kind in _family(ApiError) if kind is not ApiError}
+    kinds = _family(ApiError)[1:]
+    return {str(kind.status): _error(kind, render) for kind in kinds if "status" in vars(kind)}
 
 
 def answers(route: "Route", known: dict[Any, Json], *, versioned: bool) -> dict[str, Json]:

@@ -26,7 +26,7 @@ from cumulet.glance import public as glance
 from cumulet.glance.model import Image
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import PortWish
-from cumulet.nova import notices, quotas, server_views, versions
+from cumulet.nova import notices, quotas, server_groups, server_views, versions
 from cumulet.nova.checks import check_description, check_metadata, check_name
 from cumulet.nova.flavors import get_flavor
 from cumulet.nova.hostnames import check_hostname, hostname_from
@@ -239,6 +239,7 @@ def _create(tx: Transaction, request: Request, wanted: Wanted) -> tuple[list[str
     check_metadata_quota(tx, request.context.project_id, wanted.columns["metadata"])
     ports = _chosen_ports(tx, request, wanted)
     number = quotas.claim(tx, request.context, flavor.vcpus, flavor.memory_mb, wanted.least, wanted.most)
+    shared["server_group_id"] = server_groups.join(tx, request, wanted.columns["scheduler_hints"], number)
     rows = [_row(shared, wanted, index, number) for index in range(number)]
     tx.write(servers.insert(), rows)
     for row in rows:

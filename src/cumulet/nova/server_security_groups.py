@@ -10,10 +10,12 @@ from cumulet.core.db import Transaction
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict
 from cumulet.neutron import public as neutron
+from cumulet.neutron.model import Inlet, SecurityGroup
 from cumulet.nova.server_actions import URL, check_state
 from cumulet.nova.servers import get_server
 
 POLICY = "os_compute_api:os-security-groups:"
+_ICMP = ("icmp", "icmpv6", "ipv6-icmp", "1", "58")
 
 
 class Group(Strict):
@@ -32,17 +34,34 @@ def list_groups(request: Request) -> Json:
     with request.db.read() as tx:
         server = get_server(tx, request, POLICY + "list")
         groups = neutron.list_security_groups(tx, server.id)
-    found = [
-        {
-            "id": group["id"],
-            "name": group["name"],
-            "description": group["description"],
-            "tenant_id": group["project_id"],
-            "rules": [],
-        }
-        for group in groups
-    ]
-    return {"security_groups": found}
+    return {"security_groups": [_view(group) for group in groups]}
+
+
+def _view(group: SecurityGroup) -> Json:
+    """As compute had groups of its own: rules only let in, and from one place."""
+    return {
+        "id": group.id,
+        "name": group.name,
+        "description": group.description,
+        "tenant_id": group.project_id,
+        "rules": [_rule(group, inlet) for inlet in group.inlets],
+    }
+
+
+def _rule(group: SecurityGroup, inlet: Inlet) -> Json:
+    """Upstream's form: -1 for any ICMP type or code and 1 to 65535 for any port; nothing for any protocol."""
+    least, most = (None, None) if inlet.protocol is None else (-1, -1) if inlet.protocol in _ICMP else (1, 65535)
+    everywhere = "::/0" if inlet.ethertype == "IPv6" else "0.0.0.0/0"
+    name, project = inlet.group or ("", "")
+    return {
+        "id": inlet.id,
+        "parent_group_id": group.id,
+        "ip_protocol": inlet.protocol,
+        "from_port": least if inlet.port_min is None else inlet.port_min,
+        "to_port": most if inlet.port_max is None else inlet.port_max,
+        "ip_range": {} if inlet.group else {"cidr": inlet.prefix or everywhere},
+        "group": {"name": name, "tenant_id": project} if inlet.group else {},
+    }
 
 
 def add_group(request: Request) -> Reply:

@@ -91,7 +91,7 @@ def detail(
         if not look.unknown_only or found == "UNKNOWN":
             document["host_status"] = found
     if not listed:
-        document["server_groups"] = []
+        document["server_groups"] = [row.server_group_id] if row.server_group_id else []
     if row.status == "ERROR" and (fault := _fault(row, look)):
         document["fault"] = fault
     if row.status in _WITH_PROGRESS:

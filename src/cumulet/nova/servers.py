@@ -233,9 +233,13 @@ def check_access_ip(value: str, kind: type[IPv4Address] | type[IPv6Address]) -> 
 
 
 def delete_server(request: Request) -> Reply:
+    return order_away(request, POLICY + "delete")
+
+
+def order_away(request: Request, rule: str) -> Reply:
     """Order the server away.  Its host destroys it; then all it held is released, and it is gone."""
     with request.db.transaction() as tx:
-        row = get_server(tx, request, POLICY + "delete")
+        row = get_server(tx, request, rule)
         check_unlocked(request, row)
         if row.deleted_at is None:
             order(tx, request, row, Order("delete", {"deleted_at": clock.now()}))

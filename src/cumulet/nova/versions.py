@@ -97,6 +97,13 @@ def _drop_empty_servers(document: Json) -> None:
         del document["servers"]
 
 
+def _list_policies(document: Json) -> None:
+    """Until 2.64 a server group had a list of policies, always of one, and metadata, always empty."""
+    document["policies"] = [document.pop("policy")]
+    document["metadata"] = {}
+    del document["rules"]
+
+
 _SERVER: tuple[tuple[Version, Callable[[Json], None]], ...] = (
     ((2, 96), without("pinned_availability_zone")),
     ((2, 90), _hide_hostname),
@@ -145,6 +152,8 @@ CHANGES: tuple[Change, ...] = (
     Change((2, 62), "action", _in_events("host", "hostId")),
     Change((2, 58), "action", without("updated_at")),
     Change((2, 51), "action", _no_events),
+    Change((2, 64), "server_group", _list_policies),
+    Change((2, 13), "server_group", without("project_id", "user_id")),
     Change((2, 70), "interface", without("tag")),
 )
 
@@ -192,6 +201,24 @@ FIELDS: Mapping[str, Mapping[str, Version]] = {
     "lock": {"locked_reason": (2, 73)},
 }
 
+VALUES: Mapping[str, Mapping[str, Version]] = {
+    "policy": {
+        "affinity": (2, 1),
+        "anti-affinity": (2, 1),
+        "soft-affinity": (2, 15),
+        "soft-anti-affinity": (2, 15),
+    },
+    "event": {
+        "network-changed": (2, 1),
+        "network-vif-plugged": (2, 1),
+        "network-vif-unplugged": (2, 1),
+        "network-vif-deleted": (2, 1),
+        "volume-extended": (2, 51),
+        "power-update": (2, 76),
+        "accelerator-request-bound": (2, 82),
+    },
+}
+
 
 def render(resource: str, document: Json, version: Version) -> Json:
     """``document``, which holds everything and is changed in place, as ``version`` shows it."""
@@ -218,6 +245,17 @@ def check_fields(resource: str, given: Collection[str], version: Version) -> Non
                 f"Additional properties are not allowed ('{name}' was unexpected)",
                 kind="ValidationError",
             )
+
+
+def check_value(name: str, value: str, version: Version) -> str:
+    """``value``, if this version has it; else BadRequest that names those it has."""
+    known = [word for word, since in VALUES[name].items() if version >= since]
+    if value not in known:
+        raise BadRequest(
+            f"Invalid input for field/attribute {name}. Value: {value[:300]}. It is one of {', '.join(known)}",
+            kind="ValidationError",
+        )
+    return value
 
 
 def _document(request: Request) -> dict[str, Any]:

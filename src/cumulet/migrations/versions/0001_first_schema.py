@@ -314,6 +314,21 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_security_groups_project_id"), ["project_id"], unique=False)
 
     op.create_table(
+        "server_groups",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("policy", sa.String(length=32), nullable=False),
+        sa.Column("rules", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_server_groups")),
+    )
+    with op.batch_alter_table("server_groups", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_server_groups_project_id"), ["project_id"], unique=False)
+
+    op.create_table(
         "servers",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("project_id", sa.String(length=64), nullable=False),
@@ -336,6 +351,7 @@ def upgrade() -> None:
         sa.Column("metadata", sa.JSON(), nullable=False),
         sa.Column("availability_zone", sa.String(length=255), nullable=True),
         sa.Column("scheduler_hints", sa.JSON(), nullable=False),
+        sa.Column("server_group_id", sa.String(length=64), nullable=True),
         sa.Column("reservation_id", sa.String(length=64), nullable=False),
         sa.Column("launch_index", sa.Integer(), nullable=False),
         sa.Column("access_ip_v4", sa.String(length=15), nullable=True),
@@ -358,6 +374,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("servers", schema=None) as batch_op:
         batch_op.create_index("ix_servers_deleted", ["deleted_at", "gone_at"], unique=False)
+        batch_op.create_index("ix_servers_group", ["server_group_id"], unique=False)
         batch_op.create_index("ix_servers_placed", ["placed_at", "deleted_at"], unique=False)
         batch_op.create_index("ix_servers_project_created", ["project_id", "gone_at", "created_at"], unique=False)
 
@@ -1015,9 +1032,14 @@ def downgrade() -> None:
     with op.batch_alter_table("servers", schema=None) as batch_op:
         batch_op.drop_index("ix_servers_project_created")
         batch_op.drop_index("ix_servers_placed")
+        batch_op.drop_index("ix_servers_group")
         batch_op.drop_index("ix_servers_deleted")
 
     op.drop_table("servers")
+    with op.batch_alter_table("server_groups", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_server_groups_project_id"))
+
+    op.drop_table("server_groups")
     with op.batch_alter_table("security_groups", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_security_groups_project_id"))
 
