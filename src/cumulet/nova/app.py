@@ -18,6 +18,7 @@ from cumulet.nova import (
     keypairs,
     limits,
     quotas,
+    remote_consoles,
     server_actions,
     server_create,
     server_deletion,
@@ -35,6 +36,7 @@ from cumulet.nova import (
     usage,
     versions,
 )
+from cumulet.nova.console_tokens import API, CONSOLE_PORT, ConsoleTokens, reach
 from cumulet.nova.policies import DEFAULTS
 
 PORT = 8774
@@ -63,6 +65,7 @@ _RESOURCES = (
     hypervisors,
     limits,
     quotas,
+    remote_consoles,
     extensions,
     empty_collections,
     usage,
@@ -94,7 +97,10 @@ def show_health(request: Request) -> Reply:
     return Reply(b"OK", content_type="text/plain")
 
 
-def build_app(env: ControllerEnv, console_port: int = server_actions.CONSOLE_PORT) -> App:
+def build_app(
+    env: ControllerEnv, console_port: int = CONSOLE_PORT, console_tokens: ConsoleTokens | None = None
+) -> App:
+    """``console_port`` and ``console_tokens`` (nova-consoleauth): seams for tests."""
     routes = [route for resource in _RESOURCES for route in resource.ROUTES]
     return App(
         "nova-api",
@@ -106,7 +112,11 @@ def build_app(env: ControllerEnv, console_port: int = server_actions.CONSOLE_POR
         render_error=render_error,
         versions=versions.VERSIONS,
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
-        extras=server_actions.Extras(env.secrets.host_secret, console_port),
+        extras=server_actions.Extras(
+            env.secrets.host_secret,
+            console_tokens or reach(env.config, env.secrets.host_secret, API),
+            console_port,
+        ),
         request_id_header="X-Compute-Request-Id",
     )
 

@@ -46,6 +46,12 @@ def is_up(row: Row[Any], config: Config) -> bool:
     return bool(row.seen_at >= clock.later(-config.agents.down_seconds))
 
 
+def host_address(row: Row[Any] | None) -> str:
+    """Where this nova-compute can be asked for consoles, as it said; empty if it has not."""
+    details = row.details if row else {}
+    return str(details.get("address") or details.get("inventory", {}).get("address") or "")
+
+
 def host_status(row: Row[Any] | None, config: Config) -> str:
     """What ``host_status`` of a server says of its host."""
     if row is None:

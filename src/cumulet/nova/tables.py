@@ -110,6 +110,17 @@ Index("ix_server_actions_server", server_actions.c.server_id, server_actions.c.i
 Index("ix_server_actions_verbs", server_actions.c.verb, server_actions.c.finished_at)
 Index("ix_server_actions_unfinished", server_actions.c.finished_at, server_actions.c.server_id)
 
+# Tokens that wait for a browser.  Written by nova-consoleauth alone; whoever reads them opens nothing with them.
+console_tokens = Table(
+    "console_tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),  # SHA-256 of the token
+    Column("server_id", Id, ForeignKey("servers.id"), nullable=False),
+    Column("host", Name, nullable=False),  # which had the server then
+    Column("expires_at", Time, nullable=False),
+)
+Index("ix_console_tokens_server", console_tokens.c.server_id)
+
 # Servers that shall be together, or apart.
 server_groups = Table(
     "server_groups",

@@ -433,6 +433,18 @@ def upgrade() -> None:
         batch_op.create_index("ix_assignments_target", ["target_type", "target_id"], unique=False)
 
     op.create_table(
+        "console_tokens",
+        sa.Column("hash", sa.String(length=64), nullable=False),
+        sa.Column("server_id", sa.String(length=64), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column("expires_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(["server_id"], ["servers.id"], name=op.f("fk_console_tokens_server_id")),
+        sa.PrimaryKeyConstraint("hash", name=op.f("pk_console_tokens")),
+    )
+    with op.batch_alter_table("console_tokens", schema=None) as batch_op:
+        batch_op.create_index("ix_console_tokens_server", ["server_id"], unique=False)
+
+    op.create_table(
         "endpoints",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("service_id", sa.String(length=64), nullable=False),
@@ -1019,6 +1031,10 @@ def downgrade() -> None:
     op.drop_table("groups")
     op.drop_table("flavor_access")
     op.drop_table("endpoints")
+    with op.batch_alter_table("console_tokens", schema=None) as batch_op:
+        batch_op.drop_index("ix_console_tokens_server")
+
+    op.drop_table("console_tokens")
     with op.batch_alter_table("assignments", schema=None) as batch_op:
         batch_op.drop_index("ix_assignments_target")
 
