@@ -36,7 +36,7 @@ class StillDatabase(Database):
 
 @dataclass(frozen=True)
 class Person:
-    """Whoever has a role has those that it implies.  ``project``: of the token; else it is of that kind of scope."""
+    """Whoever has a role has those that it implies.  Without a ``project`` the token is of that kind of scope."""
 
     role: str = ""
     project: str = ""
@@ -66,8 +66,8 @@ PEOPLE = {
 class Table:
     """A street that stands still, its people, and what each may do there."""
 
-    def __init__(self, place: Path) -> None:
-        self.street = Street(place, StillDatabase)
+    def __init__(self, place: Path, database: type[StillDatabase] = StillDatabase) -> None:
+        self.street = Street(place, database)
         self.doors: Doors = self.street.doors
         self.ids = self.doors.ids
         self.projects = {"red": self.ids["red"], "blue": self.ids["blue"]}
@@ -315,7 +315,7 @@ NOT_THERE = {
     ("nova-api", "GET /v2.1/os-keypairs/{name}"),
     ("nova-api", "DELETE /v2.1/os-keypairs/{name}"),
 }
-"""Routes that look among the caller's own.  What is missing for the administrator, too, is missing on the street."""
+"""Routes that look among the caller's own.  What even the administrator misses is not on the street."""
 BEYOND = {
     ("keystone", "GET /v3/auth/catalog"): "nora",  # a token without a scope has no catalogue
     ("keystone", "DELETE /v3/roles/{role_id}"): "",  # immutable
