@@ -260,13 +260,13 @@ class Table:
         """Where the cloud does not answer as the rules' ``texts`` have it, by project."""
         found = []
         for app, route in self.routes():
-            missing = self.knock("admin", app, route)[0] == 404
+            best = self.knock("admin", app, route)[0]
             for name in PEOPLE:
                 asked = Asked(texts[FRONTS[app]], self.facts(name), self.target(name, app, route))
                 rule = RULES.get((app, f"{route.method} {route.path}"), route.policy)
                 allowed = rule == AUTHENTICATED or asked.allows(rule)
                 status, data = self.knock(name, app, route)
-                if not agrees(name, app, route, allowed, status, missing):
+                if not agrees(name, app, route, allowed, status, best):
                     line = f"{name} {'may' if allowed else 'may not'} {route.method} {route.path} {route.action}"
                     found.append(f"{app}: {line} ({rule}), but got {status} {str(data)[:200]}")
         return found
@@ -279,13 +279,13 @@ class Table:
         ]
 
 
-def agrees(name: str, app: str, route: Route, allowed: bool, status: int, missing: bool) -> bool:
-    """Refused is 403, or 404 for what one may not even see."""
-    if not allowed:
-        return status in (403, 404)
+def agrees(name: str, app: str, route: Route, allowed: bool, status: int, best: int) -> bool:
+    """Refused is 403, or 404 for what one may not even see.  ``best``: the administrator's answer."""
     line = (app, f"{route.method} {route.path} {route.action}".strip())
+    if not allowed:
+        return status in (403, 404) or status == best == 400
     if status == 404:
-        return missing or line in NOT_THERE
+        return best == 404 or line in NOT_THERE
     return status not in (401, 403) or (line in BEYOND and BEYOND[line] in ("", name))
 
 
@@ -309,6 +309,10 @@ BODIES: dict[tuple[str, str], Any] = {
     ("glance-api", "POST /v2/images/{image_id}/import"): {"method": {"name": "glance-direct"}},
     ("nova-api", "PUT /v2.1/servers/{id}/metadata/{key}"): {"meta": {"k": "w"}},
     ("nova-api", "POST /v2.1/servers/{id}/action reboot"): {"reboot": {"type": "SOFT"}},
+    ("nova-api", "POST /v2.1/servers/{id}/remote-consoles"): {
+        "remote_console": {"protocol": "vnc", "type": "novnc"}
+    },
+    ("nova-api", "POST /v2.1/servers/{id}/action os-getVNCConsole"): {"os-getVNCConsole": {"type": "novnc"}},
 }
 NOT_THERE = {
     ("keystone", "POST /v3/OS-TRUST/trusts"),  # who has no role in Alice's project has none to lend
