@@ -6,13 +6,16 @@ from cumulet.core.errors import ApiError
 from cumulet.core.http import App, Reply, Request, Route
 from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
+from cumulet.glance import public as glance
 from cumulet.nova import (
     availability_zones,
     empty_collections,
     extensions,
+    fixed_ips,
     flavor_specs,
     flavors,
     hypervisors,
+    images,
     instance_actions,
     interfaces,
     keypairs,
@@ -57,6 +60,8 @@ _RESOURCES = (
     instance_actions,
     server_deletion,
     interfaces,
+    fixed_ips,
+    images,
     flavors,
     flavor_specs,
     keypairs,
@@ -114,6 +119,7 @@ def build_app(
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
         extras=server_actions.Extras(
             env.secrets.host_secret,
+            glance.load_policies(env),
             console_tokens or reach(env.config, env.secrets.host_secret, API),
             console_port,
         ),

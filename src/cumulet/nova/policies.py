@@ -98,6 +98,8 @@ _OTHERS = {
     "os-lock-server:unlock": MEMBER,
     "os-lock-server:unlock:unlock_override": ADMIN,
     "os-migrations:index": ADMIN,
+    "os-multinic:add": MEMBER,
+    "os-multinic:remove": MEMBER,
     "os-pause-server:pause": MEMBER,
     "os-pause-server:unpause": MEMBER,
     "os-quota-sets:defaults": ANYBODY,

@@ -86,6 +86,8 @@ def detail(
         document["user_data"] = row.user_data
     if look.extended:
         document |= _extended(row)
+        if kind == "server_rebuild":
+            del document["OS-EXT-SRV-ATTR:user_data"]
     if look.host_statuses is not None:
         found = look.host_statuses.get(row.host, "UNKNOWN") if row.host else ""
         if not look.unknown_only or found == "UNKNOWN":
