@@ -275,7 +275,7 @@ class Table:
         return [
             (app, route)
             for app, route in self.doors.routes()
-            if app in FRONTS and route.policy not in (PUBLIC, HOST)
+            if app in FRONTS and route.policy not in (PUBLIC, HOST) and not route.path.startswith(PROXIED)
         ]
 
 
@@ -289,6 +289,8 @@ def agrees(name: str, app: str, route: Route, allowed: bool, status: int, best: 
     return status not in (401, 403) or (line in BEYOND and BEYOND[line] in ("", name))
 
 
+PROXIED = ("/v2.1/images",)
+"""What one API takes from another goes by the other's rules, which are asked about there."""
 NOBODYS = ("/flavors", "/extensions/", "/os-keypairs/", "/agents/", "/v3/roles/{", "/regions/", "/os-hypervisors/")
 """Parts of URLs whose things are nobody's, or the caller's own."""
 RULES = {
