@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import command
+from benchmarks import command, page
 from benchmarks.figures import TARGETS, Figure, names
 from tests.machine import Machine
 
@@ -28,7 +28,10 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("cumulet bench", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(names())}; default: all")
     parser.add_argument("--json", action="store_true", help="a list of objects")
+    parser.add_argument("--write", action="store_true", help="also write docs/benchmarks.md; only for all figures")
     options = parser.parse_args(argv)
+    if options.write and options.names:
+        parser.error("--write is for all figures: the page is of one run")
     unknown = set(options.names) - set(names())
     if unknown:
         parser.error(f"no such figure: {', '.join(sorted(unknown))}; there are {', '.join(names())}")
@@ -43,6 +46,8 @@ def main(argv: list[str]) -> int:
                 ROW.format(figure.name, f"{figure.value:g}", figure.unit, figure.runs, figure.target + mark),
                 flush=True,
             )
+    if options.write:
+        page.write(found)
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(found)).decode())
     return 0
@@ -62,9 +67,7 @@ def _on_a_machine(group: str, chosen: list[str]) -> Iterator[Figure]:
         sys.exit(f"{', '.join(chosen)}: only root can start a cloud in namespaces of its own")
     with _machine() as machine:
         words = machine.command([sys.executable, "-m", "benchmarks.inside", group, *chosen])
-        run = subprocess.Popen(
-            words, cwd=HOME, env={**machine.env, "PYTHONPATH": str(HOME)}, stdout=subprocess.PIPE
-        )
+        run = subprocess.Popen(words, cwd=HOME, env=machine.env, stdout=subprocess.PIPE)
         assert run.stdout
         for line in run.stdout:
             yield msgspec.json.decode(line, type=Figure)

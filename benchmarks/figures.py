@@ -64,6 +64,9 @@ TARGETS: dict[str, dict[str, str]] = {
 """Group → what it measures → target.  ``cloud``: the whole cloud with real agents; ``simulated``: real controller
 services, with the hosts' agents on hosts made of dictionaries; ``command``: neither."""
 
+LIMITS: dict[str, str] = {}
+"""Name → what limits it, for the page of figures; only of those that are known to miss their targets."""
+
 UNITS = {"ms": "ms", "s": "s", "percent": "%", "mb": "MB"}
 
 

@@ -33,6 +33,7 @@ COMMANDS = (
     "run",
     "test",
     "check",
+    "bench",
 )
 NEED_CLOUD = (("where",), ("launch", "x"), ("ssh", "x"), ("why", "x"))
 NEED_ROOT = (*NEED_CLOUD, ("up",), ("down",), ("purge", "--yes"), ("doctor",), ("node",), ("run", "keystone"))

@@ -1,4 +1,4 @@
-"""Networks die before or after every single lasting change, too: as ``test_crash``, for what users of neutron do."""
+"""As ``test_crash``, for what users do with networks: everything dies before or after every lasting change."""
 
 from collections.abc import Callable
 from typing import Any

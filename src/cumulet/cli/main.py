@@ -87,6 +87,11 @@ def _parser() -> argparse.ArgumentParser:
     check = command("check", "testing:check", "format, lint, types, import contracts")
     check.add_argument("--yes", "-y", action="store_true", help="install without asking")
     check.add_argument("--fix", action="store_true", help="format and repair what can be repaired")
+    bench = command("bench", "bench:main", "measure clouds of its own, each figure beside its target")
+    bench.add_argument("--yes", "-y", action="store_true", help="install without asking")
+    bench.add_argument("--json", action="store_true", help="a list of objects")
+    bench.add_argument("--write", action="store_true", help="also write docs/benchmarks.md; measures everything")
+    bench.add_argument("names", nargs="*", metavar="NAME", help="figures; default: all")
     return parser
 
 

@@ -30,7 +30,9 @@ from cumulet.core.service import Service
 
 LOG = logging.getLogger(__name__)
 GRACE_SECONDS = 10
+LONGEST_MESSAGE = 1 << 20  # of a websocket
 LOADED_LATER = (
+    "cumulet.core.websocket",
     "encodings.idna",
     "setproctitle",
     "uvicorn.lifespan.off",
@@ -126,7 +128,7 @@ async def _serve(
     if status_socket:
         servers.append((_server(_status_app(loops)), [status_socket]))
     if service.app and api_sockets:
-        servers.append((_server(service.app), list(api_sockets)))
+        servers.append((_server(service.app, service.websockets), list(api_sockets)))
     done = asyncio.Event()
     running = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -138,12 +140,14 @@ async def _serve(
     await asyncio.gather(*tasks)
 
 
-def _server(app: Any) -> _Server:
+def _server(app: Any, websockets: bool = False) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
             http=BoundedHttp,
-            ws="none",
+            ws="cumulet.core.websocket:BoundedWebsocket" if websockets else "none",
+            ws_max_size=LONGEST_MESSAGE,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,

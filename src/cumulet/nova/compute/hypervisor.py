@@ -5,9 +5,10 @@ is refused, a disk smaller than the image) are ``Terminal``; what may pass is ``
 """
 
 from collections.abc import Mapping
+from socket import socket
 from typing import Protocol
 
-from cumulet.nova.model import Domain, Inventory, ServerIntent, Verb
+from cumulet.nova.model import Diagnostics, Domain, Inventory, ServerIntent, Verb
 
 
 class Hypervisor(Protocol):
@@ -67,5 +68,14 @@ class Hypervisor(Protocol):
 
     def inventory(self) -> Inventory: ...
 
+    def diagnostics(self, server_id: str) -> Diagnostics | None:
+        """What it uses; None if it does not run."""
+
     def console_log(self, server_id: str) -> bytes:
         """The tail of the serial console's log, at most ``console_log_bytes``."""
+
+    def open_screen(self, server_id: str) -> socket:
+        """A new connection (AF_UNIX) to the screen of a server that is on or paused, which speaks VNC (RFB).
+
+        It is closed when the server goes off.  Retry if there is no screen.
+        """
