@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cumulet.core.db import Database
 from cumulet.core.http import Route
 from tests.attacks.doors import Doors
 
@@ -26,8 +27,8 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh
 class Street:
     """The doors, and things of Alice's project behind them for every name that a route's path has."""
 
-    def __init__(self, place: Path) -> None:
-        self.doors = doors = Doors(place)
+    def __init__(self, place: Path, database: type[Database] = Database) -> None:
+        self.doors = doors = Doors(place, database=database)
         doors.add_host()
         self.network, self.subnet = doors.network()
         self.server = doors.server(networks=[{"uuid": self.network}])
@@ -46,9 +47,10 @@ class Street:
             "implied_role_id": doors.role("reader"), "network_id": self.network, "subnet_id": self.subnet,
             "port_id": port, "router_id": router, "floatingip_id": self.floating, "security_group_id": group["id"],
             "rule_id": group["security_group_rules"][0]["id"], "image_id": doors.ids["image of alice"],
-            "member_id": doors.ids["blue"], "name": key, "agent_id": agent, "tag": "x", "key": "k", "alias": "quotas",
-            "binary": "nova-compute", "network": "net", "collection": "networks", "version": "v2",
-            "request_id": "req-x", "volume_id": "x", "attempt": "x", "path:path": "openstack/latest/meta_data.json",
+            "member_id": doors.ids["blue"], "name": key, "agent_id": agent, "tag": "x", "key": "k",
+            "alias": "quotas", "binary": "nova-compute", "network": "net", "collection": "networks",
+            "version": "v2", "request_id": "req-x", "volume_id": "x", "attempt": "x",
+            "path:path": "openstack/latest/meta_data.json",
             **{f"{thing}_id": self._first(thing) for thing in ("service", "endpoint")},
             "group_id": doors.make("keystone", "admin", "/v3/groups", "group", name="crew")["id"],
         }  # fmt: skip

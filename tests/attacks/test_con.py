@@ -1,7 +1,7 @@
 """Consoles (family CON): whose screen a token opens, who may use it, how often, and where it is written down.
 
-The road is real: a browser's websocket, nova-novncproxy, nova-consoleauth, nova-compute's console endpoint; only the
-screens are simulated.
+The road is real: a browser's websocket, nova-novncproxy, nova-consoleauth, nova-compute's console endpoint; only
+the screens are simulated.
 """
 
 import http.client
@@ -139,7 +139,8 @@ def test_a_token_is_good_once_also_for_two_at_once(road: Road) -> None:
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1", "https://127.0.0.1:6080",
-                                    "http://127.0.0.1:60800", f"{OURS}.evil.example", "http://[::1]:6080", " ", ""])  # fmt: skip
+                                    "http://127.0.0.1:60800", f"{OURS}.evil.example", "http://[::1]:6080", " ",
+                                    ""])  # fmt: skip
 def test_a_page_of_somebody_elses_opens_nothing(road: Road, origin: str) -> None:
     """CON-2: also under a name of its own that leads here, and however often it tries; nor is the token lost."""
     token = road.token()

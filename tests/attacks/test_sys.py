@@ -160,8 +160,9 @@ def test_services_own_nothing_that_root_trusts(cloud: Machine) -> None:
     for path in ("/etc/cumulet", "/var/lib/cumulet", "/run/cumulet", "/etc/cumulet/policy.d"):
         assert cloud.run("stat", "-c", "%U", path).strip() == "root", path
     mine = (
-        "/etc/cumulet/fernet-keys", "/etc/cumulet/credential-keys", "/var/lib/cumulet/db", "/var/lib/cumulet/images", "/run/cumulet/bus",
-        "/run/cumulet/status", "/var/log/cumulet", "/etc/cumulet/secrets.json",
+        "/etc/cumulet/fernet-keys", "/etc/cumulet/credential-keys", "/var/lib/cumulet/db",
+        "/var/lib/cumulet/images", "/run/cumulet/bus", "/run/cumulet/status", "/var/log/cumulet",
+        "/etc/cumulet/secrets.json",
     )  # fmt: skip
     writable = found(cloud, SERVICE, "!", "-type", "l", "-writable")
     assert [path for path in writable if not path.startswith(mine)] == []
