@@ -1,0 +1,96 @@
+"""Before the fork: every controller service is built, and its lists are asked for, on an empty database in memory.
+
+What a process does for the first time writes to much of its memory: statements are compiled, bytecode is
+specialised, attributes are worked out.  Done here once, in the node's parent, all services share it, and none is
+slow at its first request.  Nothing of it lasts: keys and the administrator are of this rehearsal only, no service
+is reached, and nothing is logged or counted.
+"""
+
+import logging
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from cumulet.cli import child
+from cumulet.core import db, secrets
+from cumulet.core.bus import LocalBus
+from cumulet.core.config import Config
+from cumulet.core.controller import ControllerEnv
+from cumulet.core.errors import Retry
+from cumulet.core.http import App
+from cumulet.core.metrics import REQUEST_SECONDS, REQUESTS
+from cumulet.core.policy import HOST, PUBLIC
+from cumulet.core.service import Service
+from cumulet.core.tables import metadata
+from cumulet.keystone.public import bootstrap, build_authenticator
+from cumulet.services import Named
+
+CHEAP_ROUNDS = 4
+"""The cost of the password's hash: it is nobody's."""
+UNREACHABLE = "127.255.255.255"
+LOGIN = "/v3/auth/tokens"
+
+
+def rehearse(config: Config, services: Sequence[Named]) -> None:
+    """Only for SQLite: another database cannot be had in memory."""
+    if not config.database_url.startswith("sqlite:///"):
+        return
+    with _silence(), tempfile.TemporaryDirectory() as scratch, db.rehearsal(config.database_url) as database:
+        metadata.create_all(database.engine)
+        here = _elsewhere(config, scratch)
+        known = secrets.generate()
+        with database.transaction() as tx:
+            bootstrap(tx, here, known.admin_password, [])
+        env = ControllerEnv(here, database, LocalBus(), known, build_authenticator(here, database))
+        token = ""
+        for service in services:
+            if not service.agent:
+                made = child.builder(service)(env)
+                token = token or _log_in(made.app, known.admin_password)
+                _rehearse(made, token)
+
+
+def _elsewhere(config: Config, scratch: str) -> Config:
+    """The same configuration with its files in ``scratch`` and nobody to speak to."""
+    found = replace(
+        config,
+        node=replace(config.node, state_dir=scratch, run_dir=scratch, log_dir=scratch),
+        api=replace(config.api, internal_bind=UNREACHABLE, controller=UNREACHABLE),
+        identity=replace(config.identity, bcrypt_rounds=CHEAP_ROUNDS),
+        etc_dir=scratch,
+    )
+    (Path(scratch) / "images").mkdir()
+    return found
+
+
+def _log_in(app: App, password: str) -> str:
+    user = {"name": "admin", "domain": {"id": "default"}, "password": password}
+    scope = {"project": {"name": "admin", "domain": {"id": "default"}}}
+    wish = {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}
+    return str(app.call("POST", LOGIN, {"auth": wish})[2].get("X-Subject-Token", ""))
+
+
+def _rehearse(made: Service, token: str) -> None:
+    for reconciler in made.loops:
+        try:
+            reconciler.read()
+        except Retry:
+            continue  # it asks another service
+    if isinstance(made.app, App):
+        for route in made.app.routes:
+            if route.method == "GET" and "{" not in route.path and route.policy != HOST:
+                made.app.call("GET", route.path, headers={} if route.policy == PUBLIC else {"X-Auth-Token": token})
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        REQUESTS.clear()
+        REQUEST_SECONDS.clear()
