@@ -20,8 +20,8 @@ from cumulet.nova import hosts, metadata_documents
 from cumulet.nova.compute import config_drive, domain_xml
 from cumulet.nova.compute.domain_xml import Files, Marks, Traits
 from tests.attacks.doors import Doors
+from tests.attacks.street import KEY
 from tests.attacks.test_log import logged
-from tests.attacks.test_policy import KEY
 
 NOVA, NEUTRON, GLANCE, KEYSTONE = "nova-api", "neutron-server", "glance-api", "keystone"
 NAMES = [

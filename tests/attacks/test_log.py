@@ -24,7 +24,7 @@ from cumulet.core.db import without_secrets
 from cumulet.core.secrets import Secrets, generate, host_token
 from cumulet.core.tables import metadata, notifications
 from tests.attacks.doors import PASSWORD, SECRETS, Doors
-from tests.attacks.test_policy import KEY
+from tests.attacks.street import KEY
 
 USER_DATA = "Y2FuYXJ5LXVzZXItZGF0YQ=="
 ADMIN_PASS = "canary-adminpass"

@@ -64,7 +64,7 @@ def test_bodies_without_end_are_cut_off(doors: Doors) -> None:
     """By every front, before they are in memory, whoever sends them."""
     import asyncio
 
-    from tests.attacks.test_policy import Street, routes
+    from tests.attacks.street import Street, routes
     from tests.glance.rig import ask
 
     street = Street(doors.place / "more")

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from cumulet.nova.tables import quota_guards, servers
 from tests.attacks.doors import Doors
-from tests.attacks.test_policy import KEY
+from tests.attacks.street import KEY
 from tests.glance.rig import ask
 
 NOVA, NEUTRON = "nova-api", "neutron-server"

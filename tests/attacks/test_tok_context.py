@@ -16,7 +16,7 @@ from cumulet.core import run
 from cumulet.core.http import App
 from cumulet.glance.registry_client import seal
 from tests.attacks.doors import SECRETS, Doors
-from tests.attacks.test_policy import BY_SIGNATURE, KEY, PUBLIC, Street, body_of, routes
+from tests.attacks.street import BY_SIGNATURE, KEY, PUBLIC, Street, body_of, routes
 
 # ── TOK-6: headers that speak for a token (OSSA-2026-001) ─────────────────────────────────────────────────────
 

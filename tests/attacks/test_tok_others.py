@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tests.attacks.doors import PASSWORD, Doors
-from tests.attacks.test_policy import FOR_ADMINISTRATORS, KEY, Street, body_of, routes, rule_of
+from tests.attacks.street import KEY, Street, body_of, routes, rule_of
+from tests.attacks.test_policy import FOR_ADMINISTRATORS
 
 
 @pytest.fixture(scope="module")

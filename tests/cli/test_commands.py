@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -87,10 +88,18 @@ def test_a_cloud_that_is_down_is_one_line(config: Path, words: tuple[str, ...]) 
 
 @root
 @pytest.mark.parametrize("words", NEED_ROOT, ids=lambda words: words[0])
-def test_who_is_not_root_is_told_why(config: Path, words: tuple[str, ...]) -> None:
-    for place in (config.parent, config.parent.parent, config.parent.parent.parent):
-        place.chmod(0o755)
-    assert one_line(cumulet(config, *words, user=65534)).startswith(f"cumulet {words[0]} needs root: ")
+def test_who_is_not_root_is_told_why(words: tuple[str, ...]) -> None:
+    with TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        config = Path(place) / "cumulet.toml"
+        config.write_text("")
+        assert one_line(cumulet(config, *words, user=65534)).startswith(f"cumulet {words[0]} needs root: ")
+
+
+@root
+def test_a_configuration_that_may_not_be_read_is_named(config: Path) -> None:
+    config.parent.chmod(0o700)
+    assert one_line(cumulet(config, "why", "x", user=65534)).endswith(f"{config}: Permission denied")
 
 
 @root

@@ -40,6 +40,14 @@ def versioned(request: Request) -> Any:
     return render(changes, "thing", {"old": 1, "new": 2}, request.version)
 
 
+def forget(request: Request) -> None:
+    return None
+
+
+def invent(request: Request) -> dict[str, Any]:
+    return {}
+
+
 async def echo(request: Request) -> Reply:
     size = 0
     async for chunk in request.stream():
@@ -52,6 +60,8 @@ ROUTES = [
     Route("POST", "/things", create, "things:create", 201, body=Wish),
     Route("GET", "/things/detail", lambda request: {"detail": True}, PUBLIC),
     Route("GET", "/fail/{how}", fail, PUBLIC),
+    Route("DELETE", "/inventions", forget, "things:create", 204),
+    Route("POST", "/inventions", invent, "things:create", 201, also=(415,)),
     Route("GET", "/versioned", versioned, PUBLIC),
     Route("GET", "/late", lambda request: {}, PUBLIC, since=(2, 5)),
     Route("POST", "/things/{id}/action", lambda request: {"did": "stop"}, "things:show", 202, action="stop"),
@@ -211,3 +221,20 @@ def test_the_api_describes_itself(app: App) -> None:
     assert document["paths"]["/things"]["post"]["x-policies"] == ["things:create"]
     assert "Wish" in document["components"]["schemas"]
     assert "/hosts/{host}/work" not in document["paths"]
+
+
+def test_the_api_describes_its_answers(app: App) -> None:
+    """By what a handler returns, what checks before it answer, and what a route says itself."""
+    document = call(app, "GET", "/openapi.json")[1]
+    paths, errors = document["paths"], document["components"]["responses"]
+    assert paths["/inventions"]["delete"]["responses"]["204"] == {"description": "done"}
+    made = paths["/inventions"]["post"]["responses"]
+    assert made["201"]["content"]["application/json"]["schema"] == {"type": "object"}
+    assert set(made) == {"201", "400", "401", "403", "404", "406", "409", "413", "415", "503"}
+    assert made["415"] == {"$ref": "#/components/responses/415"}
+    error = errors["415"]["content"]["application/json"]["schema"]
+    assert error["properties"] == {"error": {"type": "string"}, "kind": {"type": "string"}}
+    actions = paths["/things/{id}/action"]["post"]["requestBody"]["content"]["application/json"]["schema"]["anyOf"]
+    assert [each["required"] for each in actions] == [["stop"], ["start"]]
+    sent = paths["/things/{id}/data"]["put"]["requestBody"]["content"]
+    assert list(sent) == ["application/octet-stream"]

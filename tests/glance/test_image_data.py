@@ -5,12 +5,15 @@ import hashlib
 import os
 import resource
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from cumulet.core.secrets import host_token
-from cumulet.glance.public import image_ticket
-from tests.glance.rig import SECRETS, Answer, Glance, ask
+from cumulet.glance.model import SnapshotWish
+from cumulet.glance.public import create_snapshot, delete_snapshot, image_ticket, upload_ticket
+from tests.glance.rig import CALLERS, SECRETS, Answer, Glance, ask
+from tests.glance.test_inspection import SIZE, make
 
 
 def host_file(glance: Glance, image_id: str, host: str = "c1", **given: str) -> Answer:
@@ -21,6 +24,11 @@ def host_file(glance: Glance, image_id: str, host: str = "c1", **given: str) -> 
         **{name.replace("_", "-"): value for name, value in given.items()},
     }
     return asyncio.run(ask(glance.api, "GET", f"/hosts/{host}/images/{image_id}/file", b"", headers))
+
+
+@pytest.fixture
+def qcow2(tmp_path: Path) -> bytes:
+    return make(tmp_path, "qcow2").read_bytes()
 
 
 def test_upload_and_download(glance: Glance) -> None:
@@ -265,6 +273,53 @@ def test_a_host_fetches_with_its_ticket(glance: Glance) -> None:
     assert host_file(glance, "none").status == 404
     glance.call("alice", "POST", f"{image['self']}/actions/deactivate")
     assert host_file(glance, image["id"]).status == 403
+
+
+def snapshot(glance: Glance, name: str = "backup") -> str:
+    """An image whose data is to come from a host."""
+    wish = SnapshotWish(name=name, owner="blue", min_disk=1, min_ram=0, properties={"image_type": "snapshot"})
+    with glance.db.transaction() as tx:
+        return create_snapshot(tx, CALLERS["alice"], wish)
+
+
+def send(glance: Glance, image_id: str, data: bytes, host: str = "c1", **given: str) -> Answer:
+    headers = {
+        "X-Cumulet-Host": "c1",
+        "X-Cumulet-Host-Token": host_token(SECRETS.host_secret, "c1"),
+        "X-Image-Ticket": upload_ticket(SECRETS.host_secret, image_id, "c1"),
+        "Content-Type": "application/octet-stream",
+        **{name.replace("_", "-"): value for name, value in given.items()},
+    }
+    return asyncio.run(ask(glance.api, "PUT", f"/hosts/{host}/images/{image_id}/file", data, headers))
+
+
+def test_a_host_sends_the_data_of_a_server_s_disk(glance: Glance, qcow2: bytes) -> None:
+    made = snapshot(glance)
+    assert glance.show(made)["status"] == "queued"
+    assert send(glance, made, qcow2, X_Image_Ticket=image_ticket(SECRETS.host_secret, made, "c1")).status == 401
+    assert send(glance, made, qcow2, X_Image_Ticket=upload_ticket(SECRETS.host_secret, made, "c2")).status == 401
+    assert send(glance, made, qcow2, host="c2").status == 403
+    assert send(glance, made, b"not a qcow2").status == 415
+    assert (glance.show(made)["status"], glance.files()) == ("queued", [])
+    assert send(glance, made, qcow2).status == 204
+    shown = glance.show(made)
+    assert (shown["status"], shown["size"], shown["virtual_size"]) == ("active", len(qcow2), SIZE)
+    assert shown["os_hash_value"] == hashlib.sha512(qcow2).hexdigest()
+    assert send(glance, made, b"again, for it has not heard the answer").status == 204
+    assert glance.download("alice", made).body == qcow2
+    with glance.db.transaction() as tx:
+        delete_snapshot(tx, made)
+    assert glance.show(made)["status"] == "active", "an image that has its data stays"
+
+
+def test_an_image_whose_data_will_not_come_is_gone(glance: Glance, qcow2: bytes) -> None:
+    made = snapshot(glance)
+    for _ in range(2):
+        with glance.db.transaction() as tx:
+            delete_snapshot(tx, made)
+    assert glance.call("alice", "GET", f"/v2/images/{made}")[0] == 404
+    assert send(glance, made, qcow2).status == 410
+    assert glance.files() == []
 
 
 def test_a_user_is_no_host(glance: Glance) -> None:

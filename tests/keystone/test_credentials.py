@@ -83,6 +83,59 @@ def test_what_a_blob_fixes_stays(keystone: Keystone) -> None:
     token = keystone.token_of(ann, project="blue")
     body = {"type": "ec2", "blob": BLOB, "project_id": keystone.project("blue")}
     made = keystone.good("POST", "/credentials", {"credential": body}, token)["credential"]
-    for blob in ({"access": "another", "secret": "x"}, {"access": "the access key", "trust_id": "x"}):
-        change = {"credential": {"blob": json.dumps(blob)}}
-        assert keystone.call("PATCH", f"/credentials/{made['id']}", change, token)[0] == 400
+    path = f"/credentials/{made['id']}"
+    for blob in ({"secret": "x"}, {"access": "the access key", "trust_id": "x"}):
+        assert keystone.call("PATCH", path, {"credential": {"blob": json.dumps(blob)}}, token)[0] == 400
+    totp = keystone.good("POST", "/credentials", {"credential": {"type": "totp", "blob": BLOB}}, token)[
+        "credential"
+    ]
+    change = {"credential": {"type": "ec2", "project_id": body["project_id"]}}
+    assert keystone.call("PATCH", f"/credentials/{totp['id']}", change, token)[0] == 400
+
+
+def test_a_new_access_key_in_the_blob_opens_nothing(keystone: Keystone) -> None:
+    """The id stays that of the key it was made with; neither key finds it then."""
+    ann = keystone.person("ann", blue="member")
+    token = keystone.token_of(ann, project="blue")
+    body = {"type": "ec2", "blob": BLOB, "project_id": keystone.project("blue")}
+    made = keystone.good("POST", "/credentials", {"credential": body}, token)["credential"]
+    place = f"/users/{ann.id}/credentials/OS-EC2"
+    assert keystone.good("GET", f"{place}/the access key", token=token)["credential"]["secret"] == "the secret"
+    blob = json.dumps({"access": "another", "secret": "x"})
+    changed = keystone.good("PATCH", f"/credentials/{made['id']}", {"credential": {"blob": blob}}, token)[
+        "credential"
+    ]
+    assert changed["id"] == made["id"]
+    for access in ("another", "the access key"):
+        assert keystone.call("GET", f"{place}/{access}", token=token)[0] == 404
+
+
+def test_keys_of_the_ec2_api(keystone: Keystone) -> None:
+    ann, bob = keystone.person("ann", blue="member"), keystone.person("bob", blue="member")
+    token, blue = keystone.token_of(ann, project="blue"), keystone.project("blue")
+    place = f"/users/{ann.id}/credentials/OS-EC2"
+    made = keystone.good("POST", place, {"tenant_id": blue}, token)["credential"]
+    assert (made["user_id"], made["tenant_id"], made["trust_id"]) == (ann.id, blue, None)
+    assert len(made["access"]) == len(made["secret"]) == 32
+    assert keystone.good("GET", f"{place}/{made['access']}", token=token)["credential"] == made
+    assert keystone.good("GET", place, token=token)["credentials"] == [made]
+    stored = keystone.good("GET", "/credentials?type=ec2", token=token)["credentials"]
+    assert [json.loads(each["blob"])["access"] for each in stored] == [made["access"]]
+    other = keystone.token_of(bob, project="blue")
+    for method, path in (
+        ("GET", place),
+        ("GET", f"{place}/{made['access']}"),
+        ("DELETE", f"{place}/{made['access']}"),
+    ):
+        assert keystone.call(method, path, token=other)[0] == 403, (method, path)
+    theirs = f"/users/{bob.id}/credentials/OS-EC2/{made['access']}"
+    assert keystone.call("GET", theirs, token=other)[0] == 404
+    assert keystone.call("POST", place, {"tenant_id": blue}, other)[0] == 403
+    red = keystone.project("red")
+    assert keystone.call("POST", place, {"tenant_id": red}, token)[0] == 403
+    assert keystone.good("POST", place, {"tenant_id": red})["credential"]["tenant_id"] == red
+    assert keystone.call("POST", place, {"tenant_id": "none"})[0] == 404
+    assert keystone.call("POST", place, {}, token)[0] == 400
+    assert keystone.call("GET", "/users/none/credentials/OS-EC2")[0] == 404
+    assert keystone.call("DELETE", f"{place}/{made['access']}", token=token)[0] == 204
+    assert keystone.call("GET", f"{place}/{made['access']}", token=token)[0] == 404

@@ -52,7 +52,7 @@ def test_a_server_and_its_ports(cloud: Cloud) -> None:
         assert [port.wired for port in public.list_server_ports(tx, ["vm", "other"])["vm"]].count(True) == 1
         assert set(public.list_host_ports(tx, "c1")) == {"vm"}
         assert public.list_host_ports(tx, "c2") == {}
-        assert [group["name"] for group in public.list_security_groups(tx, "vm")] == ["default"]
+        assert [group.name for group in public.list_security_groups(tx, "vm")] == ["default"]
     cloud.hinted()
     with cloud.db.transaction() as tx:
         public.release_ports(tx, "vm")

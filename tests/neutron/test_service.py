@@ -42,7 +42,6 @@ def test_extensions(cloud: Cloud) -> None:
     assert cloud.get("alice", "/extensions/router")["extension"]["alias"] == "router"
     for missing in (
         "external-gateway-multihoming",
-        "tag-ports-during-bulk-creation",
         "Availability%20Zone",
         "trunk",
     ):

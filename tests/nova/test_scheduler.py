@@ -8,7 +8,8 @@ import sqlalchemy as sa
 from cumulet.core import clock
 from cumulet.neutron import public as neutron
 from cumulet.neutron.tables import port_bindings
-from cumulet.nova.tables import servers
+from cumulet.nova.scheduler import Scheduler
+from cumulet.nova.tables import server_groups, servers
 from cumulet.placement import public as placement
 from cumulet.placement.model import Resources
 from cumulet.placement.tables import allocations
@@ -236,3 +237,24 @@ def test_large_backlogs_are_placed_in_batches(cloud: Cloud) -> None:
     cloud.place()
     assert len(cloud.hosts()) == 250
     assert len(commits) == 3
+
+
+def test_two_schedulers_do_not_part_a_group(cloud: Cloud) -> None:
+    """The slower one's view is out of date although its host is not: it looks again."""
+    for host in ("h1", "h2"):
+        cloud.add_host(host)
+    row = {"id": "g", "project_id": "p1", "user_id": "u", "name": "g", "policy": "affinity", "created_at": LONG_AGO}
+    with cloud.db.transaction() as tx:
+        tx.write(server_groups.insert(), row)
+    cloud.add_server("s1", server_group_id="g", with_port=False, availability_zone="nova:h1")
+    cloud.add_server("s2", server_group_id="g", with_port=False)
+    slow, quick = (Scheduler(cloud.db, cloud.config, seed) for seed in (1, 2))
+    (first, second) = (slow.read()[name] for name in ("s1", "s2"))
+
+    def interfere() -> None:
+        cloud.db.after_read = None
+        assert quick.place_all({"s1": first}) == {}
+
+    cloud.db.after_read = interfere
+    assert slow.place_all({"s2": second}) == {}
+    assert {row.host for row in cloud.hosts()} == {"h1"}

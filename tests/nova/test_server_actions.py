@@ -309,3 +309,50 @@ def test_who_stands_still_because_its_disk_is_full_is_unpaused_by_its_owner(clou
     assert state(cloud, server) == ("PAUSED", "unpausing")
     cloud.report(server, "on")
     assert state(cloud, server) == ("ACTIVE", None)
+
+
+# ── what ends at once ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_password_is_not_changed_where_there_is_no_agent(cloud: Cloud) -> None:
+    server = cloud.running()
+    assert refused(cloud, server, changePassword={"adminPass": "x"}) == "QEMU guest agent is not enabled"
+    url, bad = f"/servers/{server}/action", {"changePassword": {"password": "x"}}
+    assert cloud.refused("alice", "POST", url, bad)[0] == 400
+    assert cloud.refused("rita", "POST", url, {"changePassword": {"adminPass": "x"}})[0] == 403
+    cloud.act("alice", server, os_stop=None)
+    assert "task_state powering-off" in refused(cloud, server, changePassword={"adminPass": "x"})
+
+
+def test_locks_are_history_at_once(cloud: Cloud) -> None:
+    server = cloud.running()
+    cloud.act("alice", server, lock=None)
+    cloud.act("alice", server, unlock=None)
+    url = f"/servers/{server}/os-instance-actions"
+    actions = cloud.get("alice", url)["instanceActions"]
+    assert [action["action"] for action in actions] == ["unlock", "lock", "create"]
+    for action in actions:
+        (event,) = cloud.get("alice", f"{url}/{action['request_id']}")["instanceAction"]["events"]
+        assert (event["result"], event["finish_time"] is None) == ("Success", False)
+
+
+def test_the_request_that_began_an_action_is_told_in_its_answer(cloud: Cloud) -> None:
+    server = cloud.running()
+    status, _, headers = cloud.answer("alice", "POST", f"/servers/{server}/action", {"pause": None})
+    assert (status, headers["X-Compute-Request-Id"]) == (202, headers["X-Openstack-Request-Id"])
+    url = f"/servers/{server}/os-instance-actions/{headers['X-Compute-Request-Id']}"
+    assert cloud.get("alice", url)["instanceAction"]["action"] == "pause"
+
+
+def test_deletion_is_not_deferred(cloud: Cloud) -> None:
+    server = cloud.running()
+    assert refused(cloud, server, restore=None) == (
+        f"Cannot 'restore' instance {server} while it is in vm_state active"
+    )
+    url = f"/servers/{server}/action"
+    assert cloud.refused("rita", "POST", url, {"forceDelete": None})[0] == 403
+    assert cloud.call("alice", "POST", url, {"forceDelete": None}) == (202, b"")
+    assert state(cloud, server) == ("ACTIVE", "deleting")
+    cloud.report(server, "absent")
+    for action in ("forceDelete", "restore"):
+        assert cloud.refused("alice", "POST", url, {action: None})[0] == 404

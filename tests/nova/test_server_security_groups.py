@@ -40,6 +40,30 @@ def test_groups_come_and_go(cloud: Cloud) -> None:
     assert groups(cloud, server) == set()
 
 
+def test_the_rules_of_a_group_are_shown_as_compute_had_them(cloud: Cloud) -> None:
+    network = cloud.network()
+    web, db = (cloud._neutron("alice", "security_group", name=name)["id"] for name in ("web", "db"))
+    rules: tuple[dict[str, Any], ...] = (
+        {"protocol": "tcp", "port_range_min": 80, "port_range_max": 81, "remote_ip_prefix": "192.0.2.0/24"},
+        {"protocol": "icmp"},
+        {"protocol": "udp", "ethertype": "IPv6"},
+        {"remote_group_id": db},
+    )
+    for rule in rules:
+        cloud._neutron("alice", "security_group_rule", security_group_id=web, direction="ingress", **rule)
+    server = cloud.running(networks=[{"uuid": network}], security_groups=[{"name": "web"}])
+    (group,) = cloud.get("alice", f"/servers/{server}/os-security-groups")["security_groups"]
+    assert (group["id"], group["name"], group["tenant_id"]) == (web, "web", "red")
+    keys = ("ip_protocol", "from_port", "to_port", "ip_range", "group")
+    assert [tuple(rule[key] for key in keys) for rule in group["rules"]] == [
+        ("tcp", 80, 81, {"cidr": "192.0.2.0/24"}, {}),
+        ("icmp", -1, -1, {"cidr": "0.0.0.0/0"}, {}),
+        ("udp", 1, 65535, {"cidr": "::/0"}, {}),
+        (None, None, None, {}, {"name": "db", "tenant_id": "red"}),
+    ]
+    assert all(rule["parent_group_id"] == web and rule["id"] for rule in group["rules"])
+
+
 def test_what_is_refused(cloud: Cloud) -> None:
     network = cloud.network()
     server = cloud.running(networks=[{"uuid": network}])

@@ -13,8 +13,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from tests.sim.world import SimHost, World
+from cumulet.glance.tables import images
+from cumulet.sim.hypervisor import Machine
+from tests.sim.world import OTHER_IMAGE, SimHost, World
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,26 @@ def act(action: str, value: Any = None) -> Callable[[World], None]:
         assert status in (202, 409)
 
     return ask
+
+
+def attach(world: World) -> None:
+    """Another port, unless there is one already."""
+    url = f"/v2.1/servers/{find(world)}/os-interface"
+    if len(world.call(world.nova, "GET", url)["interfaceAttachments"]) == 1:
+        world.call(world.nova, "POST", url, {"interfaceAttachment": {"net_id": world.base["network"]}})
+
+
+def with_two_ports(world: World) -> None:
+    running(world)
+    attach(world)
+    world.settle()
+
+
+def detach(world: World) -> None:
+    url = f"/v2.1/servers/{find(world)}/os-interface"
+    found = world.call(world.nova, "GET", url)["interfaceAttachments"]
+    if len(found) == 2:
+        world.call(world.nova, "DELETE", f"{url}/{found[0]['port_id']}")
 
 
 def delete(world: World) -> None:
@@ -172,6 +195,50 @@ def bearer(world: World) -> SimHost:
     return host
 
 
+def machine(world: World) -> Machine:
+    server = find(world)
+    return next(h.hypervisor.machines[server] for h in world.hosts.values() if server in h.hypervisor.machines)
+
+
+def has_ports(number: int) -> Callable[[World], None]:
+    """The API, the guest and the switch agree on its ports; it has run all the time."""
+
+    def check(world: World) -> None:
+        ports = world.call(world.neutron, "GET", f"/v2.0/ports?device_id={find(world)}")["ports"]
+        assert [port["status"] for port in ports] == ["ACTIVE"] * number
+        taps = {port for host in world.hosts.values() for port in host.hypervisor.taps}
+        assert machine(world).nics == taps == {port["id"] for port in ports}
+        assert (world.status(find(world)), machine(world).starts) == ("ACTIVE", 1)
+
+    return check
+
+
+def rebuilt(status: str) -> Callable[[World], None]:
+    def check(world: World) -> None:
+        assert world.status(find(world)) == status
+        assert machine(world).disk == OTHER_IMAGE
+        shown = world.call(world.nova, "GET", f"/v2.1/servers/{find(world)}")["server"]
+        assert (shown["image"]["id"], shown["OS-EXT-STS:task_state"]) == (OTHER_IMAGE, None)
+
+    return check
+
+
+def has_an_image(status: str) -> Callable[[World], None]:
+    """Every image that was asked for has its data; its copy on the host is gone."""
+
+    def check(world: World) -> None:
+        assert world.status(find(world)) == status
+        made = sa.select(images.c.stored_at).where(images.c.name == "snapshot")
+        with world.db.read() as tx:
+            found = tx.all(made)
+        assert found
+        assert all(row.stored_at for row in found)
+        assert machine(world).copies == set()
+
+    return check
+
+
+REBUILD, SNAPSHOT = {"imageRef": OTHER_IMAGE}, {"name": "snapshot"}
 OPERATIONS = (
     Operation("boot", boot, is_now("ACTIVE")),
     Operation("delete", delete, gone, running),
@@ -183,6 +250,12 @@ OPERATIONS = (
     Operation("resume", act("resume"), is_now("ACTIVE"), sleeping),
     Operation("reboot asleep", act("reboot", {"type": "HARD"}), is_now("ACTIVE"), sleeping),
     Operation("delete asleep", delete, gone, sleeping),
+    Operation("attach", attach, has_ports(2), running),
+    Operation("detach", detach, has_ports(1), with_two_ports),
+    Operation("rebuild", act("rebuild", REBUILD), rebuilt("ACTIVE"), running),
+    Operation("rebuild off", act("rebuild", REBUILD), rebuilt("SHUTOFF"), stopped),
+    Operation("snapshot", act("createImage", SNAPSHOT), has_an_image("ACTIVE"), running),
+    Operation("snapshot asleep", act("createImage", SNAPSHOT), has_an_image("SUSPENDED"), sleeping),
     Operation("soft reboot", act("reboot", {"type": "SOFT"}), is_now("ACTIVE"), running),
     Operation("hard reboot", act("reboot", {"type": "HARD"}), is_now("ACTIVE"), running),
     Operation("associate", associate, associated, with_floating_ip),

@@ -21,7 +21,7 @@ from cumulet.core.config import Config, Node
 from cumulet.core.context import Context
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import Database, Transaction
-from cumulet.core.errors import Unauthorized
+from cumulet.core.errors import Terminal, Unauthorized
 from cumulet.core.http import App
 from cumulet.core.reconcile import Loop, Reconciler
 from cumulet.core.secrets import Secrets, host_token
@@ -37,6 +37,7 @@ from cumulet.nova import app as nova
 from cumulet.nova import conductor, scheduler
 from cumulet.nova import tables as nova_tables
 from cumulet.nova.compute.agent import ComputeAgent, HttpConductor
+from cumulet.nova.model import Verb
 from cumulet.placement import tables as placement_tables
 from cumulet.sim.hypervisor import SimHypervisor
 from cumulet.sim.network import SimDhcp, SimRouters
@@ -44,6 +45,7 @@ from cumulet.sim.switch import SimSwitch
 
 T = TypeVar("T")
 IMAGE = "11111111-1111-4111-8111-111111111111"
+OTHER_IMAGE = "22222222-2222-4222-8222-222222222222"
 SECRETS = Secrets("admin", "host", "metadata", "registry")
 TOKENS = {
     "admin": Context(user_id="root", project_id="p0", roles=frozenset({"admin", "manager", "member", "reader"})),
@@ -129,10 +131,10 @@ class InProcess(Controller):
 class SimHost:
     """One host: its hypervisor, its switch, its DHCP servers and routers."""
 
-    def __init__(self, name: str, effects: Effects) -> None:
+    def __init__(self, name: str, effects: Effects, upload: Callable[[Verb], None]) -> None:
         self.name = name
         self.switch = SimSwitch()
-        self.hypervisor = SimHypervisor(on_tap=self._on_tap, is_wired=self._is_wired)
+        self.hypervisor = SimHypervisor(on_tap=self._on_tap, is_wired=self._is_wired, upload=upload)
         self.dhcp = SimDhcp(self.switch)
         self.routers = SimRouters(self.switch)
         for part in (self.switch, self.hypervisor, self.dhcp, self.routers):
@@ -169,7 +171,7 @@ class World:
         self.now = 0.0
         self.db = CountedDatabase(f"sqlite:///{place}/cloud.sqlite?", self.bus, self.effects)
         metadata.create_all(self.db.engine)
-        self.hosts = {name: SimHost(name, self.effects) for name in hosts}
+        self.hosts = {name: SimHost(name, self.effects, self._upload) for name in hosts}
         self.boot()
         self._image()
         self.settle()
@@ -312,7 +314,9 @@ class World:
     def left_over(self) -> list[object]:
         """Everything that belongs to servers and should be gone when none is left."""
         with self.db.read() as tx:
+            images = glance_tables.images
             rows = [
+                tx.all(sa.select(images).where(images.c.stored_at.is_(None), images.c.deleted_at.is_(None))),
                 tx.all(sa.select(nova_tables.servers).where(nova_tables.servers.c.gone_at.is_(None))),
                 tx.all(sa.select(nova_tables.server_hosts)),
                 tx.all(sa.select(placement_tables.allocations)),
@@ -325,6 +329,16 @@ class World:
         ]
         return [thing for thing in (*rows, *machines) if thing]
 
+    def _upload(self, verb: Verb) -> None:
+        """What glance does with the data of a server's disk: it is stored, or the image is gone."""
+        images, data = glance_tables.images, {"size": 1000, "virtual_size": 1000, "checksum": "0", "sha512": "0"}
+        image = images.c.id == verb.args["image_id"]
+        with self.db.transaction() as tx:
+            if not tx.find(sa.select(images.c.id).where(image, images.c.deleted_at.is_(None))):
+                raise Terminal(f"image {verb.args['image_id']} was deleted")
+            waiting = sa.and_(image, images.c.stored_at.is_(None))
+            tx.write(sa.update(images).where(waiting).values(stored_at=time.now(), **data))
+
     # ── what is there at the beginning ───────────────────────────────────────────────────────────────────────
 
     def _image(self) -> None:
@@ -335,7 +349,7 @@ class World:
             "created_at": now, "updated_at": now, "stored_at": now,
         }  # fmt: skip
         with self.db.transaction() as tx:
-            tx.write(glance_tables.images.insert(), image)
+            tx.write(glance_tables.images.insert(), [image, {**image, "id": OTHER_IMAGE}])
         flavor = {"name": "m1.tiny", "ram": 512, "vcpus": 1, "disk": 1, "id": "1"}
         self.call(self.nova, "POST", "/v2.1/flavors", {"flavor": flavor}, user="admin")
 

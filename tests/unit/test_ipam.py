@@ -7,25 +7,6 @@ from hypothesis import strategies as st
 
 from cumulet.neutron import ipam
 
-Ranges = st.lists(st.tuples(st.integers(0, 60), st.integers(0, 8)), max_size=4)
-
-
-def ranges_from(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ranges in order that do not overlap."""
-    found, at = [], 0
-    for gap, length in pairs:
-        start = at + gap
-        found.append((start, start + length))
-        at = start + length + 1
-    return found
-
-
-@given(Ranges, st.sets(st.integers(0, 300)))
-def test_the_lowest_free_slot_is_chosen(pairs: list[tuple[int, int]], taken: set[int]) -> None:
-    ranges = ranges_from(pairs)
-    free = [slot for start, end in ranges for slot in range(start, end + 1) if slot not in taken]
-    assert ipam.choose_slot(ranges, sorted(taken)) == min(free, default=None)
-
 
 @given(st.integers(0, (1 << 24) - 1))
 def test_macs_are_of_the_clouds_own_range(bits: int) -> None:
@@ -69,11 +50,11 @@ def test_slots_are_places_in_a_subnet(number: int) -> None:
         assert ipam.slot(cidr, ipam.at_slot(cidr, number)) == number
 
 
-def test_a_subnet_of_any_size_is_searched() -> None:
+def test_a_subnet_of_any_size_has_slots() -> None:
     pools = ipam.default_pools("fd00::/64", "fd00::1")
-    assert ipam.choose_slot(ipam.slots("fd00::/64", pools), [2, 3]) == 4
+    assert ipam.slots("fd00::/64", pools)[-1] == (2, ipam.LARGEST_SLOT - 1)
     assert ipam.slot("fd00::/64", "fd00::f816:3eff:fe00:1") is None
-    assert ipam.choose_slot(ipam.slots("10.0.0.0/30", [("10.0.0.2", "10.0.0.2")]), [2]) is None
+    assert ipam.slots("10.0.0.0/30", [("10.0.0.2", "10.0.0.2")]) == [(2, 2)]
 
 
 def test_prefixes() -> None:

@@ -1,9 +1,11 @@
 """Choosing hosts: never over-committed, deterministic, and a failure that says why."""
 
+from collections import Counter
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cumulet.nova.scheduling import SAMPLE, Decision, Room, Wish, parse_zone, place
+from cumulet.nova.scheduling import SAMPLE, Decision, Group, Room, Wish, parse_zone, place
 from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU, Capacity, Inventory, Resources
 
 
@@ -139,3 +141,48 @@ def test_the_zone_may_name_a_host() -> None:
     assert parse_zone("nova:h1") == ("nova", "h1")
     assert parse_zone("nova:h1:h1") == ("nova", "h1")
     assert parse_zone(":h1") == ("", "h1")
+
+
+policies = st.sampled_from(["affinity", "anti-affinity", "soft-affinity", "soft-anti-affinity"])
+SMALL = Resources(1, 1, 1)
+
+
+@given(policies, st.integers(1, 3), st.integers(1, 12), capacities, st.sampled_from([None, "h1"]))
+def test_a_group_is_kept_together_or_apart(
+    policy: str, most: int, number: int, hosts: list[Capacity], before: str | None
+) -> None:
+    group = Group("g", policy, most)
+    batch = [Wish(str(n), SMALL, group=group) for n in range(number)]
+    there = {"g": Counter({before: 1} if before else {})}
+    decisions = place(batch, [Room(host) for host in hosts], 7, there)
+    placed = Counter(one.capacity.host for one in decisions if one.capacity)
+    together = placed + there["g"]
+    refused = [one for one in decisions if one.capacity is None]
+    if policy == "affinity":
+        assert len(together) <= 1
+    if policy == "anti-affinity":
+        assert all(count <= most for count in together.values())
+    if policy.startswith("soft-"):
+        alone = place([Wish(str(n), SMALL) for n in range(number)], [Room(host) for host in hosts], 7)
+        assert len(refused) == len([one for one in alone if one.capacity is None]), "a wish, not a condition"
+    assert there == {"g": Counter({before: 1} if before else {})}, "what is given is not changed"
+
+
+def test_soft_policies_are_kept_while_there_is_room() -> None:
+    hosts = [capacity(name, vcpus=2) for name in ("a", "b", "c")]
+
+    def spread(policy: str) -> list[int]:
+        batch = [Wish(str(n), SMALL, group=Group("g", policy)) for n in range(3)]
+        found = place(batch, [Room(host) for host in hosts])
+        return sorted(Counter(one.capacity.host for one in found if one.capacity).values())
+
+    assert spread("soft-affinity") == [1, 2]
+    assert spread("soft-anti-affinity") == [1, 1, 1]
+
+
+def test_why_a_group_lets_nobody_in() -> None:
+    batch = [Wish(str(n), SMALL, group=Group("g", "anti-affinity")) for n in range(2)]
+    assert place(batch, [Room(capacity("a"))])[1].fault == (
+        "No valid host was found. 1 host; 1 left after 'alive', 1 left after 'enabled', "
+        "0 left after 'server_group' (anti-affinity)"
+    )

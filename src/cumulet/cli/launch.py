@@ -62,7 +62,7 @@ def ssh_command(server_id: str, address: str) -> list[str]:
 def ensure(cloud: Cloud, config: Config, name: str, image: str, flavor: str, network: str) -> Launched:
     """A server called ``name`` that answers ssh on a floating IP; one that is there already is used."""
     known = cloud.find("compute", "/servers/detail", name) or _create(cloud, name, image, flavor, network)
-    if known.get("status") == "SHUTOFF":
+    if known.get("status") == "SHUTOFF" and known["OS-EXT-STS:task_state"] is None:
         cloud.post("compute", f"/servers/{known['id']}/action", {"os-start": None})
     server = wait(f"server {name}", ACTIVE_SECONDS, lambda: _active(cloud, known["id"]))
     address = _floating_ip(cloud, server) or _associate(cloud, server)

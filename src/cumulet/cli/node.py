@@ -17,9 +17,10 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import IO
 
@@ -70,7 +71,8 @@ def _run(config: Config, names: list[str]) -> None:
         gc.collect()
         gc.freeze()
         prepare.database(config)
-        supervised = [*parts.supervised(config, services), *(_service(s, config) for s in services)]
+        opened = {service.name: sockets.open_all(service, config) for service in services}
+        supervised = [*parts.supervised(config, services), *(_service(s, config, opened) for s in services)]
         stopping: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: stopping.append(number))
@@ -127,10 +129,9 @@ def _locked(lock: IO[str]) -> bool:
     return True
 
 
-def _service(service: Named, config: Config) -> Supervised:
-    """A service as a forked child; its sockets are opened here, once, and outlive it."""
-    status = sockets.listen_status(config, service.name)
-    api = [sockets.listen(*sockets.api_address(service, config))] if service.port else []
+def _service(service: Named, config: Config, opened: Mapping[str, Sequence[socket.socket]]) -> Supervised:
+    """A service as a forked child; its sockets outlive it, and those of the others it lets go of."""
+    status, *api = opened[service.name]
     parent = os.getpid()
 
     def start() -> int:
@@ -140,6 +141,7 @@ def _service(service: Named, config: Config) -> Supervised:
         code = 1
         try:
             _restore_signals()
+            sockets.close_others(opened, service.name)
             child.run_service(service, config, status, api, parent=parent)
             code = 0
         except BaseException as error:

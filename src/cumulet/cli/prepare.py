@@ -33,20 +33,26 @@ def user(config: Config) -> None:
 
 
 def directories(config: Config) -> None:
-    """State, run and log directories with the owners and modes that their users need."""
+    """State, run and log directories with the owners and modes that their users need.
+
+    The tops are root's, who reads orders there: the owner of a directory may put another file in a file's place.
+    """
+    from cumulet.keystone import keys
+
     user(config)
     entry = pwd.getpwnam(config.node.user)
-    own = (entry.pw_uid, entry.pw_gid)
+    own, root = (entry.pw_uid, entry.pw_gid), (0, 0)
     for path, mode, owner in (
-        (config.etc, 0o755, own),
-        (config.etc / "policy.d", 0o755, own),
-        (config.state, 0o755, own),
+        (config.etc, 0o755, root),
+        (config.etc / "policy.d", 0o755, root),
+        *((place, 0o700, own) for place in keys.directories(config)),
+        (config.state, 0o755, root),
         (config.state / "db", 0o700, own),
         (config.state / "images", 0o750, own),
-        (config.run, 0o755, own),
+        (config.run, 0o755, root),
         (config.run / "bus", 0o770, own),
         (config.run / "status", 0o750, (0, entry.pw_gid)),
-        (config.run / "parts", 0o755, (0, 0)),
+        (config.run / "parts", 0o755, root),
         (config.logs, 0o750, own),
     ):
         path.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 import os
 import socket
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cumulet.core.config import Config
@@ -13,6 +14,22 @@ BIND_SECONDS = 20.0
 
 def status_socket(config: Config, name: str) -> Path:
     return config.run / "status" / f"{name}.sock"
+
+
+def open_all(service: Named, config: Config) -> list[socket.socket]:
+    """What a service listens on: its status socket, then its API's if it has one."""
+    api = [listen(*api_address(service, config))] if service.port else []
+    return [listen_status(config, service.name), *api]
+
+
+def close_others(opened: Mapping[str, Sequence[socket.socket]], name: str) -> None:
+    """In a forked child: let go of all sockets but those of the service ``name``.
+
+    Who could accept on another service's socket could answer in its name, whatever user it runs as.
+    """
+    for service, listeners in opened.items():
+        for listener in listeners if service != name else ():
+            listener.close()
 
 
 def listen_status(config: Config, name: str) -> socket.socket:

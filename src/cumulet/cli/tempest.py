@@ -32,7 +32,6 @@ SERVICES = {
     "cinder": "block-storage", "glance": "image", "neutron": "network", "nova": "compute", "swift": "object-store",
 }  # fmt: skip
 COMPUTE_ACTIONS: dict[str, dict[str, Any]] = {
-    "change_password": {"changePassword": {"adminPass": "x"}},
     "cold_migration": {"migrate": None},
     "console_output": {"os-getConsoleOutput": {}},
     "live_migration": {"os-migrateLive": {"host": None, "block_migration": "auto"}},
@@ -215,6 +214,7 @@ def _compute_features(cloud: Cloud) -> dict[str, str]:
         **{name: _bool(has(action)) for name, action in COMPUTE_ACTIONS.items()},
         "vnc_console": _bool(_has_console(cloud)),
         "attach_encrypted_volume": "false",
+        "change_password": "false",  # it is refused for want of an agent in the guest
         "dhcp_domain": "",  # a server's host name is shown to it as it is
         "hostname_fqdn_sanitization": "true",
         "interface_attach": _bool(_there(cloud, "compute", "/servers/{id}/os-interface")),

@@ -123,6 +123,8 @@ def load(path: Path = DEFAULT_FILE) -> Config:
         raw = path.read_bytes()
     except FileNotFoundError:
         return Config(etc_dir=str(path.parent))
+    except OSError as error:
+        raise BadRequest(f"{path}: {error.strerror}") from error
     try:
         config = msgspec.toml.decode(raw, type=Config, strict=True)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:

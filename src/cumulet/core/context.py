@@ -23,7 +23,7 @@ class AccessRule(Struct, frozen=True):
 
 
 class Delegation(Struct, frozen=True):
-    """What bounds a token that acts for its user by an application credential.
+    """What bounds a token that acts for its user by an application credential, or for another by a trust.
 
     Without ``unrestricted`` it may not make or see what lets others act for the user.  ``rules`` are the only
     requests that it may make; None is all of them, an empty tuple none.
@@ -33,6 +33,7 @@ class Delegation(Struct, frozen=True):
     name: str = ""
     unrestricted: bool = False
     rules: tuple[AccessRule, ...] | None = None
+    method: str = "application_credential"  # or 'trust'
 
 
 class Context(Struct, frozen=True):

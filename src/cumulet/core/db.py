@@ -41,6 +41,7 @@ class Transaction:
         self._connection = connection
         self.hints: dict[tuple[str, str], None] = {}
         self.wrote = False
+        self._notices: list[Values] = []
 
     def all(self, statement: Executable, values: Values | None = None) -> Sequence[Row[Any]]:
         return self._connection.execute(statement, values).all()
@@ -67,9 +68,8 @@ class Transaction:
         self.hints[(topic, key)] = None
 
     def notify(self, context: Context, event_type: str, publisher: str, payload: Values) -> None:
-        """Write a notification in upstream's form.  Fields that hold secrets are left out."""
-        self.write(
-            notifications.insert(),
+        """A notification in upstream's form, written at the end.  Fields that hold secrets are left out."""
+        self._notices.append(
             {
                 "id": str(uuid.uuid4()),
                 "created_at": clock.now(),
@@ -83,8 +83,13 @@ class Transaction:
                     "global_request_id": context.global_request_id,
                 },
                 "payload": without_secrets(payload),
-            },
+            }
         )
+
+    def finish(self) -> None:
+        """Write what was put off; the last thing before the commit."""
+        if self._notices:
+            self.write(notifications.insert(), self._notices)
 
 
 def without_secrets(value: Any) -> Any:
@@ -115,6 +120,7 @@ class Database:
                 session.begin(writes=True)
                 tx = Transaction(session.connection)
                 yield tx
+                tx.finish()
                 self.before_commit(tx)
                 session.commit()
             self.after_commit(tx)

@@ -53,6 +53,10 @@ class Gone(ApiError):
     status, title = 410, "Gone"
 
 
+class PreconditionFailed(ApiError):
+    status, title = 412, "Precondition Failed"
+
+
 class TooLarge(ApiError):
     status, title = 413, "Request Entity Too Large"
 

@@ -64,7 +64,8 @@ class Route:
     """One line of an API.  ``action`` tells apart what is posted to one URL by the body's only key.
 
     ``body`` is a msgspec type; without it the handler's ``body`` is ``None``.  ``since`` and ``until`` bound
-    the microversions in which the route exists.
+    the microversions in which the route exists.  ``also`` are statuses that it answers beside ``status`` and
+    what others of its kind do: ``/openapi.json`` tells them.
     """
 
     method: str
@@ -74,6 +75,7 @@ class Route:
     status: int = 200
     body: Any = None
     response: Any = None
+    also: tuple[int, ...] = ()
     action: str = ""
     since: microversion.Version | None = None
     until: microversion.Version | None = None
@@ -174,13 +176,15 @@ class App:
         own_target: Callable[[Context], Json] = own,
         workers: int = 16,
         slash_ends: bool = True,
+        request_id_header: str = "",
     ) -> None:
         self.name, self.db, self.config, self.policies = name, db, config, policies
         self.versions, self.endpoint, self.extras, self.own_target = versions, endpoint, extras, own_target
         self.routes = [*routes, Route("GET", "/openapi.json", _openapi, PUBLIC)]
-        self._caller, self._render_error = caller, render_error
+        self._caller, self.render_error = caller, render_error
         self._tree = _tree(self.routes)
         self._workers = workers
+        self._request_id_headers = ["X-Openstack-Request-Id", *([request_id_header] if request_id_header else [])]
         self._slash_ends = slash_ends  # whether "/things/" is "/things", or a thing with an empty name
         self._pool: ThreadPoolExecutor | None = None
 
@@ -346,14 +350,14 @@ class App:
     def _failed(self, request: Request, error: ApiError) -> Reply:
         if not request.context.request_id:
             request.context = Context(request_id=new_request_id())
-        body, content_type = self._render_error(error)
+        body, content_type = self.render_error(error)
         headers = {**self._headers(request), **error.headers}
         if error.status == 401:
             headers.setdefault("WWW-Authenticate", f'Keystone uri="{self.config.keystone_url}"')
         return Reply(body, error.status, headers, content_type)
 
     def _headers(self, request: Request) -> dict[str, str]:
-        headers = {"X-Openstack-Request-Id": request.context.request_id}
+        headers = dict.fromkeys(self._request_id_headers, request.context.request_id)
         if self.versions and request.version != (0, 0):
             headers.update(self.versions.echo(request.version))
         return headers

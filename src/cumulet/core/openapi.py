@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cumulet.core import openapi_answers
 from cumulet.core.policy import PUBLIC
 
 if TYPE_CHECKING:
     from cumulet.core.http import App, Route
 
 REFERENCE = "#/components/schemas/{name}"
+BYTES = "application/octet-stream"
 
 
 def document(app: "App") -> dict[str, Any]:
@@ -21,7 +23,7 @@ def document(app: "App") -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
         operation = paths.setdefault(_path(route), {}).setdefault(route.method.lower(), _operation(route))
-        _describe(operation, route, known)
+        _describe(operation, app, route, known)
     return {
         "openapi": "3.1.0",
         "info": {"title": app.name, "version": "1"},
@@ -29,6 +31,7 @@ def document(app: "App") -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
+            "responses": openapi_answers.errors(app.render_error),
             "securitySchemes": {"token": {"type": "apiKey", "in": "header", "name": "X-Auth-Token"}},
         },
     }
@@ -54,15 +57,26 @@ def _operation(route: "Route") -> dict[str, Any]:
     return operation
 
 
-def _describe(operation: dict[str, Any], route: "Route", known: dict[Any, Any]) -> None:
-    """Add what this route says: its policy, its answer, its body (one of several where routes are actions)."""
+def _describe(operation: dict[str, Any], app: "App", route: "Route", known: dict[Any, Any]) -> None:
+    """Add what this route says: its policy, its answers, its body (one of several where routes are actions)."""
     operation.setdefault("x-policies", []).append(route.policy)
-    answer: dict[str, Any] = {"description": "done"}
-    if route.response:
-        answer["content"] = {"application/json": {"schema": known[route.response]}}
-    operation["responses"].setdefault(str(route.status), answer)
-    operation["responses"].setdefault("default", {"description": "an error in the project's own format"})
+    answers = openapi_answers.answers(route, known, versioned=app.versions is not None)
+    for status, answer in answers.items():
+        openapi_answers.merge(operation["responses"], status, answer)
+    body = _body(route, known)
+    if body is not None:
+        content = operation.setdefault("requestBody", {"required": True, "content": {}})["content"]
+        kind = BYTES if route.streams else "application/json"
+        content.setdefault(kind, {"schema": {"anyOf": []}})["schema"]["anyOf"].append(body)
+
+
+def _body(route: "Route", known: dict[Any, Any]) -> dict[str, Any] | None:
+    """The schema of what is sent, if anything is; an action without a type of its own is its bare key."""
     if route.body:
-        body = operation.setdefault("requestBody", {"required": True, "content": {"application/json": {}}})
-        schema = body["content"]["application/json"].setdefault("schema", {"anyOf": []})
-        schema["anyOf"].append(known[route.body])
+        found: dict[str, Any] = known[route.body]
+        return found
+    if route.streams and route.method not in openapi_answers.READS:
+        return {}
+    if route.action:
+        return {"type": "object", "required": [route.action], "maxProperties": 1, "properties": {route.action: {}}}
+    return None

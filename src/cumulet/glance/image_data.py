@@ -33,7 +33,7 @@ from cumulet.glance import store
 from cumulet.glance.images import get_record
 from cumulet.glance.inspection import PIECE, UnsafeImage
 from cumulet.glance.model import Claim, Record, Sent
-from cumulet.glance.public import image_ticket
+from cumulet.glance.public import image_ticket, upload_ticket
 from cumulet.glance.registry_client import SERVICE
 from cumulet.glance.store import Upload
 from cumulet.glance.wiring import Wiring, wiring_of
@@ -49,29 +49,47 @@ class RequestTimeout(ApiError):
 async def upload_image(request: Request) -> None:
     """PUT: the data of a queued image."""
     record = await request.run(_admit, request)
-    await _take(request, record, record.disk_format or "raw")
+    await _take(request, request.context, record, record.disk_format or "raw")
 
 
 async def stage_image(request: Request) -> None:
     """PUT: data that is to be imported later; it is looked at then."""
-    await _take(request, await request.run(_admit_stage, request), "")
+    await _take(request, request.context, await request.run(_admit_stage, request), "")
 
 
-async def _take(request: Request, record: Record, format_: str) -> None:
-    """Without ``format_`` the data is only staged."""
+async def upload_from_host(request: Request) -> None:
+    """PUT: the data of a server's disk, from a host that shows nova's ticket for it.
+
+    Data that is there already was this host's, which has not heard the answer.  An image that is gone is not
+    coming back: 410.
+    """
+    wiring, image_id = wiring_of(request), request.params["image_id"]
+    ticket = upload_ticket(wiring.ticket_secret, image_id, request.params["host"])
+    if not same(request.headers.get("x-image-ticket", ""), ticket):
+        raise Unauthorized(f"this is not a ticket for the data of image {image_id} from {request.params['host']}")
+    try:
+        record = await request.run(wiring.registry.get_image, SERVICE, image_id)
+    except NotFound:
+        raise Gone(f"Image {image_id} was deleted before its data came.") from None
+    if record.status not in ("active", "deactivated"):
+        await _take(request, SERVICE, record, record.disk_format or "raw")
+
+
+async def _take(request: Request, context: Context, record: Record, format_: str) -> None:
+    """The body becomes the data of an image, or nothing of it is left.  Without ``format_`` it is only staged."""
     wiring, attempt = wiring_of(request), uuid.uuid4().hex
     upload = await request.run(wiring.store.begin, record.id, attempt, format_, request.config.images.largest_bytes)
     stored = False
     try:
         claim = Claim(attempt, wiring.node, format_, staging=not format_)
-        await request.run(wiring.registry.claim, request.context, record.id, claim)
-        await _receive(request, record.id, attempt, upload)
-        await _keep(request, record.id, attempt, upload, bool(format_))
+        await request.run(wiring.registry.claim, context, record.id, claim)
+        await _receive(request, context, record.id, attempt, upload)
+        await _keep(request, context, record.id, attempt, upload, bool(format_))
         stored = True
     except UnsafeImage as error:
         raise UnsupportedMedia(str(error)) from error
     finally:
-        await request.run(_end, wiring, request.context, record.id, attempt, upload, stored)
+        await request.run(_end, wiring, context, record.id, attempt, upload, stored)
 
 
 async def download_image(request: Request) -> Reply:
@@ -126,7 +144,7 @@ def _admit_data(request: Request, rule: str, status: str) -> Record:
     return record
 
 
-async def _receive(request: Request, image_id: str, attempt: str, upload: Upload) -> None:
+async def _receive(request: Request, context: Context, image_id: str, attempt: str, upload: Upload) -> None:
     """Everything that the client sends, through ``upload``."""
     wiring = wiring_of(request)
     clock = asyncio.get_running_loop()
@@ -134,7 +152,7 @@ async def _receive(request: Request, image_id: str, attempt: str, upload: Upload
     async for piece in _pieces(request, wiring.idle_seconds):
         await request.run(upload.write, piece)
         if clock.time() >= renew_at:
-            await _renew(request, image_id, attempt)
+            await _renew(request, context, image_id, attempt)
             renew_at = clock.time() + wiring.renew_seconds
     declared = _declared_size(request, "x-openstack-image-size")
     if declared is not None and declared != upload.size:
@@ -166,26 +184,28 @@ async def _pieces(request: Request, idle_seconds: float) -> AsyncIterator[bytes]
         yield b"".join(held)
 
 
-async def _renew(request: Request, image_id: str, attempt: str) -> None:
+async def _renew(request: Request, context: Context, image_id: str, attempt: str) -> None:
     """Say that the upload goes on.  A registry that is away for the moment is no reason to end it."""
     try:
-        await request.run(wiring_of(request).registry.renew, request.context, image_id, attempt)
+        await request.run(wiring_of(request).registry.renew, context, image_id, attempt)
     except (Conflict, NotFound):
         raise _deleted(image_id) from None
     except ApiError as error:
         LOG.warning("the upload of image %s cannot be renewed: %s", image_id, error.message)
 
 
-async def _keep(request: Request, image_id: str, attempt: str, upload: Upload, checked: bool) -> None:
+async def _keep(
+    request: Request, context: Context, image_id: str, attempt: str, upload: Upload, checked: bool
+) -> None:
     """The file under its final name, then the registry's word."""
     registry = wiring_of(request).registry
     try:
         if checked:
             data = await request.run(upload.finish)
-            await request.run(registry.activate, request.context, image_id, attempt, data)
+            await request.run(registry.activate, context, image_id, attempt, data)
         else:
             await request.run(upload.keep)
-            await request.run(registry.stage, request.context, image_id, attempt, upload.size)
+            await request.run(registry.stage, context, image_id, attempt, upload.size)
     except (Conflict, NotFound):
         raise _deleted(image_id) from None
 
@@ -291,8 +311,9 @@ def _deleted(image_id: str) -> Gone:
 
 _FILE = "/v2/images/{image_id}/file"
 ROUTES = [
-    Route("PUT", _FILE, upload_image, "upload_image", 204, streams=True),
-    Route("PUT", "/v2/images/{image_id}/stage", stage_image, "modify_image", 204, streams=True),
-    Route("GET", _FILE, download_image, "download_image", streams=True),
+    Route("PUT", _FILE, upload_image, "upload_image", 204, streams=True, also=(415,)),
+    Route("PUT", "/v2/images/{image_id}/stage", stage_image, "modify_image", 204, streams=True, also=(415,)),
+    Route("GET", _FILE, download_image, "download_image", streams=True, also=(204, 206, 416)),
     Route("GET", "/hosts/{host}/images/{image_id}/file", download_to_host, HOST, streams=True),
+    Route("PUT", "/hosts/{host}/images/{image_id}/file", upload_from_host, HOST, 204, streams=True),
 ]

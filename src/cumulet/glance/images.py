@@ -157,7 +157,7 @@ ROUTES = [
     Route("POST", "/v2/images", create_image, "add_image", 201, body=Any),
     Route("GET", "/v2/images", list_images, "get_images"),
     Route("GET", "/v2/images/{image_id}", show_image, "get_image"),
-    Route("PATCH", "/v2/images/{image_id}", update_image, "modify_image", body=Any),
+    Route("PATCH", "/v2/images/{image_id}", update_image, "modify_image", body=Any, also=(415,)),
     Route("DELETE", "/v2/images/{image_id}", delete_image, "delete_image", 204),
     Route("POST", "/v2/images/{image_id}/actions/deactivate", deactivate, "deactivate", 204),
     Route("POST", "/v2/images/{image_id}/actions/reactivate", reactivate, "reactivate", 204),

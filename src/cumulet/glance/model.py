@@ -36,6 +36,16 @@ class Image(Struct, frozen=True, kw_only=True):
     updated_at: str
 
 
+class SnapshotWish(Struct, frozen=True, kw_only=True):
+    """An image that a host will send: of a server's disk, in qcow2, for its project alone."""
+
+    name: str
+    owner: str
+    min_disk: int  # GB
+    min_ram: int  # MB
+    properties: dict[str, str]
+
+
 class Record(Image, frozen=True, kw_only=True):
     """``revision`` counts the changes: a change names the revision it was made for, and loses if that is past."""
 

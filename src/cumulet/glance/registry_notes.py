@@ -1,5 +1,7 @@
 """Notifications about images, in upstream's form."""
 
+from typing import Any
+
 from msgspec.structs import replace
 
 from cumulet.core import clock
@@ -18,7 +20,13 @@ def caller(request: Request) -> Context:
 def notify(
     tx: Transaction, request: Request, event_type: str, record: Record, deleted_at: str | None = None
 ) -> None:
-    payload = {
+    payload = describe(record, deleted_at)
+    tx.notify(caller(request), event_type, f"image.{request.config.node.name}", payload)
+
+
+def describe(record: Record, deleted_at: str | None = None) -> dict[str, Any]:
+    """What every notification says of its image."""
+    return {
         "id": record.id,
         "name": record.name,
         "status": record.status,
@@ -40,7 +48,6 @@ def notify(
         "deleted": deleted_at is not None,
         "deleted_at": clock.short(deleted_at) if deleted_at else None,
     }
-    tx.notify(caller(request), event_type, f"image.{request.config.node.name}", payload)
 
 
 def notify_member(

@@ -7,7 +7,7 @@ tasks of an image and a project's usage are.
 from typing import Any
 
 from cumulet.core.errors import NotFound
-from cumulet.core.http import Reply, Request, Route
+from cumulet.core.http import Request, Route
 from cumulet.core.policy import PUBLIC
 
 NEWEST = 9
@@ -27,12 +27,12 @@ def list_versions(request: Request) -> dict[str, Any]:
     }
 
 
-def choose(request: Request) -> Reply:
+def choose(request: Request) -> dict[str, Any]:
     """The document of the root, as it answers to whoever asks for no version or for a version's root."""
-    return Reply(list_versions(request), 300)
+    return list_versions(request)
 
 
-def choose_minor(request: Request) -> Reply:
+def choose_minor(request: Request) -> dict[str, Any]:
     name = request.params["version"]
     if name not in {"v2", *(f"v2.{minor}" for minor in range(NEWEST + 1))}:
         raise NotFound("The resource could not be found.")
@@ -40,7 +40,7 @@ def choose_minor(request: Request) -> Reply:
 
 
 ROUTES = [
-    Route("GET", "/", choose, PUBLIC),
+    Route("GET", "/", choose, PUBLIC, 300),
     Route("GET", "/versions", list_versions, PUBLIC),
-    Route("GET", "/{version}", choose_minor, PUBLIC),
+    Route("GET", "/{version}", choose_minor, PUBLIC, 300),
 ]

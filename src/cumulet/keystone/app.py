@@ -16,6 +16,7 @@ from cumulet.keystone import (
     application_credentials,
     credentials,
     domains,
+    ec2_credentials,
     endpoints,
     grants,
     groups,
@@ -28,7 +29,9 @@ from cumulet.keystone import (
     roles,
     scopes,
     services,
+    stored_policies,
     tokens,
+    trusts,
     users,
     versions,
 )
@@ -45,6 +48,8 @@ ROUTES = [
     *application_credentials.ROUTES,
     *access_rules.ROUTES,
     *credentials.ROUTES,
+    *ec2_credentials.ROUTES,
+    *trusts.ROUTES,
     *groups.ROUTES,
     *projects.ROUTES,
     *project_tags.ROUTES,
@@ -56,6 +61,7 @@ ROUTES = [
     *services.ROUTES,
     *endpoints.ROUTES,
     *regions.ROUTES,
+    *stored_policies.ROUTES,
 ]
 
 

@@ -90,7 +90,7 @@ def create_application_credential(request: Request) -> Json:
         "secret_hash": passwords.make_hash(secret, request.config.identity.bcrypt_rounds),
         "unrestricted": bool(wanted.unrestricted),
         "ruled": wanted.access_rules is not None,
-        "expires_at": _expiry(wanted.expires_at),
+        "expires_at": documents.expiry(wanted.expires_at),
         "created_at": clock.now(),
     }
     with request.db.transaction() as tx:
@@ -168,21 +168,6 @@ def _role_id(ref: RoleRef, held: Iterable[Role]) -> str | None:
     return None
 
 
-def _expiry(text: str | None) -> str | None:
-    if not text:
-        return None
-    try:
-        expires_at = clock.text(clock.parse(text))
-    except (ValueError, OverflowError):
-        raise BadRequest(f"Invalid input for expires_at: {text!r} is not an ISO 8601 time") from None
-    if expires_at <= clock.now():
-        raise BadRequest(
-            "The 'expires_at' must not be before now. The server could not comply with the request since it is "
-            "either malformed or otherwise incorrect. The client is assumed to be in error."
-        )
-    return expires_at
-
-
 def _views(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[Json]:
     ids = [row.id for row in rows]
     lent, ruled = _lent_roles(tx, ids), _rules(tx, ids)
@@ -194,7 +179,7 @@ def _views(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[
             "project_id": row.project_id,
             "roles": lent[row.id],
             "unrestricted": row.unrestricted,
-            "expires_at": row.expires_at,
+            "expires_at": row.expires_at and row.expires_at.removesuffix("Z"),  # upstream's form, and still UTC
             **({"access_rules": ruled[row.id]} if row.ruled else {}),
             "links": {
                 "self": documents.link(request, f"users/{row.user_id}/application_credentials/{row.id}"),

@@ -78,20 +78,20 @@ def create_credential(request: Request) -> Json:
     wanted: NewCredential = request.body.credential
     owner = request.context.user_id if isinstance(wanted.user_id, UnsetType) else wanted.user_id
     request.enforce("identity:create_credential", {"target.credential.user_id": owner or None})
-    _check_project(request, wanted.type, wanted.project_id)
+    check_project(request, wanted.type, wanted.project_id)
     row: Json = {
         "id": _id(wanted.type, wanted.blob),
         "user_id": owner or request.context.user_id,
         "project_id": wanted.project_id,
         "type": wanted.type,
-        "sealed_blob": _seal(request, wanted.blob),
+        "sealed_blob": seal_blob(request, wanted.blob),
         "extra": documents.extras(request, "credential", NewCredential),
         "created_at": clock.now(),
     }
     if _fixed(wanted.blob):
         raise BadRequest(f"Invalid input: a blob may not name {', '.join(_fixed(wanted.blob))}")
     with request.db.transaction() as tx:
-        _check_exist(tx, row["user_id"], wanted.project_id)
+        check_exist(tx, row["user_id"], wanted.project_id)
         try:
             tx.write(credentials.insert(), row)
         except Conflict as error:
@@ -110,16 +110,16 @@ def update_credential(request: Request) -> Json:
         owner, project_id = given.get("user_id", row.user_id), given.get("project_id", row.project_id)
         request.enforce("identity:update_credential", {"target.credential.user_id": owner})
         if project_id != row.project_id:
-            _check_project(request, given.get("type", row.type), project_id)
-        _check_exist(tx, owner, project_id)
-        blob = _open(request, row)
+            check_project(request, given.get("type", row.type), project_id)
+        check_exist(tx, owner, project_id)
+        blob = read_blob(request, row)
         if isinstance(wanted.blob, str) and _fixed(wanted.blob) != _fixed(blob):
             raise BadRequest(f"Update of `{FIXED_KEYS[0]}` and the like in a blob is not allowed.")
         type_ = given.get("type", row.type)
-        if type_ == "ec2" and _id(type_, given.get("blob", blob)) != row.id:
-            raise BadRequest("Update of `access` in the blob of an ec2 credential is not allowed.")
+        if type_ == "ec2" and _id(type_, given.get("blob", blob)) != row.id and row.type != "ec2":
+            raise BadRequest("A credential that was not made as an ec2 credential cannot become one.")
         values: Json = {name: given[name] for name in ("type", "user_id", "project_id") if name in given}
-        values["sealed_blob"] = _seal(request, given.get("blob", blob))
+        values["sealed_blob"] = seal_blob(request, given.get("blob", blob))
         values["extra"] = {**row.extra, **documents.extras(request, "credential", ChangedCredential)}
         tx.write(sa.update(credentials).where(credentials.c.id == row.id).values(values))
         documents.notify(tx, request, "credential.updated", row.id)
@@ -151,12 +151,12 @@ def view(request: Request, row: Row[Any]) -> Json:
         "user_id": row.user_id,
         "project_id": row.project_id,
         "type": row.type,
-        "blob": _open(request, row),
+        "blob": read_blob(request, row),
         "links": {"self": documents.link(request, f"credentials/{row.id}")},
     }
 
 
-def _check_project(request: Request, type_: str, project_id: str | None) -> None:
+def check_project(request: Request, type_: str, project_id: str | None) -> None:
     """One's own credential can be for the project of one's token only; administrators may name any."""
     if type_ == "ec2" and not project_id:
         raise BadRequest("Invalid input: an ec2 credential requires a project_id")
@@ -168,7 +168,7 @@ def _check_project(request: Request, type_: str, project_id: str | None) -> None
         )
 
 
-def _check_exist(tx: Transaction, user_id: str, project_id: str | None) -> None:
+def check_exist(tx: Transaction, user_id: str, project_id: str | None) -> None:
     if not tx.find(sa.select(users.c.id).where(users.c.id == user_id)):
         raise documents.missing("user", user_id)
     if project_id and not tx.find(sa.select(projects.c.id).where(projects.c.id == project_id)):
@@ -178,13 +178,18 @@ def _check_exist(tx: Transaction, user_id: str, project_id: str | None) -> None:
 def _id(type_: str, blob: str) -> str:
     if type_.lower() != "ec2":
         return documents.new_id()
-    access = _mapping(blob).get("access")
+    access = mapping(blob).get("access")
     if not isinstance(access, str) or not access:
         raise BadRequest("Invalid blob in credential: an ec2 credential is a JSON object with access and secret")
-    return hashlib.sha256(access.encode()).hexdigest()
+    return ec2_id(access)
 
 
-def _mapping(blob: str) -> Json:
+def ec2_id(access: str) -> str:
+    """The id of the ec2 credential that was made with this access key; a later blob may have another one."""
+    return hashlib.sha256(access.encode(errors="surrogatepass")).hexdigest()
+
+
+def mapping(blob: str) -> Json:
     """The blob as a JSON object; empty if it is none."""
     try:
         found = msgspec.json.decode(blob)
@@ -194,15 +199,15 @@ def _mapping(blob: str) -> Json:
 
 
 def _fixed(blob: str) -> Json:
-    return {name: value for name, value in _mapping(blob).items() if name in FIXED_KEYS}
+    return {name: value for name, value in mapping(blob).items() if name in FIXED_KEYS and value is not None}
 
 
-def _seal(request: Request, blob: str) -> str:
+def seal_blob(request: Request, blob: str) -> str:
     rings: Keyrings = request.app.extras
     return rings.credentials.seal(blob.encode(errors="surrogatepass"))
 
 
-def _open(request: Request, row: Row[Any]) -> str:
+def read_blob(request: Request, row: Row[Any]) -> str:
     rings: Keyrings = request.app.extras
     text = row.sealed_blob + "=" * (-len(row.sealed_blob) % 4)
     blob = rings.credentials.open(text.encode())

@@ -72,6 +72,22 @@ def extras(request: Request, key: str, kind: type[msgspec.Struct]) -> Json:
     return {name: value for name, value in body.items() if name not in known}
 
 
+def expiry(text: str | None) -> str | None:
+    """A moment in the future, in the database's form; None if there is none."""
+    if not text:
+        return None
+    try:
+        expires_at = clock.text(clock.parse(text))
+    except (ValueError, OverflowError):
+        raise BadRequest(f"Invalid input for expires_at: {text!r} is not an ISO 8601 time") from None
+    if expires_at <= clock.now():
+        raise BadRequest(
+            "The 'expires_at' must not be before now. The server could not comply with the request since it is "
+            "either malformed or otherwise incorrect. The client is assumed to be in error."
+        )
+    return expires_at
+
+
 def changed_options(before: Json, options: Strict | UnsetType) -> Json:
     given = {} if isinstance(options, UnsetType) else schema.given(options)
     return {name: value for name, value in {**before, **given}.items() if value is not None}

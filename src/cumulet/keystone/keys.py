@@ -36,6 +36,10 @@ def credential_directory(config: Config) -> Path:
     return config.etc / "credential-keys"
 
 
+def directories(config: Config) -> tuple[Path, Path]:
+    return directory(config), credential_directory(config)
+
+
 def keys_kept(config: Config) -> int:
     """Staged, primary, and the secondaries under which tokens may still be alive."""
     identity = config.identity
@@ -43,14 +47,13 @@ def keys_kept(config: Config) -> int:
 
 
 def ensure(config: Config) -> None:
-    """Make each directory (0700) and its first two keys (0600), owned as ``etc`` is, if there are none."""
-    for place in (directory(config), credential_directory(config)):
+    """Make each directory (0700) and its first two keys (0600), owned as their directory is, if there are none."""
+    for place in directories(config):
         _ensure(config, place)
 
 
 def _ensure(config: Config, place: Path) -> None:
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _give(place, config.etc)
     with _locked(place):
         if not any(number for number in _numbers(place)):
             _write(place, "1")

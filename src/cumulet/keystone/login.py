@@ -11,7 +11,7 @@ import sqlalchemy as sa
 
 from cumulet.core import clock
 from cumulet.core.db import Transaction
-from cumulet.core.errors import BadRequest, Unauthorized
+from cumulet.core.errors import BadRequest, Forbidden, Unauthorized
 from cumulet.core.http import Request
 from cumulet.core.schema import UNSET, Open, UnsetType
 from cumulet.keystone import passwords, token_format
@@ -135,6 +135,11 @@ def _prove_token(request: Request, text: str) -> Proven:
     payload = token_format.unseal(rings.tokens, text)
     if payload is None:
         raise Unauthorized(DENIED)
+    if payload.trust:
+        raise Forbidden(
+            "You are not authorized to perform the requested action: Using trust-scoped token to create another "
+            "token. Create a new trust-scoped token instead."
+        )
     with request.db.read() as tx:
         if find_standing_of(tx, payload) is None:
             raise Unauthorized(DENIED)

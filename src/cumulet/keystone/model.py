@@ -30,8 +30,8 @@ class Payload(Struct, frozen=True):
     """What is sealed in a token.  Times are seconds since 1970.
 
     ``audit_ids`` name the token itself, then the tokens it was made from, the first login last: giving back any
-    of them kills this one.  ``revision`` is the user's at the time of issue.  ``application_credential`` is the id
-    of the one that the token stands on, if any.
+    of them kills this one.  ``revision`` is the user's at the time of issue, with a trust the sum of both users'.
+    ``application_credential`` and ``trust`` are the ids of what the token stands on, if any.
     """
 
     user_id: str
@@ -42,11 +42,22 @@ class Payload(Struct, frozen=True):
     audit_ids: tuple[str, ...]
     revision: int
     application_credential: str = ""
+    trust: str = ""
 
 
 class Role(Struct, frozen=True):
     id: str
     name: str
+
+
+class Trust(Struct, frozen=True):
+    """By which the trustor lends the trustee roles in a project.  ``impersonation``: who acts is the trustor."""
+
+    id: str
+    trustor_user_id: str
+    trustee_user_id: str
+    impersonation: bool
+    expires_at: str | None
 
 
 class Standing(Struct, frozen=True):
@@ -63,3 +74,4 @@ class Standing(Struct, frozen=True):
     scope_domain_name: str = ""
     roles: tuple[Role, ...] = ()
     delegation: Delegation | None = None
+    trust: Trust | None = None

@@ -3,7 +3,7 @@
 Targets have upstream's names (``target.user.domain_id``); they are filled from rows and from the URL.
 """
 
-from cumulet.core.context import Context
+from cumulet.core.context import Context, Delegation
 from cumulet.core.errors import Forbidden
 from cumulet.core.http import Json, Request
 
@@ -44,6 +44,8 @@ _GRANT_WRITERS = (
 
 _OWNER = "user_id:%(target.user.id)s"
 _KEEPER = "user_id:%(target.credential.user_id)s"
+_TRUSTOR = "user_id:%(target.trust.trustor_user_id)s"
+_TRUSTEE = "user_id:%(target.trust.trustee_user_id)s"
 
 DEFAULTS: dict[str, str] = {
     "admin_required": "role:admin",
@@ -95,6 +97,18 @@ DEFAULTS: dict[str, str] = {
     "identity:create_credential": f"{ADMIN} or {_KEEPER}",
     "identity:update_credential": f"{ADMIN} or {_KEEPER}",
     "identity:delete_credential": f"{ADMIN} or {_KEEPER}",
+    "identity:ec2_get_credential": f"{ADMIN_OR_READER} or {_KEEPER}",
+    "identity:ec2_list_credentials": f"{ADMIN_OR_READER} or rule:owner",
+    "identity:ec2_create_credential": f"{ADMIN} or (role:member and {_KEEPER})",
+    "identity:ec2_delete_credential": f"{ADMIN} or (role:member and {_KEEPER})",
+    "identity:create_trust": _TRUSTOR,
+    "identity:list_trusts": ADMIN_OR_READER,
+    "identity:list_trusts_for_trustor": f"{ADMIN_OR_READER} or {_TRUSTOR}",
+    "identity:list_trusts_for_trustee": f"{ADMIN_OR_READER} or {_TRUSTEE}",
+    "identity:list_roles_for_trust": f"{ADMIN_OR_READER} or {_TRUSTOR} or {_TRUSTEE}",
+    "identity:get_role_for_trust": f"{ADMIN_OR_READER} or {_TRUSTOR} or {_TRUSTEE}",
+    "identity:delete_trust": f"{ADMIN} or {_TRUSTOR}",
+    "identity:get_trust": f"{ADMIN_OR_READER} or {_TRUSTOR} or {_TRUSTEE}",
     # projects and their tags
     "identity:get_project": _PROJECT_READERS,
     "identity:list_projects": f"{ADMIN_OR_READER} or {_domain('reader', 'target.domain_id')}",
@@ -150,6 +164,9 @@ DEFAULTS: dict[str, str] = {
         for verb in ("create", "update", "delete")
         for noun in ("service", "endpoint")
     },
+    **{f"identity:{verb}_policy": ADMIN for verb in ("create", "update", "delete")},
+    "identity:get_policy": ADMIN_OR_READER,
+    "identity:list_policies": ADMIN_OR_READER,
     **{f"identity:{verb}_region": ADMIN for verb in ("create", "update", "delete")},
     **{
         f"identity:{name}": ADMIN_OR_READER
@@ -170,6 +187,8 @@ def own_target(context: Context) -> Json:
         "target.token.user_id": context.user_id,
         "target.user.id": context.user_id,
         "target.credential.user_id": context.user_id,
+        "target.trust.trustor_user_id": context.user_id,
+        "target.trust.trustee_user_id": context.user_id,
         "target.user.domain_id": domain_id,
         "target.group.domain_id": domain_id,
         "target.project.id": context.project_id,
@@ -188,7 +207,17 @@ def refuse_delegated(request: Request, what: str) -> None:
     """
     delegation = request.context.delegation
     if delegation and (not delegation.unrestricted or delegation.rules is not None):
-        raise Forbidden(
-            "You are not authorized to perform the requested action: Using method 'application_credential' is not "
-            f"allowed for managing additional {what}."
-        )
+        raise _lent(delegation, f"managing additional {what}")
+
+
+def refuse_lent(request: Request, what: str) -> None:
+    """Forbidden for a token that was lent, even if that is unrestricted."""
+    if request.context.delegation:
+        raise _lent(request.context.delegation, f"managing {what}")
+
+
+def _lent(delegation: Delegation, what: str) -> Forbidden:
+    return Forbidden(
+        f"You are not authorized to perform the requested action: Using method '{delegation.method}' is not "
+        f"allowed for {what}."
+    )

@@ -3,21 +3,23 @@
 The user is enabled and so is their domain; their password is the one they had; the token's scope exists and is
 enabled with its domain; neither the token nor one it was made from was given back; and the roles are those of
 now, with what groups, parents and role inferences add.  A token from an application credential has of these only
-what the credential lends, while it is there and in its time.  Nothing of it is cached: a token dies with the
-commit that takes away its ground, and a new role counts from its commit.
+what the credential lends, while it is there and in its time.  A token by a trust stands on two users: it has what
+the trustor lends and has, while both may log in.  Nothing of it is cached: a token dies with the commit that takes
+away its ground, and a new role counts from its commit.
 """
 
 from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 from sqlalchemy.sql.elements import ColumnElement
 from sqlalchemy.sql.expression import CTE
 
 from cumulet.core import clock
 from cumulet.core.context import AccessRule, Delegation
 from cumulet.core.db import Transaction
-from cumulet.keystone.model import SYSTEM, Payload, Role, Scope, ScopeKind, Standing
+from cumulet.keystone.model import SYSTEM, Payload, Role, Scope, ScopeKind, Standing, Trust
 from cumulet.keystone.tables import (
     access_rules,
     application_credential_roles,
@@ -29,6 +31,8 @@ from cumulet.keystone.tables import (
     projects,
     revocations,
     roles,
+    trust_roles,
+    trusts,
     users,
 )
 
@@ -47,10 +51,32 @@ _RULES = (
     )
     .where(application_credential_rules.c.credential_id == sa.bindparam("credential"))
 )
+_trustor = users.alias("trustor")
+_trustee = users.alias("trustee")
+_TRUST = (
+    sa.select(
+        trusts,
+        _trustor.c.token_revision.label("trustor_revision"),
+        _trustee.c.token_revision.label("trustee_revision"),
+    )
+    .select_from(
+        trusts.join(_trustor, _trustor.c.id == trusts.c.trustor_user_id).join(
+            _trustee, _trustee.c.id == trusts.c.trustee_user_id
+        )
+    )
+    .where(
+        trusts.c.id == sa.bindparam("trust"),
+        sa.or_(trusts.c.expires_at.is_(None), trusts.c.expires_at > sa.bindparam("now")),
+    )
+)
+_TRUST_ROLES = sa.select(trust_roles.c.role_id).where(trust_roles.c.trust_id == sa.bindparam("trust"))
 
 
 def find_standing_of(tx: Transaction, payload: Payload) -> Standing | None:
     """What the holder of a token may be now; None if the token is dead."""
+    if payload.trust:
+        standing = find_trusted(tx, payload.trust, payload.audit_ids)
+        return standing if standing and standing.revision == payload.revision else None
     return find_standing(
         tx, payload.user_id, payload.revision, payload.scope, payload.audit_ids, payload.application_credential
     )
@@ -103,6 +129,32 @@ def _delegation(tx: Transaction, row: sa.Row[Any]) -> Delegation:
     return Delegation(row.credential_id, row.credential_name, row.credential_unrestricted, rules)
 
 
+def find_trusted(tx: Transaction, trust_id: str, audit_ids: tuple[str, ...] = ()) -> Standing | None:
+    """What the trustee may be by this trust now; None unless the trustor has every role that the trust names."""
+    row = tx.find(_TRUST, {"trust": trust_id, "now": clock.now()})
+    if row is None:
+        return None
+    scope = Scope("project", row.project_id)
+    trustor = find_standing(tx, row.trustor_user_id, row.trustor_revision, scope, audit_ids)
+    trustee = find_standing(tx, row.trustee_user_id, row.trustee_revision, Scope())
+    named = {each.role_id for each in tx.all(_TRUST_ROLES, {"trust": trust_id})}
+    if trustor is None or trustee is None or not named or not named <= {role.id for role in trustor.roles}:
+        return None
+    lent = {each.role_id for each in tx.all(_TRUST_LENDS, {"trust": trust_id})}
+    who = trustor if row.impersonation else trustee
+    return replace(
+        trustor,
+        user_id=who.user_id,
+        user_name=who.user_name,
+        user_domain_id=who.user_domain_id,
+        user_domain_name=who.user_domain_name,
+        revision=row.trustor_revision + row.trustee_revision,
+        roles=tuple(role for role in trustor.roles if role.id in lent),
+        delegation=Delegation(row.id, method="trust"),
+        trust=Trust(row.id, row.trustor_user_id, row.trustee_user_id, row.impersonation, row.expires_at),
+    )
+
+
 def held_by(user: Any) -> ColumnElement[bool]:
     """Assignments of the user and of the groups they are in."""
     member = sa.select(group_members.c.group_id).where(group_members.c.user_id == user)
@@ -146,11 +198,18 @@ def _lent() -> ColumnElement[bool]:
     named = sa.select(application_credential_roles.c.role_id).where(
         application_credential_roles.c.credential_id == sa.bindparam("credential")
     )
+    return roles.c.id.in_(_with_implied(named))
+
+
+def _with_implied(named: sa.Select[Any]) -> sa.Select[Any]:
     lent = named.cte("lent", recursive=True)
     lent = lent.union(
         sa.select(implied_roles.c.implied_role_id).where(implied_roles.c.prior_role_id == lent.c.role_id)
     )
-    return roles.c.id.in_(sa.select(lent.c.role_id))
+    return sa.select(lent.c.role_id)
+
+
+_TRUST_LENDS = _with_implied(_TRUST_ROLES)
 
 
 def _delegated(statement: sa.Select[Any]) -> sa.Select[Any]:

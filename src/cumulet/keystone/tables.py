@@ -137,6 +137,17 @@ endpoints = Table(
     Column("created_at", Time, nullable=False),
 )
 
+# What operators keep here for other programs; nothing in the cloud reads it.
+stored_policies = Table(
+    "stored_policies",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("type", Name, nullable=False),
+    Column("blob", JSON, nullable=False),
+    Column("extra", JSON, nullable=False, default=dict),
+    Column("created_at", Time, nullable=False),
+)
+
 # Tokens that were given back.  Rows go when the token would have died anyway, so the table stays small.
 revocations = Table(
     "revocations",
@@ -199,6 +210,28 @@ application_credential_rules = Table(
     metadata,
     Column("credential_id", Id, ForeignKey("application_credentials.id", ondelete="CASCADE"), primary_key=True),
     Column("rule_id", Id, ForeignKey("access_rules.id", ondelete="CASCADE"), primary_key=True),
+)
+
+# By which one user (the trustor) lets another (the trustee) act with some of their roles in one project.
+trusts = Table(
+    "trusts",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("trustor_user_id", Id, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("trustee_user_id", Id, ForeignKey("users.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("project_id", Id, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("impersonation", Boolean, nullable=False),
+    Column("expires_at", Time),
+    Column("remaining_uses", Integer),  # logins; null: any number
+    Column("extra", JSON, nullable=False, default=dict),
+    Column("created_at", Time, nullable=False),
+)
+
+trust_roles = Table(
+    "trust_roles",
+    metadata,
+    Column("trust_id", Id, ForeignKey("trusts.id", ondelete="CASCADE"), primary_key=True),
+    Column("role_id", Id, ForeignKey("roles.id", ondelete="CASCADE"), primary_key=True),
 )
 
 # Secrets that users keep here, e.g. the keys of the EC2 API.

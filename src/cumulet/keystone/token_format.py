@@ -35,6 +35,7 @@ class _Packed(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
     audit_ids: bytes  # 16 bytes each
     revision: int
     application_credential: bytes = b"t"  # _pack_id
+    trust: bytes = b"t"  # _pack_id
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -57,6 +58,7 @@ def seal(keyring: Keyring, payload: Payload) -> str:
         b"".join(base64.urlsafe_b64decode(audit_id + "==") for audit_id in payload.audit_ids),
         payload.revision,
         _pack_id(payload.application_credential),
+        _pack_id(payload.trust),
     )
     return keyring.seal(_encode(packed))
 
@@ -84,6 +86,7 @@ def unseal(keyring: Keyring, text: str) -> Payload | None:
         tuple(_audit_text(packed.audit_ids[at : at + 16]) for at in range(0, len(packed.audit_ids), 16)),
         packed.revision,
         _unpack_id(packed.application_credential),
+        _unpack_id(packed.trust),
     )
 
 

@@ -12,16 +12,16 @@ import sqlalchemy as sa
 from cumulet.core import clock
 from cumulet.core.context import AccessRule, Delegation
 from cumulet.core.db import Transaction
-from cumulet.core.errors import BadRequest, Conflict, NotFound, Unauthorized
+from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.policy import PUBLIC
 from cumulet.core.schema import UNSET, Open, Strict, UnsetType
-from cumulet.keystone import token_format
+from cumulet.keystone import token_format, trusts
 from cumulet.keystone.catalog import list_catalog
 from cumulet.keystone.keys import Keyring, Keyrings
 from cumulet.keystone.login import DENIED, DomainRef, IdentityBody, Proven, expected, in_domain, prove
-from cumulet.keystone.model import Payload, Scope, Standing
-from cumulet.keystone.standing import find_standing, find_standing_of
+from cumulet.keystone.model import Payload, Scope, Standing, Trust
+from cumulet.keystone.standing import find_standing, find_standing_of, find_trusted
 from cumulet.keystone.tables import projects, revocations
 
 LONGEST_LOGIN = 64 * 1024
@@ -38,13 +38,18 @@ class SystemRef(Strict):
     all: Literal[True]
 
 
-class ScopeBody(Strict):
+class TrustRef(Open):
+    id: str
+
+
+class ScopeBody(Strict, rename={"trust": "OS-TRUST:trust"}):
     """Unknown keys are refused: a scope that we cannot give must not become another one."""
 
     project: ProjectRef | UnsetType = UNSET
     domain: DomainRef | UnsetType = UNSET
     system: SystemRef | UnsetType = UNSET
     unscoped: dict[str, Any] | UnsetType = UNSET
+    trust: TrustRef | UnsetType = UNSET
 
 
 class AuthBody(Open):
@@ -66,25 +71,30 @@ def create_token(request: Request) -> Reply:
     with request.db.read() as tx:
         standing = _choose_standing(tx, proven, auth.scope)
         payload = Payload(
-            user_id=proven.user_id,
+            user_id=standing.user_id,
             scope=standing.scope,
             methods=tuple(sorted(proven.methods)),
             issued_at=now,
-            expires_at=_end(request, proven, now),
+            expires_at=_end(request, proven, standing, now),
             audit_ids=audit_ids,
-            revision=proven.revision,
+            revision=standing.revision,
             application_credential=proven.application_credential,
+            trust=standing.trust.id if standing.trust else "",
         )
         document = view(tx, payload, standing, request.one("nocatalog") is None)
+    if standing.trust:
+        with request.db.transaction() as tx:
+            trusts.use(tx, standing.trust.id)
     return _reply(document, token_format.seal(_keyring(request), payload), 201)
 
 
-def _end(request: Request, proven: Proven, now: int) -> int:
-    """A token made from another one ends with it, one from an application credential not after it."""
+def _end(request: Request, proven: Proven, standing: Standing, now: int) -> int:
+    """A token made from another one ends with it, one from an application credential or a trust not after it."""
     latest = now + request.config.identity.token_seconds
-    if proven.audit_ids:
-        return proven.expires_at
-    return min(proven.expires_at or latest, latest)
+    end = proven.expires_at if proven.audit_ids else min(proven.expires_at or latest, latest)
+    if standing.trust and standing.trust.expires_at:
+        return min(end, int(clock.parse(standing.trust.expires_at).timestamp()))
+    return end
 
 
 def show_token(request: Request) -> Reply:
@@ -141,7 +151,9 @@ def view(tx: Transaction, payload: Payload, standing: Standing, with_catalog: bo
         token["roles"] = [{"id": role.id, "name": role.name} for role in standing.roles]
         if with_catalog:
             token["catalog"] = list_catalog(tx, standing)
-    if standing.delegation:
+    if standing.trust:
+        token["OS-TRUST:trust"] = _trust(standing.trust)
+    elif standing.delegation:
         token["application_credential"] = _delegation(standing.delegation)
     return {"token": token}
 
@@ -149,6 +161,15 @@ def view(tx: Transaction, payload: Payload, standing: Standing, with_catalog: bo
 def _delegation(delegation: Delegation) -> Json:
     rules = {} if delegation.rules is None else {"access_rules": [_rule(rule) for rule in delegation.rules]}
     return {"id": delegation.id, "name": delegation.name, "restricted": not delegation.unrestricted, **rules}
+
+
+def _trust(trust: Trust) -> Json:
+    return {
+        "id": trust.id,
+        "impersonation": trust.impersonation,
+        "trustor_user": {"id": trust.trustor_user_id},
+        "trustee_user": {"id": trust.trustee_user_id},
+    }
 
 
 def _rule(rule: AccessRule) -> Json:
@@ -159,6 +180,8 @@ def _choose_standing(
     tx: Transaction, proven: Proven, body: ScopeBody | Literal["unscoped"] | UnsetType
 ) -> Standing:
     """In the scope that is asked for; else in the user's default project if they may be there; else in none."""
+    if isinstance(body, ScopeBody) and not isinstance(body.trust, UnsetType):
+        return _stand_by_trust(tx, proven, body)
     scope = _find_scope(tx, body)
     if proven.scope is not None:
         if scope not in (None, proven.scope):
@@ -181,13 +204,29 @@ def _stand(tx: Transaction, proven: Proven, scope: Scope) -> Standing | None:
     )
 
 
+def _stand_by_trust(tx: Transaction, proven: Proven, body: ScopeBody) -> Standing:
+    """For the trustee of the trust in ``body``; one answer for everybody else and for any other trust."""
+    assert not isinstance(body.trust, UnsetType)
+    if _named(body) != ["trust"] or proven.scope is not None:
+        raise BadRequest("A trust cannot be combined with another scope.")
+    standing = find_trusted(tx, body.trust.id, proven.audit_ids)
+    trustee = _stand(tx, proven, Scope())
+    if not standing or not standing.trust or not trustee or standing.trust.trustee_user_id != proven.user_id:
+        raise Forbidden("User is not a trustee.")
+    return standing
+
+
+def _named(body: ScopeBody) -> list[str]:
+    return [name for name in body.__struct_fields__ if getattr(body, name) is not UNSET]
+
+
 def _find_scope(tx: Transaction, body: ScopeBody | Literal["unscoped"] | UnsetType) -> Scope | None:
     """The scope that ``body`` names, None if it names none.  What does not exist is an id nobody has a role on."""
     if isinstance(body, UnsetType):
         return None
     if isinstance(body, str):
         return Scope()
-    given = [name for name in body.__struct_fields__ if getattr(body, name) is not UNSET]
+    given = _named(body)
     if len(given) != 1:
         raise BadRequest("Expecting to find one of project, domain, system or unscoped in scope.")
     if not isinstance(body.project, UnsetType):
@@ -244,8 +283,8 @@ def _time(seconds: int) -> str:
 
 
 ROUTES = [
-    Route("POST", "/v3/auth/tokens", create_token, PUBLIC, 201, body=LoginBody, longest_body=LONGEST_LOGIN),
-    Route("GET", "/v3/auth/tokens", show_token, "identity:validate_token"),
-    Route("HEAD", "/v3/auth/tokens", check_token, "identity:check_token"),
+    Route("POST", "/v3/auth/tokens", create_token, PUBLIC, 201, LoginBody, also=(401,), longest_body=LONGEST_LOGIN),
+    Route("GET", "/v3/auth/tokens", show_token, "identity:validate_token", also=(404,)),
+    Route("HEAD", "/v3/auth/tokens", check_token, "identity:check_token", also=(404,)),
     Route("DELETE", "/v3/auth/tokens", revoke_token, "identity:revoke_token", 204),
 ]

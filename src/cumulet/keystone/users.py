@@ -234,5 +234,5 @@ ROUTES = [
     Route("GET", "/v3/users/{user_id}", show_user, "identity:get_user"),
     Route("PATCH", "/v3/users/{user_id}", update_user, "identity:update_user", body=ChangedUserBody),
     Route("DELETE", "/v3/users/{user_id}", delete_user, "identity:delete_user", 204),
-    Route("POST", "/v3/users/{user_id}/password", change_password, PUBLIC, 204, body=OwnPasswordBody),
+    Route("POST", "/v3/users/{user_id}/password", change_password, PUBLIC, 204, body=OwnPasswordBody, also=(401,)),
 ]

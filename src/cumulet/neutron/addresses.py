@@ -5,7 +5,7 @@ address at once are told apart by the primary key of ``port_addresses``: the los
 again; only an address that the caller named is a 409.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,17 +165,45 @@ def _any_of(
 ) -> Address:
     """The lowest free address of the first subnet that has one."""
     for subnet in candidates:
-        ranges = ipam.slots(subnet.cidr, [(pool["start"], pool["end"]) for pool in subnet.pools])
-        used = sa.select(port_addresses.c.slot).where(
-            port_addresses.c.subnet_id == subnet.id, port_addresses.c.slot.is_not(None)
-        )
-        taken = {row.slot for row in tx.all(used)} | {
-            a.slot for a in already if a.slot and a.subnet_id == subnet.id
-        }
-        number = ipam.choose_slot(ranges, sorted(taken))
-        if number is not None:
-            return Address(ipam.at_slot(subnet.cidr, number), subnet.id, number)
+        mine = {a.slot for a in already if a.slot and a.subnet_id == subnet.id}
+        for start, end in ipam.slots(subnet.cidr, [(pool["start"], pool["end"]) for pool in subnet.pools]):
+            number = _free_slot(tx, subnet.id, start, end, mine)
+            if number is not None:
+                return Address(ipam.at_slot(subnet.cidr, number), subnet.id, number)
     raise Conflict(f"No more IP addresses available on network {network_id}.", kind="IpAddressGenerationFailure")
+
+
+def _free_slot(tx: Transaction, subnet_id: str, start: int, end: int, mine: Collection[int]) -> int | None:
+    """The lowest slot from ``start`` to ``end`` that is neither taken nor in ``mine``.
+
+    The database looks for the first gap behind a taken slot, in its index: nothing is read but the answer.
+    """
+    while start <= end:
+        place = {"subnet": subnet_id, "start": start, "end": end}
+        number = start if tx.find(_TAKEN, place) is None else tx.value(_GAP, place)
+        if number is None or number > end:
+            return None
+        if number not in mine:
+            return int(number)
+        start = number + 1
+    return None
+
+
+_after = port_addresses.alias("after")
+_HERE = port_addresses.c.subnet_id == sa.bindparam("subnet")
+_TAKEN = sa.select(port_addresses.c.slot).where(_HERE, port_addresses.c.slot == sa.bindparam("start"))
+_GAP = (
+    sa.select(port_addresses.c.slot + 1)
+    .where(
+        _HERE,
+        port_addresses.c.slot.between(sa.bindparam("start"), sa.bindparam("end")),
+        ~sa.exists().where(
+            _after.c.subnet_id == port_addresses.c.subnet_id, _after.c.slot == port_addresses.c.slot + 1
+        ),
+    )
+    .order_by(port_addresses.c.slot)
+    .limit(1)
+)
 
 
 def _derived(subnet: Row[Any], mac: str) -> Address:

@@ -14,7 +14,7 @@ from cumulet.core.errors import Conflict, NotFound
 from cumulet.core.http import Request, Route
 from cumulet.core.schema import Strict
 from cumulet.core.tables import agents
-from cumulet.neutron import bindings, effects
+from cumulet.neutron import bindings, effects, notices
 from cumulet.neutron.agents import agent_view, alive_since, get_agent
 from cumulet.neutron.bindings import DHCP_AGENT, L3_AGENT, find_host
 from cumulet.neutron.checks import IdText
@@ -89,6 +89,7 @@ def add_network(request: Request) -> None:
             )
         bindings.begin_dhcp(tx, network.id, agent.host)
         effects.bump_routers_of_network(tx, network.id)
+        notices.scheduled(tx, request, "dhcp_agent.network.add", agent.id, "network_id", network.id)
 
 
 def remove_network(request: Request) -> None:
@@ -112,6 +113,7 @@ def remove_network(request: Request) -> None:
         else:
             bindings.move_dhcp(tx, binding, host)
         effects.bump_routers_of_network(tx, network.id)
+        notices.scheduled(tx, request, "dhcp_agent.network.remove", agent.id, "network_id", network.id)
 
 
 def add_router(request: Request) -> None:
@@ -133,6 +135,7 @@ def add_router(request: Request) -> None:
                 f"{other.id if other else there.host}.",
                 kind="RouterHostedByL3Agent",
             )
+        notices.scheduled(tx, request, "l3_agent.router.add", agent.id, "router_id", router.id)
 
 
 def remove_router(request: Request) -> None:
@@ -148,6 +151,7 @@ def remove_router(request: Request) -> None:
         host = find_host(tx, request.config, L3_AGENT, router_bindings, besides=[agent.host])
         if host is not None:
             bindings.begin_router(tx, router.id, host)
+        notices.scheduled(tx, request, "l3_agent.router.remove", agent.id, "router_id", router.id)
 
 
 def _enabled(tx: Transaction, request: Request, binary: str, reason: str, kind: str) -> Row[Any]:

@@ -14,7 +14,7 @@ from cumulet.core.listing import Listing
 from cumulet.core.policy import AUTHENTICATED
 from cumulet.core.schema import Strict
 from cumulet.core.tables import agents
-from cumulet.neutron import checks, effects, standard
+from cumulet.neutron import checks, effects, notices, standard
 from cumulet.neutron.bindings import DHCP_AGENT, L2_AGENT, L3_AGENT, METADATA_AGENT
 from cumulet.neutron.checks import NameText
 from cumulet.neutron.networks import ZONE
@@ -64,14 +64,17 @@ def update_agent(request: Request) -> Json:
         if values:
             tx.write(sa.update(agents).where(agents.c.id == row.id).values(**values))
             tx.hint(effects.BINDINGS, "*")
-        row = get_agent(tx, row.id)
-    return {"agent": agent_view(row, alive_since(request))}
+        document = agent_view(get_agent(tx, row.id), alive_since(request))
+        notices.updated(tx, request, "agent", body, document)
+    return {"agent": document}
 
 
 def delete_agent(request: Request) -> None:
     """Forget an agent that is gone; one that lives comes back with its next sign of life."""
     with request.db.transaction() as tx:
-        tx.write(sa.delete(agents).where(agents.c.id == get_agent(tx, request.params["agent_id"]).id))
+        row = get_agent(tx, request.params["agent_id"])
+        tx.write(sa.delete(agents).where(agents.c.id == row.id))
+        notices.deleted(tx, request, "agent", row.id)
 
 
 def list_zones(request: Request) -> Json:

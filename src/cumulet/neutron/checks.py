@@ -6,7 +6,7 @@ agent ever sees a newline, a zone index or a prefix that its tool would refuse (
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ipaddress import ip_address, ip_network
 from typing import Annotated
 
@@ -17,6 +17,8 @@ from cumulet.neutron import ipam
 
 NameText = Annotated[str, Meta(max_length=255)]
 IdText = Annotated[str, Meta(max_length=64)]
+Tag = Annotated[str, Meta(min_length=1, max_length=255)]
+MOST_TAGS = 50
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?", re.IGNORECASE)
 _PREFIX = re.compile(r"[0-9a-fA-F.:]{2,39}(/[0-9]{1,3})?")
@@ -87,6 +89,16 @@ def route(destination: str, nexthop: str, version: int = 0) -> dict[str, str]:
     versions = {ip_network(found["destination"]).version, ip_address(found["nexthop"]).version}
     if len(versions) != 1 or (version and versions != {version}):
         raise bad(f"destination '{shown(destination)}' and nexthop '{shown(nexthop)}' are of different IP versions")
+    return found
+
+
+def tags(given: Iterable[str]) -> list[str]:
+    """Each once, in order of the alphabet."""
+    found = sorted(set(given))
+    if len(found) > MOST_TAGS:
+        raise bad(f"The number of tags exceed the maximum number of tags allowed: {MOST_TAGS}")
+    if any("," in tag or not tag or len(tag) > 255 for tag in found):
+        raise bad("A tag has 1 to 255 characters and no comma")
     return found
 
 

@@ -41,6 +41,10 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
         "Expose functions for quotas usage statistics per project",
     ),
     "quotas": ("Quota management support", "Expose functions for quotas management per project"),
+    "revision-if-match": (
+        "If-Match constraints based on revision_number",
+        "Extension indicating that If-Match based on revision_number is supported.",
+    ),
     "router": ("Neutron L3 Router", "Router abstraction for basic L3 forwarding between L2 Neutron networks"),
     "router_availability_zone": ("Router Availability Zone", "Availability zone support for router."),
     "security-group": ("security-group", "The security groups extension."),
@@ -55,6 +59,11 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "subnet-external-network": (
         "Subnet belongs to an external network",
         "Informs if the subnet belongs to an external network",
+    ),
+    "tag-creation": ("Tag creation", "Allow to create multiple tags for a resource"),
+    "tag-ports-during-bulk-creation": (
+        "Tag Ports During Bulk Creation",
+        "Allow to tag ports during bulk creation",
     ),
 }
 

@@ -13,15 +13,15 @@ from cumulet.core.errors import BadRequest, Conflict, NotFound, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
-from cumulet.neutron import checks, effects, port_rows, quotas, standard
+from cumulet.neutron import checks, effects, notices, port_rows, quotas, standard
 from cumulet.neutron.addresses import Wish
-from cumulet.neutron.checks import IdText, NameText
+from cumulet.neutron.checks import IdText, NameText, Tag
 from cumulet.neutron.networks import get_network
 from cumulet.neutron.port_rows import PORTS, NewPort
 from cumulet.neutron.port_status import status
 from cumulet.neutron.public import port_not_found
 from cumulet.neutron.router_intent import GATEWAY, INTERFACE
-from cumulet.neutron.standard import Json, target
+from cumulet.neutron.standard import Json
 from cumulet.neutron.tables import floatingips, port_addresses, ports
 
 OWNER = "network:floatingip"
@@ -41,48 +41,55 @@ class NewFloatingIp(FloatingIpChange, kw_only=True):
     dns_domain: NameText | UnsetType = UNSET
     project_id: IdText | UnsetType = UNSET
     tenant_id: IdText | UnsetType = UNSET
+    tags: list[Tag] | UnsetType = UNSET
 
 
-class NewFloatingIpBody(Strict):
-    floatingip: NewFloatingIp
+class FloatingIpsBody(Strict):
+    floatingip: NewFloatingIp | UnsetType = UNSET
+    floatingips: list[NewFloatingIp] | UnsetType = UNSET
 
 
 class FloatingIpBody(Strict):
     floatingip: FloatingIpChange
 
 
-def create_floatingip(request: Request) -> Json:
-    body: NewFloatingIp = request.body.floatingip
+def create_floatingips(request: Request) -> Json:
+    bodies, bulk = standard.wanted(request.body, "floatingip", "floatingips")
     with request.db.transaction() as tx:
-        project_id = standard.project_of(request, body)
-        about = {"project_id": project_id, "tenant_id": project_id}
-        request.enforce("create_floatingip", about)
-        standard.enforce_attributes(request, "create_floatingip", body, about, {"floating_ip_address": None})
-        network = get_network(tx, request, body.floating_network_id)
-        if not network.external:
-            raise bad_floatingip(f"Network {network.id} is not a valid external network")
-        quotas.reserve(tx, project_id, "floatingip")
-        row = standard.new_row(project_id)
-        port_id = _create_port(tx, network, row["id"], body)
-        address = tx.value(sa.select(port_addresses.c.ip).where(port_addresses.c.port_id == port_id))
-        values = {
-            **{name: value for name, value in row.items() if name != "description"},
-            "description": body.description or "",
-            "floating_network_id": network.id,
-            "floating_port_id": port_id,
-            "floating_ip": address,
-            "dns_name": checks.host_name(body.dns_name or ""),
-            "dns_domain": checks.domain(body.dns_domain or ""),
-        }
-        tx.write(floatingips.insert(), values)
-        created = get_floatingip(tx, request, row["id"])
-        if body.port_id:
-            _associate(tx, request, created, body.port_id, body.fixed_ip_address or None)
-        elif body.fixed_ip_address:
-            raise bad_floatingip("fixed_ip_address cannot be specified without a port_id")
-        document = _views(tx, [get_floatingip(tx, request, row["id"])])[0]
-        tx.notify(request.context, "floatingip.create.end", standard.PUBLISHER, {"floatingip": document})
-    return {"floatingip": document}
+        documents = [_create(tx, request, body) for body in bodies]
+        notices.created(tx, request, "floatingip", bodies, documents)
+    return standard.created(documents, "floatingip", "floatingips", bulk)
+
+
+def _create(tx: Transaction, request: Request, body: NewFloatingIp) -> Json:
+    project_id = standard.project_of(request, body)
+    about = {"project_id": project_id, "tenant_id": project_id}
+    request.enforce("create_floatingip", about)
+    standard.enforce_attributes(request, "create_floatingip", body, about, {"floating_ip_address": None})
+    network = get_network(tx, request, body.floating_network_id)
+    if not network.external:
+        raise bad_floatingip(f"Network {network.id} is not a valid external network")
+    quotas.reserve(tx, project_id, "floatingip")
+    row = standard.new_row(project_id)
+    port_id = _create_port(tx, network, row["id"], body)
+    address = tx.value(sa.select(port_addresses.c.ip).where(port_addresses.c.port_id == port_id))
+    values = {
+        **row,
+        "description": body.description or "",
+        "tags": checks.tags(body.tags or []),
+        "floating_network_id": network.id,
+        "floating_port_id": port_id,
+        "floating_ip": address,
+        "dns_name": checks.host_name(body.dns_name or ""),
+        "dns_domain": checks.domain(body.dns_domain or ""),
+    }
+    tx.write(floatingips.insert(), values)
+    created = get_floatingip(tx, request, row["id"])
+    if body.port_id:
+        _associate(tx, request, created, body.port_id, body.fixed_ip_address or None)
+    elif body.fixed_ip_address:
+        raise bad_floatingip("fixed_ip_address cannot be specified without a port_id")
+    return _views(tx, [get_floatingip(tx, request, row["id"])])[0]
 
 
 def _create_port(tx: Transaction, network: Row[Any], floatingip_id: str, body: NewFloatingIp) -> str:
@@ -122,7 +129,7 @@ def update_floatingip(request: Request) -> Json:
     body: FloatingIpChange = request.body.floatingip
     with request.db.transaction() as tx:
         row = get_floatingip(tx, request, request.params["floatingip_id"])
-        request.enforce("update_floatingip", target(row))
+        standard.permit(request, "update_floatingip", row)
         values = {} if body.description is UNSET else {"description": body.description}
         if not standard.change(tx, floatingips, row, values):
             raise Retry(f"floating IP {row.id} was changed by somebody else")
@@ -136,19 +143,19 @@ def update_floatingip(request: Request) -> Json:
         else:
             _disassociate(tx, row)
         document = _views(tx, [get_floatingip(tx, request, row.id)])[0]
-        tx.notify(request.context, "floatingip.update.end", standard.PUBLISHER, {"floatingip": document})
+        notices.updated(tx, request, "floatingip", body, document)
     return {"floatingip": document}
 
 
 def delete_floatingip(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_floatingip(tx, request, request.params["floatingip_id"])
-        request.enforce("delete_floatingip", target(row))
+        standard.permit(request, "delete_floatingip", row)
         if row.router_id:
             effects.bump_router(tx, row.router_id)
         tx.write(sa.delete(floatingips).where(floatingips.c.id == row.id))
         port_rows.delete_port_rows(tx, request.context, tx.all(PORTS.where(ports.c.id == row.floating_port_id)))
-        tx.notify(request.context, "floatingip.delete.end", standard.PUBLISHER, {"floatingip_id": row.id})
+        notices.deleted(tx, request, "floatingip", row.id)
 
 
 def _associate(tx: Transaction, request: Request, row: Row[Any], port_id: str, fixed_ip: str | None) -> None:
@@ -297,7 +304,7 @@ LISTING = Listing(
 BASE = "/v2.0/floatingips"
 ROUTES = [
     Route("GET", BASE, list_floatingips, "get_floatingip"),
-    Route("POST", BASE, create_floatingip, "create_floatingip", 201, body=NewFloatingIpBody),
+    Route("POST", BASE, create_floatingips, "create_floatingip", 201, body=FloatingIpsBody),
     Route("GET", BASE + "/{floatingip_id}", show_floatingip, "get_floatingip"),
     Route("PUT", BASE + "/{floatingip_id}", update_floatingip, "update_floatingip", body=FloatingIpBody),
     Route("DELETE", BASE + "/{floatingip_id}", delete_floatingip, "delete_floatingip", 204),

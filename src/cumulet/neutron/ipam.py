@@ -4,7 +4,7 @@ Addresses are text as ``ipaddress`` prints them.  A *slot* is the distance of an
 one: small integers that databases sort, whatever the IP version.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
@@ -55,21 +55,6 @@ def slots(cidr: str, pools: Iterable[Pool]) -> list[tuple[int, int]]:
     base = int(ip_network(cidr).network_address)
     ranges = ((int(ip_address(start)) - base, int(ip_address(end)) - base) for start, end in pools)
     return sorted((start, min(end, LARGEST_SLOT - 1)) for start, end in ranges if start < LARGEST_SLOT)
-
-
-def choose_slot(ranges: Sequence[tuple[int, int]], taken: Iterable[int]) -> int | None:
-    """The lowest slot of ``ranges`` that is not in ``taken`` (ascending); None when all are."""
-    used = iter(taken)
-    occupied = next(used, None)
-    for start, end in ranges:
-        wanted = start
-        while wanted <= end:
-            while occupied is not None and occupied < wanted:
-                occupied = next(used, None)
-            if occupied != wanted:
-                return wanted
-            wanted += 1
-    return None
 
 
 def default_pools(cidr: str, gateway: str | None) -> list[Pool]:

@@ -51,6 +51,26 @@ class Port(Struct, frozen=True):
     name: str = ""
 
 
+class Inlet(Struct, frozen=True):
+    """A rule of a security group that lets packets in."""
+
+    id: str
+    ethertype: str  # 'IPv4', 'IPv6'
+    protocol: str | None  # a name or a number; None: any
+    port_min: int | None
+    port_max: int | None
+    prefix: str | None
+    group: tuple[str, str] | None  # name and project of the group whose members it lets in
+
+
+class SecurityGroup(Struct, frozen=True):
+    id: str
+    name: str
+    description: str
+    project_id: str
+    inlets: tuple[Inlet, ...]
+
+
 class Address(Struct, frozen=True):
     ip: str
     subnet_id: str

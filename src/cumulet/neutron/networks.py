@@ -14,8 +14,8 @@ from cumulet.core.errors import Conflict, Forbidden, NotFound, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
-from cumulet.neutron import bindings, checks, effects, port_rows, quotas, segments, standard
-from cumulet.neutron.checks import IdText, NameText
+from cumulet.neutron import bindings, checks, effects, notices, port_rows, quotas, segments, standard
+from cumulet.neutron.checks import IdText, NameText, Tag
 from cumulet.neutron.port_rows import PORTS
 from cumulet.neutron.standard import Json, Named, target
 from cumulet.neutron.tables import dhcp_bindings, floatingips, networks, ports, subnets
@@ -39,6 +39,7 @@ class NetworkChange(Named):
 class NewNetwork(NetworkChange):
     project_id: IdText | UnsetType = UNSET
     tenant_id: IdText | UnsetType = UNSET
+    tags: list[Tag] | UnsetType = UNSET
     availability_zone_hints: list[IdText] | UnsetType = UNSET
 
 
@@ -75,8 +76,7 @@ def create_networks(request: Request) -> Json:
         ids = [_create(tx, request, body) for body in bodies]
         documents = network_views(tx, request, tx.all(sa.select(networks).where(networks.c.id.in_(ids))))
         documents.sort(key=lambda document: ids.index(document["id"]))
-        for document in documents:
-            tx.notify(request.context, "network.create.end", standard.PUBLISHER, {"network": document})
+        notices.created(tx, request, "network", bodies, documents)
     return standard.created(documents, "network", "networks", bulk)
 
 
@@ -163,7 +163,7 @@ def update_network(request: Request) -> Json:
     with request.db.transaction() as tx:
         row = get_network(tx, request, request.params["network_id"])
         about = target(row)
-        request.enforce("update_network", about)
+        standard.permit(request, "update_network", row, about)
         standard.enforce_attributes(request, "update_network", body, about)
         if any(name.startswith("provider:") for name in standard.attributes(body)):
             raise segments.not_changeable()
@@ -183,7 +183,7 @@ def update_network(request: Request) -> Json:
             effects.hint_network(tx, row.id)
         row = get_network(tx, request, row.id)
         document = network_views(tx, request, [row])[0]
-        tx.notify(request.context, "network.update.end", standard.PUBLISHER, {"network": document})
+        notices.updated(tx, request, "network", body, document)
     return {"network": document}
 
 
@@ -219,7 +219,7 @@ def _check_change(tx: Transaction, row: Row[Any], values: Json) -> None:
 def delete_network(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_network(tx, request, request.params["network_id"])
-        request.enforce("delete_network", target(row))
+        standard.permit(request, "delete_network", row)
         for binding in tx.all(
             sa.select(dhcp_bindings).where(dhcp_bindings.c.network_id == row.id, dhcp_bindings.c.wanted == "run")
         ):
@@ -238,7 +238,7 @@ def delete_network(request: Request) -> None:
             )
         tx.write(sa.delete(subnets).where(subnets.c.network_id == row.id))
         tx.write(sa.delete(networks).where(networks.c.id == row.id))
-        tx.notify(request.context, "network.delete.end", standard.PUBLISHER, {"network_id": row.id})
+        notices.deleted(tx, request, "network", row.id)
 
 
 def _delete_free_floatingips(tx: Transaction, request: Request, network_id: str) -> None:
@@ -250,7 +250,7 @@ def _delete_free_floatingips(tx: Transaction, request: Request, network_id: str)
         holders = tx.all(PORTS.where(ports.c.id.in_([row.floating_port_id for row in rows])))
         port_rows.delete_port_rows(tx, request.context, holders)
     for row in rows:
-        tx.notify(request.context, "floatingip.delete.end", standard.PUBLISHER, {"floatingip_id": row.id})
+        notices.deleted(tx, request, "floatingip", row.id)
 
 
 def check_tenant(request: Request, network: Row[Any], project_id: str, what: str) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Row
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import Conflict, Retry
-from cumulet.neutron import addresses, effects, ipam, standard
+from cumulet.neutron import addresses, effects, ipam, notices, standard
 from cumulet.neutron.addresses import Wish
 from cumulet.neutron.tables import floatingips, port_addresses, port_bindings, port_groups, port_pairs, ports
 
@@ -44,28 +44,71 @@ class NewPort:
 
 def create_port_row(tx: Transaction, new: NewPort) -> str:
     """Make a port with its addresses, groups and binding; its id."""
-    row = standard.new_row(new.project_id) | {"network_id": new.network.id, "mac": ""} | dict(new.values)
-    given = bool(row["mac"])
-    row["mac"] = row["mac"] or ipam.mac_address(secrets.randbits(24))
-    internal = str(row.get("device_owner", "")).startswith("network:")
-    available = addresses.subnets_of(tx, new.network.id)
-    chosen = addresses.choose(tx, new.network.id, available, row["mac"], new.wishes, internal=internal)
+    return create_port_rows(tx, [new])[0]
+
+
+def create_port_rows(tx: Transaction, wanted: Sequence[NewPort]) -> list[str]:
+    """Make ports, in order: their ids.  Of many on one network each costs little more than its address."""
+    rows = [_row(new) for new in wanted]
+    _write_ports(tx, wanted, rows)
+    network_ids = dict.fromkeys(new.network.id for new in wanted)
+    available = {network_id: addresses.subnets_of(tx, network_id) for network_id in network_ids}
+    addressed = set()
+    for new, row in zip(wanted, rows, strict=True):
+        network_id, internal = new.network.id, row["device_owner"].startswith("network:")
+        chosen = addresses.choose(tx, network_id, available[network_id], row["mac"], new.wishes, internal=internal)
+        addresses.write(tx, network_id, row["id"], chosen)
+        if chosen and row["device_owner"] != "network:floatingip":
+            addressed.add(network_id)
+    members = [
+        {"port_id": row["id"], "security_group_id": group}
+        for new, row in zip(wanted, rows, strict=True)
+        for group in new.groups
+    ]
+    if members:
+        tx.write(port_groups.insert(), members)
+    for new, row in zip(wanted, rows, strict=True):
+        set_pairs(tx, row["id"], row["mac"], new.pairs)
+        if new.host:
+            effects.bind(tx, row["id"], new.network.id, new.host)
+    effects.hint_members(tx, {group for new in wanted for group in new.groups})
+    for network_id in sorted(addressed):
+        effects.bump_dhcp(tx, network_id)
+    return [row["id"] for row in rows]
+
+
+def _row(new: NewPort) -> dict[str, Any]:
+    row = standard.new_row(new.project_id) | _PLAIN | {"network_id": new.network.id} | dict(new.values)
+    return row | {"mac": row["mac"] or ipam.mac_address(secrets.randbits(24))}
+
+
+_PLAIN: dict[str, Any] = {
+    "mac": "",
+    "admin_up": True,
+    "device_id": "",
+    "device_owner": "",
+    "port_security": True,
+    "dhcp_options": [],
+    "dns_name": "",
+    "vnic_type": "normal",
+    "profile": {},
+    "server_id": None,
+    "nova_made": False,
+}
+"""What is not said of a port."""
+
+
+def _write_ports(tx: Transaction, wanted: Sequence[NewPort], rows: Sequence[dict[str, Any]]) -> None:
+    """A MAC that is taken is a 409 if somebody asked for it; else others are tried."""
     try:
-        tx.write(ports.insert(), row)
+        tx.write(ports.insert(), rows)
     except Conflict as race:
-        if given:
-            raise mac_in_use(new.network.id, row["mac"]) from race
+        for new, row in zip(wanted, rows, strict=True):
+            same = sa.and_(ports.c.network_id == new.network.id, ports.c.mac == row["mac"], ports.c.id != row["id"])
+            twice = sum(r["mac"] == row["mac"] and r["network_id"] == row["network_id"] for r in rows) > 1
+            if new.values.get("mac") and (twice or tx.find(sa.select(ports.c.id).where(same))):
+                raise mac_in_use(new.network.id, row["mac"]) from race
         raise Retry("the MAC is taken") from race
-    port_id: str = row["id"]
-    addresses.write(tx, new.network.id, port_id, chosen)
-    set_groups(tx, port_id, new.groups)
-    set_pairs(tx, port_id, row["mac"], new.pairs)
-    if new.host:
-        effects.bind(tx, port_id, new.network.id, new.host)
-    effects.hint_members(tx, new.groups)
-    if chosen and row.get("device_owner", "") != "network:floatingip":
-        effects.bump_dhcp(tx, new.network.id)
-    return port_id
 
 
 def delete_port_rows(tx: Transaction, context: Context, rows: Sequence[Row[Any]]) -> None:
@@ -83,7 +126,7 @@ def delete_port_rows(tx: Transaction, context: Context, rows: Sequence[Row[Any]]
     for network_id in dict.fromkeys(row.network_id for row in rows if row.device_owner != "network:floatingip"):
         effects.bump_dhcp(tx, network_id)
     for row in rows:
-        tx.notify(context, "port.delete.end", standard.PUBLISHER, {"port_id": row.id, "port": {"id": row.id}})
+        tx.notify(context, "port.delete.end", notices.PUBLISHER, {"port_id": row.id, "port": {"id": row.id}})
 
 
 def release_floating(tx: Transaction, row: Row[Any]) -> None:

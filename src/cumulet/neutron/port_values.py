@@ -13,7 +13,7 @@ from cumulet.core.http import Request
 from cumulet.core.schema import Strict
 from cumulet.neutron import checks, standard
 from cumulet.neutron.addresses import Wish
-from cumulet.neutron.checks import IdText, NameText, bad
+from cumulet.neutron.checks import IdText, NameText, Tag, bad
 from cumulet.neutron.projects import default_group
 from cumulet.neutron.standard import Json, Named
 from cumulet.neutron.tables import security_groups
@@ -59,6 +59,7 @@ class NewPortBody(PortChange, kw_only=True):
     network_id: IdText
     project_id: IdText | UnsetType = UNSET
     tenant_id: IdText | UnsetType = UNSET
+    tags: list[Tag] | UnsetType = UNSET
 
 
 class PortsBody(Strict):

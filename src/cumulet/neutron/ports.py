@@ -1,7 +1,9 @@
 """/v2.0/ports"""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +15,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
-from cumulet.neutron import addresses, effects, port_rows, port_values, quotas, standard
+from cumulet.neutron import addresses, checks, effects, notices, port_rows, port_values, quotas, standard
 from cumulet.neutron.networks import check_tenant, get_network
 from cumulet.neutron.port_rows import PORTS, NewPort
 from cumulet.neutron.port_status import STATUS
@@ -38,34 +40,38 @@ def create_ports(request: Request) -> Json:
     with request.db.transaction() as tx:
         for project_id, count in Counter(standard.project_of(request, body) for body in bodies).items():
             quotas.reserve(tx, project_id, "port", count)
-        ids = [_create(tx, request, body) for body in bodies]
-        found = {row.id: row for row in tx.all(PORTS.where(ports.c.id.in_(ids)))}
-        documents = port_views(tx, request, [found[port_id] for port_id in ids])
-        for document in documents:
-            tx.notify(request.context, "port.create.end", standard.PUBLISHER, {"port": document})
+        ids = dict.fromkeys(body.network_id for body in bodies)
+        nets = {network_id: get_network(tx, request, network_id) for network_id in ids}
+        default = cache(partial(default_group, tx))
+        wanted = [_new_port(tx, request, body, nets[body.network_id], default) for body in bodies]
+        made = port_rows.create_port_rows(tx, wanted)
+        found = {row.id: row for row in tx.all(PORTS.where(ports.c.id.in_(made)))}
+        documents = port_views(tx, request, [found[port_id] for port_id in made])
+        notices.created(tx, request, "port", bodies, documents)
     return standard.created(documents, "port", "ports", bulk)
 
 
-def _create(tx: Transaction, request: Request, body: NewPortBody) -> str:
+def _new_port(
+    tx: Transaction, request: Request, body: NewPortBody, network: Row[Any], default: Callable[[str], str]
+) -> NewPort:
+    """What the body asks for, if the caller may have it.  ``default``: the first group of a project."""
     project_id = standard.project_of(request, body)
-    network = get_network(tx, request, body.network_id)
     check_tenant(request, network, project_id, "port")
     about = {**target(network, network), "project_id": project_id, "tenant_id": project_id}
     request.enforce("create_port", about)
     port_values.enforce(request, "create_port", body, about)
     values = port_values.columns(body)
     values["port_security"] = values.get("port_security", network.port_security)
-    values |= {"name": body.name or "", "description": body.description or ""}
+    values |= {"name": body.name or "", "description": body.description or "", "tags": checks.tags(body.tags or [])}
     values["dhcp_options"] = port_values.dhcp_options(body, []) or []
     groups = port_values.groups(tx, request, body, project_id)
     pairs = port_values.pairs(body) or []
     port_values.check_security(values["port_security"], bool(groups), bool(pairs))
     cloud = values.get("device_owner", "").startswith("network:")
     if groups is None:
-        groups = [default_group(tx, project_id)] if values["port_security"] and not cloud else []
+        groups = [default(project_id)] if values["port_security"] and not cloud else []
     wishes = port_values.wishes(body)
-    new = NewPort(network, project_id, values, wishes, groups, pairs, body.host_id or "")
-    return port_rows.create_port_row(tx, new)
+    return NewPort(network, project_id, values, wishes, groups, pairs, body.host_id or "")
 
 
 def list_ports(request: Request) -> Json:
@@ -94,13 +100,13 @@ def update_port(request: Request) -> Json:
         row = get_port(tx, request, request.params["port_id"])
         network = tx.find(sa.select(networks).where(networks.c.id == row.network_id))
         about = target(row, network, device_owner=row.device_owner)
-        request.enforce("update_port", about)
+        standard.permit(request, "update_port", row, about)
         port_values.enforce(request, "update_port", body, about)
         _check_owner(tx, row, body)
         _change(tx, request, row, body)
         row = get_port(tx, request, row.id)
         document = port_views(tx, request, [row])[0]
-        tx.notify(request.context, "port.update.end", standard.PUBLISHER, {"port": document})
+        notices.updated(tx, request, "port", body, document)
     return {"port": document}
 
 
@@ -223,9 +229,10 @@ def delete_port(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_port(tx, request, request.params["port_id"])
         network = tx.find(sa.select(networks).where(networks.c.id == row.network_id))
-        request.enforce("delete_port", target(row, network))
+        standard.permit(request, "delete_port", row, target(row, network))
         if row.device_owner.startswith("network:"):
             raise _service_port(row, "deleted")
+        tx.notify(request.context, "port.delete.start", notices.PUBLISHER, {"port_id": row.id})
         port_rows.delete_port_rows(tx, request.context, [row])
         if row.server_id and row.host:
             tx.hint(f"nova.hosts.{row.host}", row.server_id)

@@ -14,12 +14,17 @@ from sqlalchemy.engine import Row
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound
-from cumulet.neutron import addresses, checks, effects, port_rows, quotas, standard
+from cumulet.neutron import addresses, checks, effects, notices, port_rows, quotas, standard
 from cumulet.neutron.addresses import Wish
 from cumulet.neutron.model import Address, Port, PortWish
 from cumulet.neutron.port_rows import PORTS, NewPort
 from cumulet.neutron.port_status import status
-from cumulet.neutron.projects import default_group
+from cumulet.neutron.server_security import (
+    add_security_group,
+    find_groups,
+    list_security_groups,
+    remove_security_group,
+)
 from cumulet.neutron.tables import (
     floatingips,
     networks,
@@ -31,6 +36,19 @@ from cumulet.neutron.tables import (
     subnets,
 )
 
+__all__ = [
+    "add_security_group",
+    "attach_port",
+    "bind_ports",
+    "create_server_ports",
+    "default_networks",
+    "detach_port",
+    "list_host_ports",
+    "list_security_groups",
+    "list_server_ports",
+    "release_ports",
+    "remove_security_group",
+]
 OWNER = "compute:nova"
 
 
@@ -130,100 +148,6 @@ def detach_port(tx: Transaction, server_id: str, port_id: str) -> None:
     _release(tx, rows)
 
 
-def list_security_groups(tx: Transaction, server_id: str) -> list[dict[str, str]]:
-    """The groups of the server's ports: ``id``, ``name``, ``description`` and ``project_id`` of each."""
-    mine = (
-        sa.select(port_groups.c.security_group_id)
-        .join(ports, ports.c.id == port_groups.c.port_id)
-        .where(ports.c.server_id == server_id)
-    )
-    rows = tx.all(
-        sa.select(security_groups)
-        .where(security_groups.c.id.in_(mine))
-        .order_by(security_groups.c.name, security_groups.c.id)
-    )
-    names = ("id", "name", "description", "project_id")
-    return [{name: getattr(row, name) for name in names} for row in rows]
-
-
-def find_groups(tx: Transaction, context: Context, names: Sequence[str]) -> list[str]:
-    """The ids of groups given by name or id; the project's default one if none is given."""
-    if not names:
-        return [default_group(tx, context.project_id)]
-    if "default" in names:
-        default_group(tx, context.project_id)
-    wanted = list(dict.fromkeys(names))
-    rows = tx.all(
-        sa.select(security_groups.c.id, security_groups.c.name).where(
-            security_groups.c.project_id == context.project_id,
-            sa.or_(security_groups.c.id.in_(wanted), security_groups.c.name.in_(wanted)),
-        )
-    )
-    found = []
-    for name in wanted:
-        ids = [row.id for row in rows if row.id == name] or [row.id for row in rows if row.name == name]
-        if not ids:
-            raise NotFound(
-                f"Security group {checks.shown(name)} not found for project {context.project_id}.",
-                kind="SecurityGroupNotFound",
-            )
-        if len(ids) > 1:
-            raise Conflict(
-                f"Multiple security_groups matches found for name '{checks.shown(name)}', use an ID to be more "
-                "specific.",
-                kind="NoUniqueMatch",
-            )
-        found.append(ids[0])
-    return list(dict.fromkeys(found))
-
-
-def add_security_group(tx: Transaction, context: Context, server_id: str, name: str) -> None:
-    """Put all ports of the server that have a firewall into the group (given by name or id)."""
-    group_id = find_groups(tx, context, [name])[0]
-    guarded = _port_ids(tx, server_id, ports.c.port_security)
-    if not guarded:
-        raise BadRequest(
-            f"Network requires port_security_enabled and subnet associated in order to apply security groups "
-            f"{checks.shown(name)}.",
-            kind="SecurityGroupCannotBeApplied",
-        )
-    new = guarded - _port_ids(tx, server_id, ports.c.id.in_(_in_group(group_id)))
-    for port_id in sorted(new):
-        port_rows.set_groups(tx, port_id, [group_id])
-    _regrouped(tx, new, group_id)
-
-
-def remove_security_group(tx: Transaction, context: Context, server_id: str, name: str) -> None:
-    """Take all ports of the server out of the group; BadRequest if none is in it."""
-    group_id = find_groups(tx, context, [name])[0]
-    old = _port_ids(tx, server_id, ports.c.id.in_(_in_group(group_id)))
-    if not old:
-        raise BadRequest(
-            f"Security group {checks.shown(name)} is not associated with the instance {server_id}",
-            kind="SecurityGroupNotExistsForInstance",
-        )
-    within = sa.and_(port_groups.c.security_group_id == group_id, port_groups.c.port_id.in_(old))
-    tx.write(sa.delete(port_groups).where(within))
-    _regrouped(tx, old, group_id)
-
-
-def _in_group(group_id: str) -> sa.Select[Any]:
-    return sa.select(port_groups.c.port_id).where(port_groups.c.security_group_id == group_id)
-
-
-def _port_ids(tx: Transaction, server_id: str, which: sa.ColumnElement[bool]) -> set[str]:
-    return {row.id for row in tx.all(sa.select(ports.c.id).where(ports.c.server_id == server_id, which))}
-
-
-def _regrouped(tx: Transaction, port_ids: set[str], group_id: str) -> None:
-    """These ports came into the group, or left it."""
-    if port_ids:
-        standard.touch(tx, ports, port_ids)
-        effects.hint_members(tx, [group_id])
-    for port_id in sorted(port_ids):
-        effects.hint_port(tx, port_id)
-
-
 def port_not_found(port_id: str) -> NotFound:
     return NotFound(f"Port {checks.shown(port_id)} could not be found.", kind="PortNotFound")
 
@@ -252,7 +176,7 @@ def _create(
     applied = groups if network.port_security else ()
     port_id = port_rows.create_port_row(tx, NewPort(network, context.project_id, values, wishes, applied))
     payload = {"port": {"id": port_id, "network_id": network.id, "project_id": context.project_id, **values}}
-    tx.notify(context, "port.create.end", standard.PUBLISHER, payload)
+    tx.notify(context, "port.create.end", notices.PUBLISHER, payload)
     return port_id
 
 

@@ -12,7 +12,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.schema import Strict
-from cumulet.neutron import addresses, bindings, effects, ipam, port_rows, quotas, standard
+from cumulet.neutron import addresses, bindings, effects, ipam, notices, port_rows, quotas, standard
 from cumulet.neutron.addresses import Wish
 from cumulet.neutron.checks import IdText
 from cumulet.neutron.gateways import bad_router, check_apart, connected_subnets
@@ -20,7 +20,7 @@ from cumulet.neutron.port_rows import PORTS, NewPort
 from cumulet.neutron.ports import get_port
 from cumulet.neutron.router_intent import INTERFACE
 from cumulet.neutron.routers import get_router
-from cumulet.neutron.standard import Json, target
+from cumulet.neutron.standard import Json
 from cumulet.neutron.subnets import get_subnet
 from cumulet.neutron.tables import (
     floatingips,
@@ -212,7 +212,7 @@ def _check_unused(tx: Transaction, router: Row[Any], mine: Sequence[Row[Any]]) -
 def _claimed(tx: Transaction, request: Request, rule: str) -> Row[Any]:
     """The router, ours to change until the end of the transaction."""
     router = get_router(tx, request, request.params["router_id"])
-    request.enforce(rule, target(router))
+    standard.permit(request, rule, router)
     if not standard.change(tx, routers, router, {}):
         raise Retry(f"router {router.id} was changed by somebody else")
     return router
@@ -235,7 +235,7 @@ def _finish(
         "tags": [],
     }
     event = f"router.interface.{verb}"
-    tx.notify(request.context, event, standard.PUBLISHER, {"router_interface": document})
+    tx.notify(request.context, event, notices.PUBLISHER, {"router_interface": document})
     return document
 
 

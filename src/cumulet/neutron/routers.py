@@ -14,8 +14,8 @@ from cumulet.core.errors import BadRequest, Conflict, NotFound, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
-from cumulet.neutron import bindings, checks, effects, gateways, quotas, standard
-from cumulet.neutron.checks import IdText
+from cumulet.neutron import bindings, checks, effects, gateways, notices, quotas, standard
+from cumulet.neutron.checks import IdText, Tag
 from cumulet.neutron.gateways import GatewayInfo
 from cumulet.neutron.networks import ZONE, known_zones
 from cumulet.neutron.port_rows import PORTS
@@ -34,13 +34,15 @@ class RouterChange(Named):
 
 
 class NewRouter(RouterChange):
-    availability_zone_hints: list[IdText] | UnsetType = UNSET
     project_id: IdText | UnsetType = UNSET
     tenant_id: IdText | UnsetType = UNSET
+    tags: list[Tag] | UnsetType = UNSET
+    availability_zone_hints: list[IdText] | UnsetType = UNSET
 
 
-class NewRouterBody(Strict):
-    router: NewRouter
+class RoutersBody(Strict):
+    router: NewRouter | UnsetType = UNSET
+    routers: list[NewRouter] | UnsetType = UNSET
 
 
 class RouterBody(Strict):
@@ -55,28 +57,33 @@ class ExtraRoutesBody(Strict):
     router: ExtraRoutes
 
 
-def create_router(request: Request) -> Json:
-    body: NewRouter = request.body.router
+def create_routers(request: Request) -> Json:
+    bodies, bulk = standard.wanted(request.body, "router", "routers")
     with request.db.transaction() as tx:
-        project_id = standard.project_of(request, body)
-        about = {"project_id": project_id, "tenant_id": project_id}
-        request.enforce("create_router", about)
-        gateways.enforce(request, "create_router", body.external_gateway_info, about)
-        quotas.reserve(tx, project_id, "router")
-        row = {
-            **standard.new_row(project_id, body),
-            "admin_up": body.admin_state_up is not False,
-            "zone_hints": known_zones(list(body.availability_zone_hints or [])),
-        }
-        tx.write(routers.insert(), row)
-        bindings.ensure_router(tx, request.config, row["id"])
-        router = get_router(tx, request, row["id"])
-        if isinstance(body.external_gateway_info, GatewayInfo):
-            gateways.set_gateway(tx, request, router, body.external_gateway_info)
-        if body.routes:
-            _set_routes(tx, get_router(tx, request, router.id), _routes(body.routes))
-        document = _finish(tx, request, router.id, "create")
-    return {"router": document}
+        documents = [_create(tx, request, body) for body in bodies]
+        notices.created(tx, request, "router", bodies, documents)
+    return standard.created(documents, "router", "routers", bulk)
+
+
+def _create(tx: Transaction, request: Request, body: NewRouter) -> Json:
+    project_id = standard.project_of(request, body)
+    about = {"project_id": project_id, "tenant_id": project_id}
+    request.enforce("create_router", about)
+    gateways.enforce(request, "create_router", body.external_gateway_info, about)
+    quotas.reserve(tx, project_id, "router")
+    row = {
+        **standard.new_row(project_id, body),
+        "admin_up": body.admin_state_up is not False,
+        "zone_hints": known_zones(list(body.availability_zone_hints or [])),
+    }
+    tx.write(routers.insert(), row)
+    bindings.ensure_router(tx, request.config, row["id"])
+    router = get_router(tx, request, row["id"])
+    if isinstance(body.external_gateway_info, GatewayInfo):
+        gateways.set_gateway(tx, request, router, body.external_gateway_info)
+    if body.routes:
+        _set_routes(tx, get_router(tx, request, router.id), _routes(body.routes))
+    return _finish(tx, request, router.id)
 
 
 def list_routers(request: Request) -> Json:
@@ -105,7 +112,7 @@ def update_router(request: Request) -> Json:
     with request.db.transaction() as tx:
         row = get_router(tx, request, request.params["router_id"])
         about = target(row)
-        request.enforce("update_router", about)
+        standard.permit(request, "update_router", row, about)
         standard.enforce_attributes(request, "update_router", body, about)
         gateways.enforce(request, "update_router", body.external_gateway_info, about)
         values = {name: value for name in ("name", "description") if (value := getattr(body, name)) is not UNSET}
@@ -116,14 +123,15 @@ def update_router(request: Request) -> Json:
             gateways.set_gateway(tx, request, row, body.external_gateway_info)
         if not isinstance(body.routes, UnsetType):
             _set_routes(tx, get_router(tx, request, row.id), _routes(body.routes or []))
-        document = _finish(tx, request, row.id, "update")
+        document = _finish(tx, request, row.id)
+        notices.updated(tx, request, "router", body, document)
     return {"router": document}
 
 
 def delete_router(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_router(tx, request, request.params["router_id"])
-        request.enforce("delete_router", target(row))
+        standard.permit(request, "delete_router", row)
         claim_router(tx, row, {})
         inside = sa.select(ports.c.id).where(ports.c.device_id == row.id, ports.c.device_owner == INTERFACE)
         if tx.find(inside):
@@ -134,7 +142,7 @@ def delete_router(request: Request) -> None:
                 gateways.clear_gateway(tx, request, row, gateway)
         bindings.end_router(tx, row.id)
         tx.write(sa.delete(routers).where(routers.c.id == row.id))
-        tx.notify(request.context, "router.delete.end", standard.PUBLISHER, {"router_id": row.id})
+        notices.deleted(tx, request, "router", row.id)
 
 
 def add_routes(request: Request) -> Json:
@@ -143,7 +151,9 @@ def add_routes(request: Request) -> Json:
         row = _for_routes(tx, request)
         new = _routes(request.body.router.routes)
         _set_routes(tx, row, row.routes + [route for route in new if route not in row.routes])
-        return {"router": _finish(tx, request, row.id, "update")}
+        document = _finish(tx, request, row.id)
+        notices.updated(tx, request, "router", request.body.router, document)
+    return {"router": document}
 
 
 def remove_routes(request: Request) -> Json:
@@ -152,12 +162,14 @@ def remove_routes(request: Request) -> Json:
         row = _for_routes(tx, request)
         gone = _routes(request.body.router.routes)
         _set_routes(tx, row, [route for route in row.routes if route not in gone])
-        return {"router": _finish(tx, request, row.id, "update")}
+        document = _finish(tx, request, row.id)
+        notices.updated(tx, request, "router", request.body.router, document)
+    return {"router": document}
 
 
 def _for_routes(tx: Transaction, request: Request) -> Row[Any]:
     row = get_router(tx, request, request.params["router_id"])
-    request.enforce("update_router", target(row))
+    standard.permit(request, "update_router", row)
     claim_router(tx, row, {})
     return row
 
@@ -168,12 +180,10 @@ def claim_router(tx: Transaction, row: Row[Any], values: Json) -> None:
         raise Retry(f"router {row.id} was changed by somebody else")
 
 
-def _finish(tx: Transaction, request: Request, router_id: str, verb: str) -> Json:
-    """Tell the agent and the world; the router as it is now."""
+def _finish(tx: Transaction, request: Request, router_id: str) -> Json:
+    """Tell the agent; the router as it is now."""
     effects.bump_router(tx, router_id)
-    document = router_views(tx, [get_router(tx, request, router_id)])[0]
-    tx.notify(request.context, f"router.{verb}.end", standard.PUBLISHER, {"router": document})
-    return document
+    return router_views(tx, [get_router(tx, request, router_id)])[0]
 
 
 def _routes(given: Sequence[HostRoute]) -> list[dict[str, str]]:
@@ -249,7 +259,7 @@ LISTING = Listing(
 BASE = "/v2.0/routers"
 ROUTES = [
     Route("GET", BASE, list_routers, "get_router"),
-    Route("POST", BASE, create_router, "create_router", 201, body=NewRouterBody),
+    Route("POST", BASE, create_routers, "create_router", 201, body=RoutersBody),
     Route("GET", BASE + "/{router_id}", show_router, "get_router"),
     Route("PUT", BASE + "/{router_id}", update_router, "update_router", body=RouterBody),
     Route("DELETE", BASE + "/{router_id}", delete_router, "delete_router", 204),

@@ -13,11 +13,11 @@ from cumulet.core.errors import BadRequest, Conflict, NotFound
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
-from cumulet.neutron import checks, effects, projects, quotas, standard
+from cumulet.neutron import checks, effects, notices, projects, quotas, standard
 from cumulet.neutron.checks import IdText, NameText
 from cumulet.neutron.projects import ensure_default_group
 from cumulet.neutron.rule_values import rule_values
-from cumulet.neutron.standard import Json, target
+from cumulet.neutron.standard import Json
 from cumulet.neutron.tables import security_group_rules, security_groups
 
 
@@ -51,9 +51,7 @@ def create_rules(request: Request) -> Json:
         effects.hint_users(tx, groups)
         found = {row.id: row for row in tx.all(_RULES.where(security_group_rules.c.id.in_(ids)))}
         documents = [rule_view(found[rule_id]) for rule_id in ids]
-        for document in documents:
-            payload = {"security_group_rule": document}
-            tx.notify(request.context, "security_group_rule.create.end", standard.PUBLISHER, payload)
+        notices.created(tx, request, "security_group_rule", bodies, documents)
     return standard.created(documents, "security_group_rule", "security_group_rules", bulk)
 
 
@@ -121,12 +119,11 @@ def show_rule(request: Request) -> Json:
 def delete_rule(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_rule(tx, request, request.params["rule_id"])
-        request.enforce("delete_security_group_rule", target(row))
+        standard.permit(request, "delete_security_group_rule", row)
         tx.write(sa.delete(security_group_rules).where(security_group_rules.c.id == row.id))
         standard.touch(tx, security_groups, [row.security_group_id])
         effects.hint_users(tx, {row.security_group_id})
-        payload = {"security_group_rule_id": row.id}
-        tx.notify(request.context, "security_group_rule.delete.end", standard.PUBLISHER, payload)
+        notices.deleted(tx, request, "security_group_rule", row.id)
 
 
 def _visible(request: Request) -> sa.ColumnElement[bool]:

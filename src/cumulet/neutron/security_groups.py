@@ -13,22 +13,16 @@ from cumulet.core.errors import Conflict, NotFound, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
-from cumulet.neutron import checks, effects, projects, quotas, standard
-from cumulet.neutron.checks import IdText
+from cumulet.neutron import checks, effects, notices, projects, quotas, standard
 from cumulet.neutron.projects import ensure_default_group
 from cumulet.neutron.security_group_rules import rule_view
-from cumulet.neutron.standard import Json, Named, target
+from cumulet.neutron.standard import Json, Named, Owned
 from cumulet.neutron.tables import network_projects, port_groups, security_group_rules, security_groups
 
 
-class NewGroup(Named):
-    project_id: IdText | UnsetType = UNSET
-    tenant_id: IdText | UnsetType = UNSET
-
-
 class GroupsBody(Strict):
-    security_group: NewGroup | UnsetType = UNSET
-    security_groups: list[NewGroup] | UnsetType = UNSET
+    security_group: Owned | UnsetType = UNSET
+    security_groups: list[Owned] | UnsetType = UNSET
 
 
 class GroupBody(Strict):
@@ -41,13 +35,11 @@ def create_groups(request: Request) -> Json:
         ids = [_create(tx, request, body) for body in bodies]
         found = {row.id: row for row in tx.all(sa.select(security_groups).where(security_groups.c.id.in_(ids)))}
         documents = _views(tx, [found[group_id] for group_id in ids])
-        for document in documents:
-            payload = {"security_group": document}
-            tx.notify(request.context, "security_group.create.end", standard.PUBLISHER, payload)
+        notices.created(tx, request, "security_group", bodies, documents)
     return standard.created(documents, "security_group", "security_groups", bulk)
 
 
-def _create(tx: Transaction, request: Request, body: NewGroup) -> str:
+def _create(tx: Transaction, request: Request, body: Owned) -> str:
     project_id = standard.project_of(request, body)
     request.enforce("create_security_group", {"project_id": project_id, "tenant_id": project_id})
     projects.default_group(tx, project_id)
@@ -94,21 +86,20 @@ def update_group(request: Request) -> Json:
     _check_name(body)
     with request.db.transaction() as tx:
         row = get_group(tx, request, request.params["security_group_id"])
-        request.enforce("update_security_group", target(row))
+        standard.permit(request, "update_security_group", row)
         if body.name is not UNSET and body.name != row.name and _is_default(tx, row):
             raise Conflict("Updating default security group not allowed.", kind="SecurityGroupCannotUpdateDefault")
         if not standard.change(tx, security_groups, row, standard.attributes(body)):
             raise Retry(f"security group {row.id} was changed by somebody else")
         document = _views(tx, [get_group(tx, request, row.id)])[0]
-        payload = {"security_group": document}
-        tx.notify(request.context, "security_group.update.end", standard.PUBLISHER, payload)
+        notices.updated(tx, request, "security_group", body, document)
     return {"security_group": document}
 
 
 def delete_group(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_group(tx, request, request.params["security_group_id"])
-        request.enforce("delete_security_group", target(row))
+        standard.permit(request, "delete_security_group", row)
         if _is_default(tx, row):
             if not request.context.admin:
                 raise Conflict(
@@ -125,8 +116,7 @@ def delete_group(request: Request) -> None:
             tx.write(sa.delete(security_groups).where(security_groups.c.id == row.id))
         except Conflict as used:
             raise in_use from used
-        payload = {"security_group_id": row.id}
-        tx.notify(request.context, "security_group.delete.end", standard.PUBLISHER, payload)
+        notices.deleted(tx, request, "security_group", row.id)
 
 
 def _delete_rules_naming(tx: Transaction, group_id: str) -> None:

@@ -16,17 +16,17 @@ from sqlalchemy.engine import Row
 from cumulet.core import clock, listing
 from cumulet.core.context import REQUEST_ID, Context
 from cumulet.core.db import Transaction
-from cumulet.core.errors import BadRequest
+from cumulet.core.errors import BadRequest, PreconditionFailed
 from cumulet.core.http import Request
 from cumulet.core.listing import Condition, Page
 from cumulet.core.schema import Strict
-from cumulet.neutron.checks import NameText
+from cumulet.neutron import checks
+from cumulet.neutron.checks import IdText, NameText, Tag
 
 Json = dict[str, Any]
 View = Callable[[Any], Json]
 Body = TypeVar("Body", bound=msgspec.Struct)
 IDS_PER_QUERY = 5000
-PUBLISHER = "network.neutron-server"
 
 
 class Named(Strict):
@@ -34,6 +34,14 @@ class Named(Strict):
 
     name: NameText | UnsetType = UNSET
     description: NameText | UnsetType = UNSET
+
+
+class Owned(Named):
+    """What may be said of a new resource."""
+
+    project_id: IdText | UnsetType = UNSET
+    tenant_id: IdText | UnsetType = UNSET
+    tags: list[Tag] | UnsetType = UNSET
 
 
 def attributes(body: msgspec.Struct) -> Json:
@@ -79,7 +87,7 @@ def project_of(request: Request, body: Any) -> str:
     return project_id
 
 
-def new_row(project_id: str, body: Named | None = None) -> Json:
+def new_row(project_id: str, body: Any = None) -> Json:
     """The standard columns of a row that is being made."""
     now = clock.now()
     return {
@@ -90,7 +98,7 @@ def new_row(project_id: str, body: Named | None = None) -> Json:
         "created_at": now,
         "updated_at": now,
         "revision_number": 1,
-        "tags": [],
+        "tags": checks.tags(body.tags or []) if body else [],
     }
 
 
@@ -138,6 +146,22 @@ def target(row: Any, network: Any = None, **more: Any) -> Json:
             "router:external": network.external,
         }
     return found
+
+
+def permit(request: Request, rule: str, row: Any, about: Json | None = None) -> None:
+    """May the caller do this to the row, as it is now?  403, or 412 where ``If-Match`` names another revision."""
+    request.enforce(rule, target(row) if about is None else about)
+    condition = request.headers.get("if-match", "")
+    if not condition:
+        return
+    name, _, number = condition.strip().strip('"').partition("=")
+    if name != "revision_number" or not number.isascii() or not number.isdigit():
+        raise BadRequest("Invalid If-Match header: it is revision_number=NUMBER", kind="HTTPBadRequest")
+    if int(number) != row.revision_number:
+        raise PreconditionFailed(
+            f"Constrained to {number}, but current revision is {row.revision_number}",
+            kind="RevisionNumberConstraintFailed",
+        )
 
 
 def enforce_attributes(

@@ -13,9 +13,20 @@ from cumulet.core.errors import Conflict, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
-from cumulet.neutron import addresses, bindings, checks, effects, ipam, quotas, segments, standard, subnet_plan
+from cumulet.neutron import (
+    addresses,
+    bindings,
+    checks,
+    effects,
+    ipam,
+    notices,
+    quotas,
+    segments,
+    standard,
+    subnet_plan,
+)
 from cumulet.neutron.addresses import subnet_not_found
-from cumulet.neutron.checks import IdText
+from cumulet.neutron.checks import IdText, Tag
 from cumulet.neutron.networks import check_tenant, get_network
 from cumulet.neutron.standard import Json, Named, target
 from cumulet.neutron.subnet_plan import HostRoute, Plan, Pool
@@ -38,6 +49,7 @@ class SubnetChange(Named):
 class NewSubnet(SubnetChange, kw_only=True):
     project_id: IdText | UnsetType = UNSET
     tenant_id: IdText | UnsetType = UNSET
+    tags: list[Tag] | UnsetType = UNSET
     network_id: IdText
     ip_version: Annotated[int, Meta(ge=4, le=6)]
     cidr: str | UnsetType | None = UNSET
@@ -62,8 +74,7 @@ def create_subnets(request: Request) -> Json:
             bindings.ensure_dhcp(tx, request.config, network_id)
         found = {row.id: row for row in tx.all(_SUBNETS.where(subnets.c.id.in_(ids)))}
         documents = [_view(found[subnet_id]) for subnet_id in ids]
-        for document in documents:
-            tx.notify(request.context, "subnet.create.end", standard.PUBLISHER, {"subnet": document})
+        notices.created(tx, request, "subnet", bodies, documents)
     return standard.created(documents, "subnet", "subnets", bulk)
 
 
@@ -137,7 +148,7 @@ def update_subnet(request: Request) -> Json:
     body: SubnetChange = request.body.subnet
     with request.db.transaction() as tx:
         row = get_subnet(tx, request, request.params["subnet_id"])
-        request.enforce("update_subnet", _target(row))
+        standard.permit(request, "update_subnet", row, _target(row))
         plan = subnet_plan.changed_plan(row, body)
         if plan.gateway_ip != row.gateway_ip:
             _check_gateway_free(tx, row)
@@ -149,7 +160,7 @@ def update_subnet(request: Request) -> Json:
         bindings.ensure_dhcp(tx, request.config, row.network_id)
         effects.bump_routers_of_network(tx, row.network_id)
         document = _view(get_subnet(tx, request, row.id))
-        tx.notify(request.context, "subnet.update.end", standard.PUBLISHER, {"subnet": document})
+        notices.updated(tx, request, "subnet", body, document)
     return {"subnet": document}
 
 
@@ -175,12 +186,12 @@ def _check_gateway_free(tx: Transaction, row: Row[Any]) -> None:
 def delete_subnet(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_subnet(tx, request, request.params["subnet_id"])
-        request.enforce("delete_subnet", _target(row))
+        standard.permit(request, "delete_subnet", row, _target(row))
         _release_addresses(tx, row)
         tx.write(sa.delete(subnets).where(subnets.c.id == row.id))
         standard.touch(tx, networks, [row.network_id])
         bindings.ensure_dhcp(tx, request.config, row.network_id)
-        tx.notify(request.context, "subnet.delete.end", standard.PUBLISHER, {"subnet_id": row.id})
+        notices.deleted(tx, request, "subnet", row.id)
 
 
 def _release_addresses(tx: Transaction, row: Row[Any]) -> None:

@@ -4,10 +4,10 @@ The thing itself is looked up first, as its owner would see it, and each verb ha
 tag has no owner of its own (OSSA-2024-005, OSSA-2026-016).
 """
 
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import Any
 
 import sqlalchemy as sa
-from msgspec import Meta
 from sqlalchemy.engine import Row
 
 from cumulet.core.db import Transaction
@@ -15,7 +15,8 @@ from cumulet.core.errors import NotFound, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.policy import AUTHENTICATED
 from cumulet.core.schema import Strict
-from cumulet.neutron import checks, standard
+from cumulet.neutron import checks, notices, standard
+from cumulet.neutron.checks import Tag
 from cumulet.neutron.floatingips import get_floatingip
 from cumulet.neutron.networks import get_network
 from cumulet.neutron.ports import get_port
@@ -43,8 +44,6 @@ TAGGED: dict[str, tuple[Any, sa.Table]] = {
     "security-groups": (get_group, security_groups),
     "security-group-rules": (get_rule, security_group_rules),
 }
-Tag = Annotated[str, Meta(min_length=1, max_length=255)]
-MOST_TAGS = 50
 
 
 class Tags(Strict):
@@ -64,19 +63,21 @@ def show_tag(request: Request) -> None:
 
 
 def replace_tags(request: Request) -> Json:
-    return {"tags": _write(request, "update", lambda before: list(request.body.tags))}
+    return {"tags": _write(request, "update", "update", request.body.tags, lambda before: request.body.tags)}
 
 
 def create_tags(request: Request) -> Json:
-    return {"tags": _write(request, "create", lambda before: [*before, *request.body.tags])}
+    new = request.body.tags
+    return {"tags": _write(request, "create", "create", new, lambda before: [*before, *new])}
 
 
 def put_tag(request: Request) -> None:
-    _write(request, "update", lambda before: [*before, request.params["tag"]])
+    new = [request.params["tag"]]
+    _write(request, "update", "create", new, lambda before: [*before, *new])
 
 
 def delete_tags(request: Request) -> None:
-    _write(request, "delete", lambda before: [])
+    _write(request, "delete", "delete_all", None, lambda before: [])
 
 
 def delete_tag(request: Request) -> None:
@@ -85,19 +86,19 @@ def delete_tag(request: Request) -> None:
             raise _no_tag(request)
         return [tag for tag in before if tag != request.params["tag"]]
 
-    _write(request, "delete", without)
+    _write(request, "delete", "delete", [request.params["tag"]], without)
 
 
-def _write(request: Request, verb: str, change: Any) -> list[str]:
+def _write(
+    request: Request, verb: str, event: str, named: list[str] | None, change: Callable[[list[str]], list[str]]
+) -> list[str]:
+    """Give the thing the tags that ``change`` makes of those it has; ``named``: the tags that are told of."""
     with request.db.transaction() as tx:
         row, table = _thing(tx, request, verb)
-        tags = sorted(set(change(row.tags)))
-        if len(tags) > MOST_TAGS:
-            raise checks.bad(f"The number of tags exceed the maximum number of tags allowed: {MOST_TAGS}")
-        if any("," in tag or not tag or len(tag) > 255 for tag in tags):
-            raise checks.bad("A tag has 1 to 255 characters and no comma")
+        tags = checks.tags(change(row.tags))
         if not standard.change(tx, table, row, {"tags": tags}):
             raise Retry(f"{row.id} was changed by somebody else")
+        notices.tagged(tx, request, event, request.params["collection"].replace("_", "-"), row.id, named)
         return tags
 
 
@@ -111,7 +112,11 @@ def _thing(tx: Transaction, request: Request, verb: str) -> tuple[Row[Any], sa.T
     about = standard.target(row)
     if table is networks:
         about = standard.target(row, row)
-    request.enforce(f"{verb}_{collection.replace('-', '_')}_tags", about)
+    rule = f"{verb}_{collection.replace('-', '_')}_tags"
+    if verb == "get":
+        request.enforce(rule, about)
+    else:
+        standard.permit(request, rule, row, about)
     return row, table
 
 

@@ -20,9 +20,16 @@ from cumulet.nova import (
     quotas,
     server_actions,
     server_create,
+    server_deletion,
+    server_external_events,
+    server_groups,
+    server_images,
     server_metadata,
     server_password,
+    server_rebuild,
     server_security_groups,
+    server_state,
+    server_tags,
     servers,
     services,
     usage,
@@ -32,10 +39,34 @@ from cumulet.nova.policies import DEFAULTS
 
 PORT = 8774
 _RESOURCES = (
-    versions, servers, server_create, server_actions, server_metadata, server_password, instance_actions,
-    interfaces, flavors, flavor_specs, keypairs, availability_zones, services, hypervisors, limits, quotas,
-    extensions, empty_collections, server_security_groups, usage,
-)  # fmt: skip
+    versions,
+    servers,
+    server_create,
+    server_actions,
+    server_rebuild,
+    server_images,
+    server_state,
+    server_metadata,
+    server_tags,
+    server_password,
+    server_security_groups,
+    server_external_events,
+    server_groups,
+    instance_actions,
+    server_deletion,
+    interfaces,
+    flavors,
+    flavor_specs,
+    keypairs,
+    availability_zones,
+    services,
+    hypervisors,
+    limits,
+    quotas,
+    extensions,
+    empty_collections,
+    usage,
+)
 _KINDS = {
     400: "badRequest",
     403: "forbidden",
@@ -76,6 +107,7 @@ def build_app(env: ControllerEnv, console_port: int = server_actions.CONSOLE_POR
         versions=versions.VERSIONS,
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
         extras=server_actions.Extras(env.secrets.host_secret, console_port),
+        request_id_header="X-Compute-Request-Id",
     )
 
 

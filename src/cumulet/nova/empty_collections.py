@@ -1,6 +1,6 @@
 """Collections that clients read on their way and that have nothing in them here: there is no way to add to them.
 
-``openstack hypervisor show`` asks for aggregates; dashboards ask for server groups and migrations.
+``openstack hypervisor show`` asks for aggregates; dashboards ask for migrations.
 """
 
 from cumulet.core.http import Json, Request, Route
@@ -10,16 +10,11 @@ def list_aggregates(request: Request) -> Json:
     return {"aggregates": []}
 
 
-def list_server_groups(request: Request) -> Json:
-    return {"server_groups": []}
-
-
 def list_migrations(request: Request) -> Json:
     return {"migrations": []}
 
 
 ROUTES = (
     Route("GET", "/v2.1/os-aggregates", list_aggregates, "os_compute_api:os-aggregates:index"),
-    Route("GET", "/v2.1/os-server-groups", list_server_groups, "os_compute_api:os-server-groups:index"),
     Route("GET", "/v2.1/os-migrations", list_migrations, "os_compute_api:os-migrations:index"),
 )

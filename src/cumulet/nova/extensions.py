@@ -28,6 +28,8 @@ _NAMES = {
     "os-multiple-create": "MultipleCreate",
     "os-quota-sets": "Quotas",
     "os-security-groups": "SecurityGroups",
+    "os-server-external-events": "ServerExternalEvents",
+    "os-server-groups": "ServerGroups",
     "os-server-password": "ServerPassword",
     "os-server-start-stop": "ServerStartStop",
     "os-services": "Services",

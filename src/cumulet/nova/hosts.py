@@ -28,7 +28,7 @@ from cumulet.core.tables import agents
 from cumulet.glance import public as glance
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import Port
-from cumulet.nova import metadata_documents, notices
+from cumulet.nova import metadata_documents, notices, snapshots
 from cumulet.nova.model import LONGEST_REASON, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
 from cumulet.nova.tables import server_actions, server_hosts, servers
 from cumulet.placement import public as placement
@@ -118,17 +118,21 @@ def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], s
             Nic(port.id, port.mac, port.mtu, port.network_id, port.wired)
             for port in sorted(ports, key=lambda port: port.id)
         ),
-        verbs=()
-        if absent
-        else tuple(
-            Verb(action.id, action.action, action.params, action.request_id) for action in actions if action.verb
-        ),
+        verbs=() if absent else tuple(_verb(action, row.host, secret) for action in actions if action.verb),
         config_drive=row.config_drive,
         request_id=row.request_id,
         seen=_known(row),
         start_generation=max((action.generation for action in actions if action.action in STARTING), default=0),
         launched=row.launched_at is not None,
     )
+
+
+def _verb(action: Row[Any], host: str, secret: str) -> Verb:
+    """With what its host needs to carry it out."""
+    args = action.params
+    if action.action == snapshots.ACTION:
+        args = {**args, "ticket": glance.upload_ticket(secret, args["image_id"], host)}
+    return Verb(action.id, action.action, args, action.request_id)
 
 
 def _ordered_away(row: Row[Any]) -> bool:
@@ -236,6 +240,7 @@ def _finish_done(tx: Transaction, row: Row[Any], seen: Seen, actions: Sequence[R
     if not done:
         return
     tx.write(_FINISH, [{"number": a.id, "now": now, "why": why or None, "at": row.host} for a, why in done])
+    snapshots.abandon(tx, [action for action, why in done if why])
     launched_at = row.launched_at or now
     for action, why in done:
         event = notices.EVENTS.get(action.action)
@@ -296,6 +301,7 @@ def release(tx: Transaction, row: Row[Any], host: str = "", launched_at: str = "
     placement.release(tx, row.id)
     neutron.release_ports(tx, row.id)
     unfinished = sa.and_(server_actions.c.server_id == row.id, server_actions.c.finished_at.is_(None))
+    snapshots.abandon(tx, tx.all(sa.select(server_actions).where(unfinished)))
     tx.write(sa.update(server_actions).where(unfinished).values(finished_at=now, host=host or None))
     notices.tell(tx, row, "delete.end", state="deleted", host=host, launched_at=launched_at)
 

@@ -17,7 +17,7 @@ from cumulet.core.errors import BadRequest, NotFound
 from cumulet.core.http import Json, Request, Route
 from cumulet.core.tables import agents
 from cumulet.nova import versions
-from cumulet.nova.paging import PAGE, boolean
+from cumulet.nova.paging import PAGE, boolean, whole_number
 from cumulet.nova.services import COMPUTE, is_up, list_agents
 from cumulet.nova.tables import server_hosts, servers
 from cumulet.placement import public as placement
@@ -81,15 +81,13 @@ def _matching(request: Request, rows: list[Row[Any]]) -> list[Row[Any]]:
 
 
 def _page(request: Request, rows: list[Row[Any]]) -> tuple[list[Row[Any]], bool]:
-    limit, marker = request.one("limit"), request.one("marker")
+    limit, marker = whole_number(request.one("limit"), "limit"), request.one("marker")
     if marker:
         places = [number for number, row in enumerate(rows) if row.id == marker]
         if not places:
             raise BadRequest(f"marker [{marker[:300]}] not found")
         rows = rows[places[0] + 1 :]
-    if limit is not None and not (limit.isascii() and limit.isdigit() and len(limit) < 10):
-        raise BadRequest(f"Invalid input for query parameters limit. Value: {limit[:300]} is not a number")
-    most = min(int(limit or 0) or PAGE, PAGE)
+    most = min(limit or PAGE, PAGE)
     return rows[:most], len(rows) > most
 
 

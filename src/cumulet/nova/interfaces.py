@@ -1,4 +1,4 @@
-"""What a server is connected to: ``os-interface``, ``ips``, ``os-security-groups``; and its (no) volumes.
+"""What a server is connected to: ``os-interface``, ``ips``; and its (no) volumes.
 
 Attaching and detaching change the ports and the wish's generation in one transaction; the host plugs.
 """
@@ -156,24 +156,7 @@ def _plain(networks: Json) -> Json:
     }
 
 
-# ── security groups, volumes ─────────────────────────────────────────────────────────────────────────────────
-
-
-def list_groups(request: Request) -> Json:
-    with request.db.read() as tx:
-        server = get_server(tx, request, "os_compute_api:os-security-groups:list")
-        groups = neutron.list_security_groups(tx, server.id)
-    found = [
-        {
-            "id": group["id"],
-            "name": group["name"],
-            "description": group["description"],
-            "tenant_id": group["project_id"],
-            "rules": [],
-        }
-        for group in groups
-    ]
-    return {"security_groups": found}
+# ── volumes ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def list_volumes(request: Request) -> Json:
@@ -197,7 +180,6 @@ ROUTES = (
     Route("DELETE", SERVER + "/os-interface/{port_id}", detach_interface, ATTACH + "delete", 202),
     Route("GET", SERVER + "/ips", list_addresses, "os_compute_api:ips:index"),
     Route("GET", SERVER + "/ips/{network}", show_addresses, "os_compute_api:ips:show"),
-    Route("GET", SERVER + "/os-security-groups", list_groups, "os_compute_api:os-security-groups:list"),
     Route("GET", SERVER + "/os-volume_attachments", list_volumes, "os_compute_api:os-volumes-attachments:index"),
     Route(
         "GET",

@@ -35,3 +35,10 @@ def boolean(value: object, name: str) -> bool:
     if word in ("false", "0", "off", "no", "f", "n"):
         return False
     raise BadRequest(f"Invalid input for field/attribute {name}. Value: {value}. {value!r} is not a boolean")
+
+
+def whole_number(text: str | None, name: str) -> int | None:
+    """A query parameter that is a number of 0 or more; None if it was not given."""
+    if text is not None and not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise BadRequest(f"Invalid input for query parameters {name}. Value: {text[:300]} is not a number")
+    return None if text is None else int(text)

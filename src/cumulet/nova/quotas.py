@@ -18,7 +18,7 @@ from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict
 from cumulet.nova import versions
 from cumulet.nova.paging import boolean
-from cumulet.nova.tables import quota_guards, quota_limits, servers
+from cumulet.nova.tables import quota_guards, quota_limits, server_groups, servers
 
 DEFAULTS: Mapping[str, int] = {
     "cores": 20,
@@ -43,6 +43,11 @@ _USED = sa.select(
     sa.func.coalesce(sa.func.sum(servers.c.vcpus), 0).label("cores"),
     sa.func.coalesce(sa.func.sum(servers.c.memory_mb), 0).label("ram"),
 ).where(servers.c.project_id == sa.bindparam("project"), servers.c.gone_at.is_(None))
+_GROUPS = (
+    sa.select(sa.func.count())
+    .select_from(server_groups)
+    .where(server_groups.c.project_id == sa.bindparam("project"))
+)
 _LOCK = (
     sa.update(quota_guards)
     .where(quota_guards.c.project_id == sa.bindparam("project"))
@@ -64,6 +69,7 @@ def read_limits(tx: Transaction, project_id: str) -> dict[str, int]:
 def read_usage(tx: Transaction, project_id: str) -> Usage:
     row = tx.find(_USED, {"project": project_id})
     used = {name: int(row._mapping[name]) for name in ("instances", "cores", "ram")} if row else {}
+    used["server_groups"] = int(tx.value(_GROUPS, {"project": project_id}))
     return Usage(read_limits(tx, project_id), used)
 
 

@@ -11,13 +11,9 @@ it.  While no host is up the servers wait, for a cloud that starts has no hosts 
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import ceil
 from random import Random
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Row
 
 from cumulet.core import clock
 from cumulet.core.config import Config
@@ -26,13 +22,13 @@ from cumulet.core.db import Database, Transaction
 from cumulet.core.errors import ApiError, Retry
 from cumulet.core.reconcile import Outcome, Reconciler
 from cumulet.core.service import Service
-from cumulet.core.tables import agents
 from cumulet.neutron import public as neutron
-from cumulet.nova import notices
-from cumulet.nova.scheduling import Decision, Room, Wish, parse_zone, place, room_of
-from cumulet.nova.tables import server_actions, server_hosts, servers
+from cumulet.nova import notices, scheduler_view
+from cumulet.nova.scheduler_view import Unplaced
+from cumulet.nova.scheduling import Decision, place
+from cumulet.nova.tables import server_actions, server_groups, server_hosts, servers
 from cumulet.placement import public as placement
-from cumulet.placement.model import Claim, Resources
+from cumulet.placement.model import Claim
 
 LOG = logging.getLogger(__name__)
 BATCH = 100
@@ -41,26 +37,6 @@ TRIES = 3
 PATIENCE_SECONDS = 60
 NO_HOST = "no nova-compute is alive"
 
-_UNPLACED = (
-    sa.select(
-        servers.c.id,
-        servers.c.created_at,
-        servers.c.generation,
-        servers.c.request_id,
-        servers.c.vcpus,
-        servers.c.memory_mb,
-        servers.c.root_gb,
-        servers.c.flavor,
-        servers.c.image,
-        servers.c.availability_zone,
-    )
-    .where(
-        servers.c.placed_at.is_(None),
-        servers.c.deleted_at.is_(None),
-        servers.c.placement_fault.is_(None),
-    )
-    .order_by(servers.c.created_at, servers.c.id)
-)
 _STILL_UNPLACED = sa.and_(
     servers.c.id == sa.bindparam("server"),
     servers.c.placed_at.is_(None),
@@ -68,21 +44,16 @@ _STILL_UNPLACED = sa.and_(
     servers.c.placement_fault.is_(None),
 )
 _PLACED = sa.update(servers).where(_STILL_UNPLACED).values(placed_at=sa.bindparam("now"))
+_ADVANCE = (
+    sa.update(server_groups)
+    .where(server_groups.c.id == sa.bindparam("id_of_group"), server_groups.c.generation == sa.bindparam("seen"))
+    .values(generation=server_groups.c.generation + 1)
+)
 _REFUSED = (
     sa.update(servers)
     .where(_STILL_UNPLACED)
     .values(placement_fault=sa.bindparam("fault"), placement_fault_at=sa.bindparam("now"))
 )
-
-
-@dataclass(frozen=True)
-class Unplaced:
-    """A server without a host, as the pass has read it."""
-
-    wish: Wish
-    created_at: str
-    generation: int
-    request_id: str
 
 
 class Scheduler:
@@ -101,7 +72,7 @@ class Scheduler:
 
     def read(self) -> dict[str, Unplaced]:
         with self._db.read() as tx:
-            return {row.id: self._unplaced(row) for row in tx.all(_UNPLACED)}
+            return {one.wish.server_id: one for one in scheduler_view.read_unplaced(tx, self._config)}
 
     def place_all(self, due: Mapping[str, Unplaced]) -> dict[str, Outcome]:
         outcomes: dict[str, Outcome] = {}
@@ -127,33 +98,22 @@ class Scheduler:
 
     def _try_batch(self, batch: Sequence[Unplaced]) -> dict[str, Outcome]:
         with self._db.read() as tx:
-            rooms = self._look(tx)
+            rooms = scheduler_view.read_rooms(tx, self._config)
+            generations = scheduler_view.read_generations(tx, [one.wish for one in batch])
+            members = scheduler_view.read_members(tx, [one.wish for one in batch])
         outcomes: dict[str, Outcome] = {}
         ready = list(batch)
         if not any(room.alive and room.capacity.provider_id for room in rooms):
             early = clock.later(-PATIENCE_SECONDS)
             ready = [one for one in batch if one.created_at < early]
             outcomes = {one.wish.server_id: Retry(NO_HOST) for one in batch if one.created_at >= early}
-        decisions = place([one.wish for one in ready], rooms, self._random.getrandbits(32))
+        decisions = place([one.wish for one in ready], rooms, self._random.getrandbits(32), members)
         if decisions:
             with self._db.transaction() as tx:
-                self._write(tx, decisions)
+                self._write(tx, decisions, generations)
         return outcomes
 
-    def _look(self, tx: Transaction) -> list[Room]:
-        """Every host that has or had a nova-compute, with what is free on it; two queries."""
-        capacities = {capacity.host: capacity for capacity in placement.list_capacity(tx)}
-        silent = clock.later(-self._config.agents.down_seconds)
-        rows = tx.all(
-            sa.select(agents.c.host, agents.c.seen_at, agents.c.enabled)
-            .where(agents.c.binary == "nova-compute")
-            .order_by(agents.c.host)
-        )
-        return [
-            room_of(capacities, row.host, alive=row.seen_at >= silent, enabled=bool(row.enabled)) for row in rows
-        ]
-
-    def _write(self, tx: Transaction, decisions: Sequence[Decision]) -> None:
+    def _write(self, tx: Transaction, decisions: Sequence[Decision], generations: Mapping[str, int]) -> None:
         """The batch as one change.  Who was deleted or placed meanwhile is left out, with all it would take."""
         now = clock.now()
         claims, rows = [], []
@@ -166,6 +126,7 @@ class Scheduler:
                 rows.append({"server_id": server, "host": capacity.host, "wanted": "run"})
         if not claims:
             return
+        _advance_groups(tx, generations)
         placement.claim_all(tx, claims)
         tx.write(server_hosts.insert(), rows)
         for row in rows:
@@ -182,18 +143,12 @@ class Scheduler:
         if row:
             notices.tell(tx, row, "create.error", state="error", message=fault)
 
-    def _unplaced(self, row: Row[Any]) -> Unplaced:
-        zone, host = parse_zone(row.availability_zone)
-        overhead = self._config.compute.overhead_memory_mb
-        wish = Wish(row.id, Resources(row.vcpus, row.memory_mb, disk_gb(row)), overhead, zone, host)
-        return Unplaced(wish, row.created_at, row.generation, row.request_id)
 
-
-def disk_gb(row: Row[Any]) -> int:
-    """What a server's disks may grow to.  A root disk of size 0 is as big as its image."""
-    root = row.root_gb or ceil((row.image or {}).get("virtual_size", 0) / (1 << 30))
-    flavor = row.flavor
-    return int(root + flavor.get("ephemeral", 0) + ceil(int(flavor.get("swap") or 0) / 1024))
+def _advance_groups(tx: Transaction, generations: Mapping[str, int]) -> None:
+    """Retry if another scheduler has placed a member of one of these groups since they were read."""
+    for group_id in sorted(generations):
+        if not tx.write(_ADVANCE, {"id_of_group": group_id, "seen": generations[group_id]}):
+            raise Retry(f"server group {group_id} has changed since it was looked at")
 
 
 def _batches(items: Sequence[Unplaced]) -> Iterator[Sequence[Unplaced]]:

@@ -5,9 +5,13 @@ memory away twice.  Each wish goes to the fitting host with the most free memory
 are looked at; above, an evenly spread sample of ``SAMPLE``, and all only if nothing in the sample fits.  Equal
 hosts, and the sample, turn with ``seed``: the same seed gives the same decisions, another one spreads rivals.
 
+A server group narrows the choice: ``affinity`` to the host of its other members once there is one,
+``anti-affinity`` to hosts with fewer than so many of them; with ``soft-`` in front such hosts are only tried first.
+
 The filters are counted only for a wish that fits nowhere; the text names no host, so users may read it.
 """
 
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,6 +20,20 @@ from cumulet.placement.model import Capacity, Resources
 FULL_SCAN = 1000
 SAMPLE = 100
 DEFAULT_ZONE = "nova"
+
+
+Filter = tuple[str, Callable[["Room"], bool], str]
+Members = Mapping[str, Counter[str]]
+"""Server group → host → how many of its members are there."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """A server group.  ``most``: members on one host, where its policy is anti-affinity."""
+
+    id: str
+    policy: str
+    most: int = 1
 
 
 @dataclass(frozen=True)
@@ -27,6 +45,7 @@ class Wish:
     overhead_mb: int = 0  # memory of the machine beyond its flavor's
     zone: str = ""
     host: str = ""
+    group: Group | None = None
 
     @property
     def memory_mb(self) -> int:
@@ -70,9 +89,11 @@ class Decision:
     fault: str = ""
 
 
-def place(batch: Sequence[Wish], view: Iterable[Room], seed: int = 0) -> list[Decision]:
+def place(
+    batch: Sequence[Wish], view: Iterable[Room], seed: int = 0, members: Members | None = None
+) -> list[Decision]:
     """A host for each wish, in the batch's order.  Debits the rooms of ``view``."""
-    rooms = list(view)
+    rooms, there = list(view), _counted(members)
     turned = _turn([room for room in rooms if room.alive and room.enabled], seed)
     zones: dict[str, list[Room]] = {"": turned}
     hosts: dict[str, list[Room]] = {}
@@ -84,13 +105,47 @@ def place(batch: Sequence[Wish], view: Iterable[Room], seed: int = 0) -> list[De
         candidates = zones.get(wish.zone, [])
         if wish.host:
             candidates = [room for room in hosts.get(wish.host, []) if wish.zone in ("", room.zone)]
-        room_found = choose_room(wish, candidates, seed + number)
+        room_found = _choose(wish, candidates, seed + number, there)
         if room_found is None:
-            decisions.append(Decision(wish, fault=explain(wish, rooms)))
+            decisions.append(Decision(wish, fault=explain(wish, rooms, there)))
         else:
             room_found.debit(wish)
+            if wish.group:
+                there[wish.group.id][room_found.host] += 1
             decisions.append(Decision(wish, room_found.capacity))
     return decisions
+
+
+def _counted(members: Members | None) -> defaultdict[str, Counter[str]]:
+    return defaultdict(Counter, {group: Counter(hosts) for group, hosts in (members or {}).items()})
+
+
+def _choose(wish: Wish, rooms: Sequence[Room], seed: int, there: Members) -> Room | None:
+    """The best room that the wish's group leaves."""
+    if wish.group is None:
+        return choose_room(wish, rooms, seed)
+    taken = there[wish.group.id]
+    for level in _levels(wish.group, rooms, taken):
+        found = choose_room(wish, level, seed)
+        if found is not None:
+            return found
+    return None
+
+
+def _levels(group: Group, rooms: Sequence[Room], taken: Counter[str]) -> list[list[Room]]:
+    """The rooms that the group lets in, in sets, those that it likes best first."""
+    if not group.policy.startswith("soft-"):
+        return [[room for room in rooms if _lets_in(group, room, taken)]]
+    levels: defaultdict[int, list[Room]] = defaultdict(list)
+    for room in rooms:
+        levels[taken[room.host]].append(room)
+    return [levels[number] for number in sorted(levels, reverse=group.policy == "soft-affinity")]
+
+
+def _lets_in(group: Group, room: Room, taken: Counter[str]) -> bool:
+    if group.policy == "affinity":
+        return not taken or taken[room.host] > 0
+    return group.policy != "anti-affinity" or taken[room.host] < group.most
 
 
 def choose_room(wish: Wish, rooms: Sequence[Room], seed: int = 0) -> Room | None:
@@ -103,10 +158,10 @@ def choose_room(wish: Wish, rooms: Sequence[Room], seed: int = 0) -> Room | None
     return _most_memory(wish, rooms)
 
 
-def explain(wish: Wish, rooms: Sequence[Room]) -> str:
+def explain(wish: Wish, rooms: Sequence[Room], there: Members | None = None) -> str:
     """Why ``wish`` fits nowhere: how many hosts each filter left, in upstream's words and ours."""
     left, counts = list(rooms), []
-    for name, keep, note in _filters(wish):
+    for name, keep, note in filters(wish, there):
         left = [room for room in left if keep(room)]
         counts.append(f"{len(left)} left after '{name}'{note}")
         if not left:
@@ -115,20 +170,23 @@ def explain(wish: Wish, rooms: Sequence[Room]) -> str:
     return f"No valid host was found. {'; '.join([hosts, ', '.join(counts)] if rooms else [hosts])}"
 
 
-def _filters(wish: Wish) -> list[tuple[str, Callable[[Room], bool], str]]:
+def filters(wish: Wish, there: Members | None = None) -> list[Filter]:
     """In order: name, which rooms stay, and a note on what is asked for."""
-    need = wish.need
+    need, group = wish.need, wish.group
     overhead = f" + {wish.overhead_mb}" if wish.overhead_mb else ""
-    filters: list[tuple[str, Callable[[Room], bool], str]] = [
+    found: list[Filter] = [
         ("alive", lambda room: room.alive, ""),
         ("enabled", lambda room: room.enabled, ""),
     ]
     if wish.zone:
-        filters.append(("availability_zone", lambda room: room.zone == wish.zone, f" ({wish.zone})"))
+        found.append(("availability_zone", lambda room: room.zone == wish.zone, f" ({wish.zone})"))
     if wish.host:
-        filters.append(("host", lambda room: room.host == wish.host, f" ({wish.host})"))
+        found.append(("host", lambda room: room.host == wish.host, f" ({wish.host})"))
+    if group:
+        taken = (there or {}).get(group.id, Counter())
+        found.append(("server_group", lambda room: _lets_in(group, room, taken), f" ({group.policy})"))
     return [
-        *filters,
+        *found,
         ("vcpus", lambda room: room.vcpus >= need.vcpus, f" (needs {need.vcpus})"),
         ("memory_mb", lambda room: room.memory_mb >= wish.memory_mb, f" (needs {need.memory_mb}{overhead})"),
         ("disk_gb", lambda room: room.disk_gb >= need.disk_gb, f" (needs {need.disk_gb})"),

@@ -26,7 +26,7 @@ from cumulet.glance import public as glance
 from cumulet.glance.model import Image
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import PortWish
-from cumulet.nova import notices, quotas, server_views, versions
+from cumulet.nova import notices, quotas, server_groups, server_views, versions
 from cumulet.nova.checks import check_description, check_metadata, check_name
 from cumulet.nova.flavors import get_flavor
 from cumulet.nova.hostnames import check_hostname, hostname_from
@@ -36,6 +36,7 @@ from cumulet.nova.server_wishes import BlockDevice, CreateServer, NewServer, por
 from cumulet.nova.servers import POLICY, Order, check_access_ip, check_disk_config, record
 from cumulet.nova.services import ZONE
 from cumulet.nova.tables import servers
+from cumulet.nova.tag_rows import check_tags, write_tags
 
 GIB = 1 << 30
 LONGEST_USER_DATA = 65535
@@ -59,6 +60,7 @@ class Wanted:
     least: int
     most: int
     hostname: str | None
+    tags: Sequence[str]
     password: str
 
 
@@ -110,7 +112,8 @@ def _check(request: Request, wish: NewServer) -> Wanted:
         least=least,
         most=most,
         hostname=hostname,
-        password=_password() if wish.adminPass is UNSET else wish.adminPass,
+        tags=() if wish.tags is UNSET else check_tags(wish.tags),
+        password=make_password() if wish.adminPass is UNSET else wish.adminPass,
     )
 
 
@@ -134,7 +137,7 @@ def _columns(request: Request, wish: NewServer) -> dict[str, Any]:
         "name": name,
         "description": None if description is UNSET else check_description(description),
         "metadata": metadata,
-        "user_data": None if wish.user_data is UNSET else _user_data(wish.user_data),
+        "user_data": None if wish.user_data is UNSET else check_user_data(wish.user_data),
         "config_drive": wish.config_drive is not UNSET and _config_drive(wish.config_drive),
         "availability_zone": _zone(request, wish),
         "scheduler_hints": _hints(request.body),
@@ -173,7 +176,7 @@ def _image_id(wish: NewServer) -> str:
     return image_id
 
 
-def _user_data(text: str) -> str:
+def check_user_data(text: str) -> str:
     if len(text) > LONGEST_USER_DATA:
         raise BadRequest(f"User data is too long: {len(text)} characters of base64, at most {LONGEST_USER_DATA}")
     try:
@@ -215,7 +218,7 @@ def _hints(body: CreateServer) -> dict[str, Any]:
     return hints
 
 
-def _password() -> str:
+def make_password() -> str:
     return "".join(secrets.choice(PASSWORD_LETTERS) for _ in range(PASSWORD_LENGTH))
 
 
@@ -225,22 +228,25 @@ def _password() -> str:
 def _create(tx: Transaction, request: Request, wanted: Wanted) -> tuple[list[str], str]:
     """The new servers' ids and their reservation's."""
     flavor = _flavor(tx, request, wanted.flavor_id)
-    image = _image(tx, request, wanted.image_id, flavor)
+    image = check_image(tx, request, wanted.image_id, flavor)
     shared = {
         **wanted.columns,
         **_flavor_columns(flavor),
-        **_image_columns(image),
-        **_key_columns(tx, request, wanted.key_name),
+        **image_columns(image),
+        **key_columns(tx, request.context.user_id, wanted.key_name),
         **_common_columns(request),
     }
-    _check_metadata_quota(tx, request, wanted.columns["metadata"])
+    check_metadata_quota(tx, request.context.project_id, wanted.columns["metadata"])
     ports = _chosen_ports(tx, request, wanted)
     number = quotas.claim(tx, request.context, flavor.vcpus, flavor.memory_mb, wanted.least, wanted.most)
+    shared["server_group_id"] = server_groups.join(tx, request, wanted.columns["scheduler_hints"], number)
     rows = [_row(shared, wanted, index, number) for index in range(number)]
     tx.write(servers.insert(), rows)
     for row in rows:
         record(tx, request, row["id"], request.context.project_id, Order("create"), generation=1)
         _create_ports(tx, request, row, ports, wanted.groups)
+        if wanted.tags:
+            write_tags(tx, row["id"], wanted.tags)
         told = notices.find_row(tx, row["id"])
         if told:
             notices.tell(tx, told, "create.start", state="building")
@@ -296,7 +302,8 @@ def _flavor_columns(flavor: Row[Any]) -> dict[str, Any]:
     return {"flavor": copy, "vcpus": flavor.vcpus, "memory_mb": flavor.memory_mb, "root_gb": flavor.root_gb}
 
 
-def _image(tx: Transaction, request: Request, image_id: str, flavor: Row[Any]) -> Image:
+def check_image(tx: Transaction, request: Request, image_id: str, flavor: Row[Any]) -> Image:
+    """The image, if it can be booted with a flavor (or a server) of this memory and disk."""
     try:
         image = glance.get_image(tx, request.context, image_id)
     except NotFound as error:
@@ -325,7 +332,7 @@ def _image(tx: Transaction, request: Request, image_id: str, flavor: Row[Any]) -
     return image
 
 
-def _image_columns(image: Image) -> dict[str, Any]:
+def image_columns(image: Image) -> dict[str, Any]:
     """``nova.model.ImageSource`` without its ticket."""
     copy = {
         "id": image.id,
@@ -337,18 +344,19 @@ def _image_columns(image: Image) -> dict[str, Any]:
     return {"image_id": image.id, "image": copy}
 
 
-def _key_columns(tx: Transaction, request: Request, name: str | None) -> dict[str, Any]:
+def key_columns(tx: Transaction, user_id: str, name: str | None) -> dict[str, Any]:
+    """A copy of the user's key; none if none is named."""
     if name is None:
         return {"key_name": None, "key": None}
-    key = find_keypair(tx, request.context.user_id, name)
+    key = find_keypair(tx, user_id, name)
     if key is None:
         raise BadRequest("Invalid key_name provided.", kind="KeypairNotFound")
     return {"key_name": name, "key": {"name": name, "type": key.type, "public_key": key.public_key}}
 
 
-def _check_metadata_quota(tx: Transaction, request: Request, metadata: Mapping[str, str]) -> None:
+def check_metadata_quota(tx: Transaction, project_id: str, metadata: Mapping[str, str]) -> None:
     if metadata:
-        limit = quotas.read_limits(tx, request.context.project_id)["metadata_items"]
+        limit = quotas.read_limits(tx, project_id)["metadata_items"]
         if 0 <= limit < len(metadata):
             raise Forbidden(f"Maximum number of metadata items exceeds {limit}", kind="MetadataLimitExceeded")
 

@@ -21,6 +21,7 @@ from cumulet.nova.checks import check_regex
 from cumulet.nova.paging import PAGE, PAGING, boolean, only
 from cumulet.nova.services import ZONE
 from cumulet.nova.tables import server_hosts, servers
+from cumulet.nova.tag_rows import with_tags
 
 _s, _h = servers.c, server_hosts.c
 
@@ -181,12 +182,8 @@ def _by_number(expression: sa.ColumnElement[int], name: str) -> Condition:
     return condition
 
 
-def _none(values: list[str]) -> sa.ColumnElement[bool]:
-    return sa.false()
-
-
-def _all(values: list[str]) -> sa.ColumnElement[bool]:
-    return sa.true()
+def _words(values: list[str]) -> list[str]:
+    return values[-1].split(",")
 
 
 LISTING = Listing(
@@ -231,10 +228,10 @@ LISTING = Listing(
         "locked": _by_flag(_s.locked, "locked"),
         "config_drive": _by_flag(_s.config_drive, "config_drive"),
         "power_state": _by_number(status.power_state, "power_state"),
-        "tags": _none,
-        "tags-any": _none,
-        "not-tags": _all,
-        "not-tags-any": _all,
+        "tags": lambda values: with_tags(_words(values), every=True),
+        "tags-any": lambda values: with_tags(_words(values), every=False),
+        "not-tags": lambda values: sa.not_(with_tags(_words(values), every=True)),
+        "not-tags-any": lambda values: sa.not_(with_tags(_words(values), every=False)),
     },
     default_sort=(("created_at", "desc"),),
     default_page=PAGE,

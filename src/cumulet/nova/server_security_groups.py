@@ -1,4 +1,4 @@
-"""``addSecurityGroup`` and ``removeSecurityGroup``: the groups of all of a server's ports.
+"""``os-security-groups``, ``addSecurityGroup`` and ``removeSecurityGroup``: the groups of all of a server's ports.
 
 The network enforces them: nothing changes for the server itself, so there is no order for its host.
 """
@@ -7,13 +7,15 @@ from collections.abc import Callable
 
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
-from cumulet.core.http import Reply, Request, Route
+from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict
 from cumulet.neutron import public as neutron
-from cumulet.nova.server_actions import check_state
+from cumulet.neutron.model import Inlet, SecurityGroup
+from cumulet.nova.server_actions import URL, check_state
 from cumulet.nova.servers import get_server
 
 POLICY = "os_compute_api:os-security-groups:"
+_ICMP = ("icmp", "icmpv6", "ipv6-icmp", "1", "58")
 
 
 class Group(Strict):
@@ -26,6 +28,40 @@ class AddGroup(Strict):
 
 class RemoveGroup(Strict):
     removeSecurityGroup: Group
+
+
+def list_groups(request: Request) -> Json:
+    with request.db.read() as tx:
+        server = get_server(tx, request, POLICY + "list")
+        groups = neutron.list_security_groups(tx, server.id)
+    return {"security_groups": [_view(group) for group in groups]}
+
+
+def _view(group: SecurityGroup) -> Json:
+    """As compute had groups of its own: rules only let in, and from one place."""
+    return {
+        "id": group.id,
+        "name": group.name,
+        "description": group.description,
+        "tenant_id": group.project_id,
+        "rules": [_rule(group, inlet) for inlet in group.inlets],
+    }
+
+
+def _rule(group: SecurityGroup, inlet: Inlet) -> Json:
+    """Upstream's form: -1 for any ICMP type or code and 1 to 65535 for any port; nothing for any protocol."""
+    least, most = (None, None) if inlet.protocol is None else (-1, -1) if inlet.protocol in _ICMP else (1, 65535)
+    everywhere = "::/0" if inlet.ethertype == "IPv6" else "0.0.0.0/0"
+    name, project = inlet.group or ("", "")
+    return {
+        "id": inlet.id,
+        "parent_group_id": group.id,
+        "ip_protocol": inlet.protocol,
+        "from_port": least if inlet.port_min is None else inlet.port_min,
+        "to_port": most if inlet.port_max is None else inlet.port_max,
+        "ip_range": {} if inlet.group else {"cidr": inlet.prefix or everywhere},
+        "group": {"name": name, "tenant_id": project} if inlet.group else {},
+    }
 
 
 def add_group(request: Request) -> Reply:
@@ -47,8 +83,8 @@ def _change(
     return Reply()
 
 
-URL = "/v2.1/servers/{id}/action"
 ROUTES = (
+    Route("GET", "/v2.1/servers/{id}/os-security-groups", list_groups, POLICY + "list"),
     Route("POST", URL, add_group, POLICY + "add", 202, body=AddGroup, action="addSecurityGroup"),
     Route("POST", URL, remove_group, POLICY + "remove", 202, body=RemoveGroup, action="removeSecurityGroup"),
 )

@@ -66,9 +66,24 @@ def server_links(endpoint: str, server_id: str) -> list[Json]:
     ]
 
 
-def detail(row: Row[Any], ports: Sequence[Port], look: Look, *, kind: str = "server", listed: bool = False) -> Json:
-    """The server as the caller's version shows it.  ``kind``: 'server', or 'server_update' for PUT's answer."""
+def detail(
+    row: Row[Any],
+    ports: Sequence[Port],
+    look: Look,
+    tags: Sequence[str],
+    *,
+    kind: str = "server",
+    listed: bool = False,
+) -> Json:
+    """The server as the caller's version shows it.
+
+    ``kind``: 'server', or for the answers of PUT and rebuild, which had fewer fields, 'server_update' and
+    'server_rebuild'.
+    """
     document = _document(row, ports, look)
+    document["tags"] = list(tags)
+    if kind == "server_rebuild":
+        document["user_data"] = row.user_data
     if look.extended:
         document |= _extended(row)
     if look.host_statuses is not None:
@@ -76,7 +91,7 @@ def detail(row: Row[Any], ports: Sequence[Port], look: Look, *, kind: str = "ser
         if not look.unknown_only or found == "UNKNOWN":
             document["host_status"] = found
     if not listed:
-        document["server_groups"] = []
+        document["server_groups"] = [row.server_group_id] if row.server_group_id else []
     if row.status == "ERROR" and (fault := _fault(row, look)):
         document["fault"] = fault
     if row.status in _WITH_PROGRESS:
@@ -119,7 +134,6 @@ def _document(row: Row[Any], ports: Sequence[Port], look: Look) -> Json:
         "locked": row.locked,
         "locked_reason": row.locked_reason,
         "description": row.description,
-        "tags": [],
         "trusted_image_certificates": None,
         "OS-EXT-SRV-ATTR:hostname": row.hostname,
         "pinned_availability_zone": asked_zone(row),
@@ -158,11 +172,16 @@ def _flavor(row: Row[Any], look: Look) -> Json:
     return document
 
 
-def _fault(row: Row[Any], look: Look) -> Json:
-    """Why the server is in ERROR: no host was found, or what its host said, without where things lie there."""
+def _fault(row: Row[Any], look: Look) -> Json | None:
+    """Why the server is in ERROR: no host was found, or what its host said, without where things lie there.
+
+    An administrator who has said that it is broken need not have said why.
+    """
     message, at = row.seen_fault, row.seen_fault_at
     if row.host is None:
         message, at = row.placement_fault, row.placement_fault_at
+    if not message:
+        return None
     public = _DIRECTORIES.sub("", message)[:255]
     fault = {"code": 500, "created": clock.short(at or row.updated_at), "message": public}
     return fault | ({"details": message} if look.details else {})

@@ -62,6 +62,7 @@ class NewServer(Strict):
     hypervisor_hostname: str | UnsetType = UNSET
     hostname: str | UnsetType = UNSET
     description: str | UnsetType | None = UNSET
+    tags: list[str] | UnsetType = UNSET
     min_count: Count | UnsetType = UNSET
     max_count: Count | UnsetType = UNSET
     return_reservation_id: bool | str | UnsetType = UNSET

@@ -27,6 +27,7 @@ from cumulet.nova.hostnames import check_hostname
 from cumulet.nova.paging import next_links
 from cumulet.nova.server_filters import LISTING, wanted_servers
 from cumulet.nova.tables import server_actions, servers
+from cumulet.nova.tag_rows import find_tags
 
 POLICY = "os_compute_api:servers:"
 
@@ -160,8 +161,13 @@ def list_servers_detail(request: Request) -> Json:
         columns = status.FULL if _shows_user_data(look) else status.DETAIL
         wanted, filters = wanted_servers(tx, request, columns, POLICY + "detail")
         page = list_page(tx, wanted, filters, LISTING)
-        ports = neutron.list_server_ports(tx, [row.id for row in page.rows])
-    found = [server_views.detail(row, ports.get(row.id, ()), look, listed=True) for row in page.rows]
+        ids = [row.id for row in page.rows]
+        ports = neutron.list_server_ports(tx, ids)
+        tags = find_tags(tx, ids)
+    found = [
+        server_views.detail(row, ports.get(row.id, ()), look, tags.get(row.id, ()), listed=True)
+        for row in page.rows
+    ]
     return {"servers": found, **next_links(request, "servers", page)}
 
 
@@ -181,7 +187,7 @@ def _shown(tx: Transaction, request: Request, rule: str, kind: str) -> Json:
     row = get_server(tx, request, rule, user_data=True)
     look = server_views.look_for(tx, request, row.project_id)
     ports = neutron.list_server_ports(tx, [row.id]).get(row.id, ())
-    return server_views.detail(row, ports, look, kind=kind)
+    return server_views.detail(row, ports, look, find_tags(tx, [row.id]).get(row.id, ()), kind=kind)
 
 
 def update_server(request: Request) -> Json:
@@ -227,9 +233,13 @@ def check_access_ip(value: str, kind: type[IPv4Address] | type[IPv6Address]) -> 
 
 
 def delete_server(request: Request) -> Reply:
+    return order_away(request, POLICY + "delete")
+
+
+def order_away(request: Request, rule: str) -> Reply:
     """Order the server away.  Its host destroys it; then all it held is released, and it is gone."""
     with request.db.transaction() as tx:
-        row = get_server(tx, request, POLICY + "delete")
+        row = get_server(tx, request, rule)
         check_unlocked(request, row)
         if row.deleted_at is None:
             order(tx, request, row, Order("delete", {"deleted_at": clock.now()}))

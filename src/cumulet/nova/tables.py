@@ -29,6 +29,7 @@ servers = Table(
     Column("metadata", JSON, nullable=False, default=dict),
     Column("availability_zone", Name),  # as asked for; 'zone:host' where an administrator named the host
     Column("scheduler_hints", JSON, nullable=False, default=dict),
+    Column("server_group_id", Id),  # null when its group is deleted
     Column("reservation_id", Id, nullable=False),
     Column("launch_index", Integer, nullable=False, default=0),
     Column("access_ip_v4", String(15)),
@@ -52,6 +53,7 @@ servers = Table(
 )
 Index("ix_servers_project_created", servers.c.project_id, servers.c.gone_at, servers.c.created_at)
 Index("ix_servers_deleted", servers.c.deleted_at, servers.c.gone_at)
+Index("ix_servers_group", servers.c.server_group_id)
 Index("ix_servers_placed", servers.c.placed_at, servers.c.deleted_at)
 
 # Words that its owner put on a server.
@@ -107,6 +109,21 @@ server_actions = Table(
 Index("ix_server_actions_server", server_actions.c.server_id, server_actions.c.id)
 Index("ix_server_actions_verbs", server_actions.c.verb, server_actions.c.finished_at)
 Index("ix_server_actions_unfinished", server_actions.c.finished_at, server_actions.c.server_id)
+
+# Servers that shall be together, or apart.
+server_groups = Table(
+    "server_groups",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("project_id", Id, nullable=False, index=True),
+    Column("user_id", Id, nullable=False),
+    Column("name", Name, nullable=False),
+    Column("policy", String(32), nullable=False),  # 'affinity', 'anti-affinity', or one of them with 'soft-'
+    Column("rules", JSON, nullable=False, default=dict),  # 'max_server_per_host' of anti-affinity
+    Column("created_at", Time, nullable=False),
+    # written by nova-scheduler: moves on when it places a member, so that two schedulers cannot both place the last
+    Column("generation", Integer, nullable=False, default=1),
+)
 
 flavors = Table(
     "flavors",

@@ -15,7 +15,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest
 from cumulet.core.http import Json, Request, Route
 from cumulet.nova import status
-from cumulet.nova.paging import PAGE
+from cumulet.nova.paging import PAGE, whole_number
 from cumulet.nova.tables import servers
 
 POLICY = "os_compute_api:os-simple-tenant-usage:"
@@ -74,14 +74,12 @@ def _page(tx: Transaction, request: Request, statement: sa.Select[Any]) -> tuple
     ordered = statement.order_by(servers.c.id)
     if request.version < (2, 40):
         return list(tx.all(ordered)), None
-    limit, marker = request.one("limit"), request.one("marker")
-    if limit is not None and not (limit.isascii() and limit.isdigit() and len(limit) < 10):
-        raise BadRequest(f"Invalid input for query parameters limit. Value: {limit[:300]} is not a number")
+    limit, marker = whole_number(request.one("limit"), "limit"), request.one("marker")
     if marker:
         if not tx.find(sa.select(servers.c.id).where(servers.c.id == marker)):
             raise BadRequest(f"marker [{marker[:300]}] not found")
         ordered = ordered.where(servers.c.id > marker)
-    most = min(int(limit or 0) or PAGE, PAGE)
+    most = min(limit or PAGE, PAGE)
     rows = tx.all(ordered.limit(most + 1))
     return list(rows[:most]), rows[most - 1].id if len(rows) > most else None
 

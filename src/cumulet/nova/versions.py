@@ -49,6 +49,13 @@ def _shrink_updated(document: Json) -> None:
             without("OS-EXT-IPS:type", "OS-EXT-IPS-MAC:mac_addr")(address)
 
 
+def _shrink_rebuilt(document: Json) -> None:
+    """The same for rebuild; its key's name came earlier."""
+    key_name = document["key_name"]
+    _shrink_updated(document)
+    document["key_name"] = key_name
+
+
 def _blank_swap(document: Json) -> None:
     document["swap"] = document["swap"] or ""
 
@@ -90,6 +97,13 @@ def _drop_empty_servers(document: Json) -> None:
         del document["servers"]
 
 
+def _list_policies(document: Json) -> None:
+    """Until 2.64 a server group had a list of policies, always of one, and metadata, always empty."""
+    document["policies"] = [document.pop("policy")]
+    document["metadata"] = {}
+    del document["rules"]
+
+
 _SERVER: tuple[tuple[Version, Callable[[Json], None]], ...] = (
     ((2, 96), without("pinned_availability_zone")),
     ((2, 90), _hide_hostname),
@@ -118,7 +132,11 @@ _SERVER: tuple[tuple[Version, Callable[[Json], None]], ...] = (
 CHANGES: tuple[Change, ...] = (
     *(Change(since, "server", undo) for since, undo in _SERVER),
     *(Change(since, "server_update", undo) for since, undo in _SERVER),
+    *(Change(since, "server_rebuild", undo) for since, undo in _SERVER),
     Change((2, 75), "server_update", _shrink_updated),
+    Change((2, 75), "server_rebuild", _shrink_rebuilt),
+    Change((2, 57), "server_rebuild", without("user_data")),
+    Change((2, 54), "server_rebuild", without("key_name")),
     Change((2, 75), "flavor", _blank_swap),
     Change((2, 61), "flavor", without("extra_specs")),
     Change((2, 55), "flavor", without("description")),
@@ -134,6 +152,8 @@ CHANGES: tuple[Change, ...] = (
     Change((2, 62), "action", _in_events("host", "hostId")),
     Change((2, 58), "action", without("updated_at")),
     Change((2, 51), "action", _no_events),
+    Change((2, 64), "server_group", _list_policies),
+    Change((2, 13), "server_group", without("project_id", "user_id")),
     Change((2, 70), "interface", without("tag")),
 )
 
@@ -143,6 +163,7 @@ _FILE_QUOTAS = ("injected_files", "injected_file_content_bytes", "injected_file_
 GONE: tuple[tuple[Version, str, tuple[str, ...]], ...] = (
     ((2, 1), "server", ("_flavor_link",)),
     ((2, 1), "server_update", ("_flavor_link",)),
+    ((2, 1), "server_rebuild", ("_flavor_link",)),
     ((2, 36), "quota_set", _NETWORK_QUOTAS),
     ((2, 57), "quota_set", _FILE_QUOTAS),
     (
@@ -174,9 +195,28 @@ FIELDS: Mapping[str, Mapping[str, Version]] = {
         "hypervisor_hostname": (2, 74),
         "hostname": (2, 90),
     },
+    "rebuild": {"description": (2, 19), "key_name": (2, 54), "user_data": (2, 57), "hostname": (2, 90)},
     "keypair": {"type": (2, 2), "user_id": (2, 10)},
     "flavor": {"description": (2, 55)},
     "lock": {"locked_reason": (2, 73)},
+}
+
+VALUES: Mapping[str, Mapping[str, Version]] = {
+    "policy": {
+        "affinity": (2, 1),
+        "anti-affinity": (2, 1),
+        "soft-affinity": (2, 15),
+        "soft-anti-affinity": (2, 15),
+    },
+    "event": {
+        "network-changed": (2, 1),
+        "network-vif-plugged": (2, 1),
+        "network-vif-unplugged": (2, 1),
+        "network-vif-deleted": (2, 1),
+        "volume-extended": (2, 51),
+        "power-update": (2, 76),
+        "accelerator-request-bound": (2, 82),
+    },
 }
 
 
@@ -205,6 +245,17 @@ def check_fields(resource: str, given: Collection[str], version: Version) -> Non
                 f"Additional properties are not allowed ('{name}' was unexpected)",
                 kind="ValidationError",
             )
+
+
+def check_value(name: str, value: str, version: Version) -> str:
+    """``value``, if this version has it; else BadRequest that names those it has."""
+    known = [word for word, since in VALUES[name].items() if version >= since]
+    if value not in known:
+        raise BadRequest(
+            f"Invalid input for field/attribute {name}. Value: {value[:300]}. It is one of {', '.join(known)}",
+            kind="ValidationError",
+        )
+    return value
 
 
 def _document(request: Request) -> dict[str, Any]:

@@ -314,6 +314,21 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_security_groups_project_id"), ["project_id"], unique=False)
 
     op.create_table(
+        "server_groups",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("policy", sa.String(length=32), nullable=False),
+        sa.Column("rules", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_server_groups")),
+    )
+    with op.batch_alter_table("server_groups", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_server_groups_project_id"), ["project_id"], unique=False)
+
+    op.create_table(
         "servers",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("project_id", sa.String(length=64), nullable=False),
@@ -336,6 +351,7 @@ def upgrade() -> None:
         sa.Column("metadata", sa.JSON(), nullable=False),
         sa.Column("availability_zone", sa.String(length=255), nullable=True),
         sa.Column("scheduler_hints", sa.JSON(), nullable=False),
+        sa.Column("server_group_id", sa.String(length=64), nullable=True),
         sa.Column("reservation_id", sa.String(length=64), nullable=False),
         sa.Column("launch_index", sa.Integer(), nullable=False),
         sa.Column("access_ip_v4", sa.String(length=15), nullable=True),
@@ -358,6 +374,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("servers", schema=None) as batch_op:
         batch_op.create_index("ix_servers_deleted", ["deleted_at", "gone_at"], unique=False)
+        batch_op.create_index("ix_servers_group", ["server_group_id"], unique=False)
         batch_op.create_index("ix_servers_placed", ["placed_at", "deleted_at"], unique=False)
         batch_op.create_index("ix_servers_project_created", ["project_id", "gone_at", "created_at"], unique=False)
 
@@ -371,6 +388,15 @@ def upgrade() -> None:
         sa.Column("extra", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_services")),
+    )
+    op.create_table(
+        "stored_policies",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("type", sa.String(length=255), nullable=False),
+        sa.Column("blob", sa.JSON(), nullable=False),
+        sa.Column("extra", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_stored_policies")),
     )
     op.create_table(
         "allocations",
@@ -824,6 +850,32 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("port_id", "prefix", "mac", name=op.f("pk_port_pairs")),
     )
     op.create_table(
+        "trusts",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("trustor_user_id", sa.String(length=64), nullable=False),
+        sa.Column("trustee_user_id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("impersonation", sa.Boolean(), nullable=False),
+        sa.Column("expires_at", sa.String(length=27), nullable=True),
+        sa.Column("remaining_uses", sa.Integer(), nullable=True),
+        sa.Column("extra", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_trusts_project_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["trustee_user_id"], ["users.id"], name=op.f("fk_trusts_trustee_user_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["trustor_user_id"], ["users.id"], name=op.f("fk_trusts_trustor_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_trusts")),
+    )
+    with op.batch_alter_table("trusts", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_trusts_trustee_user_id"), ["trustee_user_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_trusts_trustor_user_id"), ["trustor_user_id"], unique=False)
+
+    op.create_table(
         "application_credential_roles",
         sa.Column("credential_id", sa.String(length=64), nullable=False),
         sa.Column("role_id", sa.String(length=64), nullable=False),
@@ -856,13 +908,29 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("credential_id", "rule_id", name=op.f("pk_application_credential_rules")),
     )
+    op.create_table(
+        "trust_roles",
+        sa.Column("trust_id", sa.String(length=64), nullable=False),
+        sa.Column("role_id", sa.String(length=64), nullable=False),
+        sa.ForeignKeyConstraint(["role_id"], ["roles.id"], name=op.f("fk_trust_roles_role_id"), ondelete="CASCADE"),
+        sa.ForeignKeyConstraint(
+            ["trust_id"], ["trusts.id"], name=op.f("fk_trust_roles_trust_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("trust_id", "role_id", name=op.f("pk_trust_roles")),
+    )
     # ### end Alembic commands ###
 
 
 def downgrade() -> None:
     # ### commands auto generated by Alembic - please adjust! ###
+    op.drop_table("trust_roles")
     op.drop_table("application_credential_rules")
     op.drop_table("application_credential_roles")
+    with op.batch_alter_table("trusts", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_trusts_trustor_user_id"))
+        batch_op.drop_index(batch_op.f("ix_trusts_trustee_user_id"))
+
+    op.drop_table("trusts")
     op.drop_table("port_pairs")
     with op.batch_alter_table("port_groups", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_port_groups_security_group_id"))
@@ -959,13 +1027,19 @@ def downgrade() -> None:
         batch_op.drop_index("ix_allocations_provider")
 
     op.drop_table("allocations")
+    op.drop_table("stored_policies")
     op.drop_table("services")
     with op.batch_alter_table("servers", schema=None) as batch_op:
         batch_op.drop_index("ix_servers_project_created")
         batch_op.drop_index("ix_servers_placed")
+        batch_op.drop_index("ix_servers_group")
         batch_op.drop_index("ix_servers_deleted")
 
     op.drop_table("servers")
+    with op.batch_alter_table("server_groups", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_server_groups_project_id"))
+
+    op.drop_table("server_groups")
     with op.batch_alter_table("security_groups", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_security_groups_project_id"))
 
