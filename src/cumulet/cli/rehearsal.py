@@ -9,7 +9,7 @@ is reached, and nothing is logged or counted.
 import logging
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -22,7 +22,6 @@ from cumulet.core.controller import ControllerEnv
 from cumulet.core.errors import Retry
 from cumulet.core.http import App
 from cumulet.core.metrics import REQUEST_SECONDS, REQUESTS
-from cumulet.core.policy import HOST, PUBLIC
 from cumulet.core.service import Service
 from cumulet.core.tables import metadata
 from cumulet.keystone.public import bootstrap, build_authenticator
@@ -34,10 +33,11 @@ UNREACHABLE = "127.255.255.255"
 LOGIN = "/v3/auth/tokens"
 
 
-def rehearse(config: Config, services: Sequence[Named]) -> None:
-    """Only for SQLite: another database cannot be had in memory."""
+def rehearse(config: Config, services: Sequence[Named]) -> dict[str, list[int]]:
+    """The codes that each API answered.  Only for SQLite: another database cannot be had in memory."""
+    codes: dict[str, list[int]] = {}
     if not config.database_url.startswith("sqlite:///"):
-        return
+        return codes
     with _silence(), tempfile.TemporaryDirectory() as scratch, db.rehearsal(config.database_url) as database:
         metadata.create_all(database.engine)
         here = _elsewhere(config, scratch)
@@ -50,7 +50,8 @@ def rehearse(config: Config, services: Sequence[Named]) -> None:
             if not service.agent:
                 made = child.builder(service)(env)
                 token = token or _log_in(made.app, known.admin_password)
-                _rehearse(made, token)
+                codes[service.name] = _rehearse(made, token)
+    return codes
 
 
 def _elsewhere(config: Config, scratch: str) -> Config:
@@ -73,16 +74,14 @@ def _log_in(app: App, password: str) -> str:
     return str(app.call("POST", LOGIN, {"auth": wish})[2].get("X-Subject-Token", ""))
 
 
-def _rehearse(made: Service, token: str) -> None:
+def _rehearse(made: Service, token: str) -> list[int]:
     for reconciler in made.loops:
-        try:
+        with suppress(Retry):  # it may ask another service
             reconciler.read()
-        except Retry:
-            continue  # it asks another service
-    if isinstance(made.app, App):
-        for route in made.app.routes:
-            if route.method == "GET" and "{" not in route.path and route.policy != HOST:
-                made.app.call("GET", route.path, headers={} if route.policy == PUBLIC else {"X-Auth-Token": token})
+    if not isinstance(made.app, App):
+        return []
+    lists = [route for route in made.app.routes if route.method == "GET" and "{" not in route.path]
+    return [made.app.call("GET", route.path, headers={"X-Auth-Token": token})[0] for route in lists]
 
 
 @contextmanager
