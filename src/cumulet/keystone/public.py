@@ -160,14 +160,14 @@ def _was_checked(config: Config, password: str, stored: str | None) -> bool:
 
 
 def _note_checked(config: Config, password: str, stored: str | None) -> None:
-    """Beside the file that has the password itself, and as secret."""
+    """Among the keys, as secret as they are."""
     descriptor = os.open(_checked_file(config), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(_pair(password, stored))
 
 
 def _checked_file(config: Config) -> Path:
-    return config.etc / "admin-checked"
+    return keys.directory(config) / "admin-checked"
 
 
 def _pair(password: str, stored: str | None) -> str:
