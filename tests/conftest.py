@@ -3,8 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from tests.machine import Machine
+
+settings.register_profile("cumulet", deadline=None)  # how long a case takes says how busy the machine is
+settings.load_profile("cumulet")
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,8 @@ SERVICES: tuple[Named, ...] = (
     Named("nova-api-metadata", "controller", "cumulet.nova.metadata:build", 8775),
     Named("nova-scheduler", "controller", "cumulet.nova.scheduler:build"),
     Named("nova-conductor", "controller", "cumulet.nova.conductor:build", 8783),
+    Named("nova-consoleauth", "controller", "cumulet.nova.consoleauth:build", 8785),
+    Named("nova-novncproxy", "controller", "cumulet.nova.novncproxy:build", 6080, True),
     Named("cumulet-metrics", "controller", "cumulet.cli.metrics:build", 9709),
     Named("neutron-openvswitch-agent", "network", "cumulet.neutron.l2.agent:build", agent=True),
     Named("neutron-dhcp-agent", "network", "cumulet.neutron.dhcp.agent:build", agent=True),

@@ -30,13 +30,15 @@ from cumulet.keystone.model import CatalogEntry
 from cumulet.keystone.public import bootstrap, build_authenticator
 from cumulet.neutron import app as neutron
 from cumulet.nova import app as nova
-from cumulet.nova import conductor, scheduler
+from cumulet.nova import conductor, consoleauth, scheduler
 from cumulet.nova import hosts as nova_hosts
 from cumulet.nova import metadata as nova_metadata
+from cumulet.nova.console_tokens import API
 from cumulet.nova.model import Seen
 from cumulet.placement import public as placement
 from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU, Inventory
 from tests.glance.rig import ask
+from tests.nova.consoles import to_consoleauth
 
 SECRETS = Secrets("s3cret-of-admin", "s3cret-of-hosts", "s3cret-of-metadata", "s3cret-of-the-registry")
 PASSWORD = "p4ssword-canary"
@@ -85,10 +87,12 @@ class Doors:
         store.prepare()
         client = RegistryClient(InProcessTransport(registry_app), SECRETS.registry_secret)
         wiring = Wiring(client, store, "h1", SECRETS.host_secret)
+        console_app = consoleauth.build_app(self.env)
+        console_tokens = to_consoleauth(console_app, API, SECRETS.host_secret)
         apps = (
             keystone.build(self.env).app, glance.build_app(self.env, wiring), registry_app,
-            neutron.build(self.env).app, nova.build_app(self.env), nova_metadata.build_app(self.env),
-            conductor.build_app(self.env),
+            neutron.build(self.env).app, nova.build_app(self.env, console_tokens=console_tokens),
+            nova_metadata.build_app(self.env), conductor.build_app(self.env), console_app,
         )  # fmt: skip
         return {app.name: app for app in apps}
 

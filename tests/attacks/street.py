@@ -15,7 +15,7 @@ PUBLIC = {
     ("nova-api", "GET /"), ("nova-api", "GET /v2.1"),
     *((service, f"GET /{page}") for page in ("healthcheck", "openapi.json") for service in (
         "keystone", "glance-api", "glance-registry", "neutron-server", "nova-api", "nova-api-metadata",
-        "nova-conductor")),
+        "nova-conductor", "nova-consoleauth")),
 }  # fmt: skip
 """What answers without a token.  A password changes, and a token is made, by the proof in the body."""
 BY_SIGNATURE = {("nova-api-metadata", f"{line}/{{path:path}}") for line in ("GET ", "POST ")}
@@ -46,9 +46,10 @@ class Street:
             "implied_role_id": doors.role("reader"), "network_id": self.network, "subnet_id": self.subnet,
             "port_id": port, "router_id": router, "floatingip_id": self.floating, "security_group_id": group["id"],
             "rule_id": group["security_group_rules"][0]["id"], "image_id": doors.ids["image of alice"],
-            "member_id": doors.ids["blue"], "name": key, "agent_id": agent, "tag": "x", "key": "k", "alias": "quotas",
-            "binary": "nova-compute", "network": "net", "collection": "networks", "version": "v2",
-            "request_id": "req-x", "volume_id": "x", "attempt": "x", "path:path": "openstack/latest/meta_data.json",
+            "member_id": doors.ids["blue"], "name": key, "agent_id": agent, "tag": "x", "key": "k",
+            "alias": "quotas", "binary": "nova-compute", "network": "net", "collection": "networks",
+            "version": "v2", "request_id": "req-x", "volume_id": "x", "attempt": "x",
+            "path:path": "openstack/latest/meta_data.json",
             **{f"{thing}_id": self._first(thing) for thing in ("service", "endpoint")},
             "group_id": doors.make("keystone", "admin", "/v3/groups", "group", name="crew")["id"],
         }  # fmt: skip

@@ -45,7 +45,8 @@ def test_a_private_flavor_is_not_there(doors: Doors) -> None:
         return str(data.get("flavors"))
 
     assert tried("alice") == [404, 404, 404, 400]
-    for query in ("", "is_public=None", "is_public=false", "is_public=0", "is_public=x", "limit=1000", "name=secret",
+    for query in ("", "is_public=None", "is_public=false", "is_public=0", "is_public=x", "limit=1000",
+                  "name=secret",
                   "flavorid=secret", "minRam=1", "sort_key=name&sort_dir=desc"):  # fmt: skip
         assert "secret" not in listed("alice", query), query
     markers = [

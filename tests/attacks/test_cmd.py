@@ -25,11 +25,13 @@ from tests.attacks.test_log import logged
 
 NOVA, NEUTRON, GLANCE, KEYSTONE = "nova-api", "neutron-server", "glance-api", "keystone"
 NAMES = [
-    "'", '"', "';reboot;'", '"><x a="', "</name><devices>", "]]>", "<!DOCTYPE x [<!ENTITY a 'b'>]>&a;", "&lt;", "-rf", "--help",
-    "-", "$(reboot)", "`reboot`", "| reboot", "a\nb", "a\r\nb", "\n", "a\0b", "\0", "a\tb", "../../etc/passwd", "..", ".", "/", "//x",
-    "%s%n%x", "{0.__class__}", "{{7*7}}", "a,b", "a=b", "a:b", "a b", " a", "a ", "", " ", "x" * 255, "x" * 256, "x" * 5000,
-    "\u00e9\u4e2d\U0001f600", "\u202egnp.exe", "\u2028", "\u0085", "\x1b[31m", "\x9b31m", "\ufeff", "\ufffe", "null", "None", "0",
-    "\\", "\\n", "a\\", "#", "!", "*", "~", "@", "set:x", "tag:x", "option:router", "169.254.169.254", "::1",
+    "'", '"', "';reboot;'", '"><x a="', "</name><devices>", "]]>", "<!DOCTYPE x [<!ENTITY a 'b'>]>&a;", "&lt;",
+    "-rf", "--help", "-", "$(reboot)", "`reboot`", "| reboot", "a\nb", "a\r\nb", "\n", "a\0b", "\0", "a\tb",
+    "../../etc/passwd", "..", ".", "/", "//x", "%s%n%x", "{0.__class__}", "{{7*7}}", "a,b", "a=b", "a:b", "a b",
+    " a", "a ", "", " ", "x" * 255, "x" * 256, "x" * 5000,
+    "\u00e9\u4e2d\U0001f600", "\u202egnp.exe", "\u2028", "\u0085", "\x1b[31m", "\x9b31m", "\ufeff", "\ufffe",
+    "null", "None", "0", "\\", "\\n", "a\\", "#", "!", "*", "~", "@", "set:x", "tag:x", "option:router",
+    "169.254.169.254", "::1",
 ]  # fmt: skip
 MARK = "canary7"
 
@@ -54,7 +56,8 @@ class Named:
             self.doors.good("admin", NOVA, "PUT", f"/v2.1/os-quota-sets/{self.doors.ids['red']}",
                             {"quota_set": {"instances": -1, "cores": -1, "ram": -1, "key_pairs": -1}})  # fmt: skip
             self.doors.good("admin", NEUTRON, "PUT", f"/v2.0/quotas/{self.doors.ids['red']}",
-                            {"quota": {"port": -1, "network": -1, "security_group": -1, "security_group_rule": -1}})  # fmt: skip
+                            {"quota": {"port": -1, "network": -1, "security_group": -1,
+                                       "security_group_rule": -1}})  # fmt: skip
             self.network, self.subnet = self.doors.network()
             self.taken: dict[str, list[str]] = {}
             self.servers: list[str] = []
@@ -73,22 +76,27 @@ class Named:
         }
         spec = {"network_id": net}
         wishes: list[tuple[str, str, str, str, Any]] = [
-            ("server", "alice", NOVA, "/v2.1/servers", {"server": {**base, "name": name, "networks": [{"uuid": net}]}}),
-            ("hostname", "alice", NOVA, "/v2.1/servers", {"server": {**base, "hostname": name, "networks": [{"uuid": net}]}}),
+            ("server", "alice", NOVA, "/v2.1/servers",
+             {"server": {**base, "name": name, "networks": [{"uuid": net}]}}),
+            ("hostname", "alice", NOVA, "/v2.1/servers",
+             {"server": {**base, "hostname": name, "networks": [{"uuid": net}]}}),
             ("metadata key", "alice", NOVA, "/v2.1/servers", {"server": {**base, "metadata": {name: "x"}}}),
             ("metadata value", "alice", NOVA, "/v2.1/servers", {"server": {**base, "metadata": {"x": name}}}),
             ("description", "alice", NOVA, "/v2.1/servers", {"server": {**base, "description": name}}),
             ("keypair", "alice", NOVA, "/v2.1/os-keypairs", {"keypair": {"name": name, "public_key": KEY}}),
             ("flavor", "admin", NOVA, "/v2.1/flavors", {"flavor": {"name": name, "ram": 1, "vcpus": 1, "disk": 1}}),
-            ("flavor id", "admin", NOVA, "/v2.1/flavors", {"flavor": {"name": f"f{name}"[:255], "id": name, "ram": 1, "vcpus": 1, "disk": 1}}),
+            ("flavor id", "admin", NOVA, "/v2.1/flavors",
+             {"flavor": {"name": f"f{name}"[:255], "id": name, "ram": 1, "vcpus": 1, "disk": 1}}),
             ("image", "alice", GLANCE, "/v2/images", {"name": name}),
             ("image tag", "alice", GLANCE, "/v2/images", {"name": "x", "tags": [name]}),
             ("image property", "alice", GLANCE, "/v2/images", {"name": "x", f"p{name}": name}),
             ("network", "alice", NEUTRON, "/v2.0/networks", {"network": {"name": name, "description": name}}),
             ("port", "alice", NEUTRON, "/v2.0/ports", {"port": {**spec, "name": name, "device_id": name}}),
             ("port's DNS name", "alice", NEUTRON, "/v2.0/ports", {"port": {**spec, "dns_name": name}}),
-            ("DHCP option", "alice", NEUTRON, "/v2.0/ports", {"port": {**spec, "extra_dhcp_opts": [{"opt_name": "bootfile-name", "opt_value": name}]}}),
-            ("DHCP option name", "alice", NEUTRON, "/v2.0/ports", {"port": {**spec, "extra_dhcp_opts": [{"opt_name": name, "opt_value": "x"}]}}),
+            ("DHCP option", "alice", NEUTRON, "/v2.0/ports",
+             {"port": {**spec, "extra_dhcp_opts": [{"opt_name": "bootfile-name", "opt_value": name}]}}),
+            ("DHCP option name", "alice", NEUTRON, "/v2.0/ports",
+             {"port": {**spec, "extra_dhcp_opts": [{"opt_name": name, "opt_value": "x"}]}}),
             ("network's domain", "alice", NEUTRON, "/v2.0/networks", {"network": {"dns_domain": name}}),
             ("group", "alice", NEUTRON, "/v2.0/security-groups", {"security_group": {"name": name}}),
             ("user", "admin", KEYSTONE, "/v3/users", {"user": {"name": name}}),
@@ -120,7 +128,8 @@ def test_names_are_taken_or_refused_and_what_is_refused_is_nowhere(named: Named)
     for kind in ("server", "image", "network", "group", "user", "project", "flavor"):
         assert "\u00e9\u4e2d\U0001f600" in named.taken[kind], kind
         assert "x" * 5000 not in named.taken[kind]
-    for kind in ("server", "hostname", "keypair", "flavor", "flavor id", "DHCP option", "DHCP option name", "metadata key",
+    for kind in ("server", "hostname", "keypair", "flavor", "flavor id", "DHCP option", "DHCP option name",
+                 "metadata key",
                  "port's DNS name", "network's domain", "description"):  # fmt: skip
         for name in ("a\nb", "a\0b", "a\r\nb", "\x1b[31m", "\u2028", "a\tb"):
             assert name not in named.taken[kind], (kind, name)
@@ -216,8 +225,9 @@ def test_logs_are_lines(named: Named) -> None:
 # ── nothing is run by a shell, and nothing that is read is run ────────────────────────────────────────────────
 
 FORBIDDEN = {
-    "os.system", "os.popen", "eval", "exec", "pickle.loads", "pickle.load", "marshal.loads", "yaml.load", "commands.getoutput",
-    "subprocess.getoutput", "subprocess.getstatusoutput", "os.spawnl", "os.execl", "tempfile.mktemp", "__import__",
+    "os.system", "os.popen", "eval", "exec", "pickle.loads", "pickle.load", "marshal.loads", "yaml.load",
+    "commands.getoutput", "subprocess.getoutput", "subprocess.getstatusoutput", "os.spawnl", "os.execl",
+    "tempfile.mktemp", "__import__",
 }  # fmt: skip
 
 
@@ -249,7 +259,8 @@ def test_no_statement_is_made_of_text() -> None:
 # ── no field of any body is a server error ───────────────────────────────────────────────────────────────────
 
 VALUES: list[Any] = [
-    None, True, -1, 2**31, 2**100, 1.5, "", "\0", "x" * 70_000, "\u0661", [None], {"a": {"b": []}}, ["x"] * 300, "9" * 30,
+    None, True, -1, 2**31, 2**100, 1.5, "", "\0", "x" * 70_000, "\u0661", [None], {"a": {"b": []}}, ["x"] * 300,
+    "9" * 30,
 ]  # fmt: skip
 
 
@@ -261,15 +272,19 @@ def test_no_field_is_a_server_error(tmp_path: Path, caplog: pytest.LogCaptureFix
     image = doors.ids["image of alice"]
     device = {"boot_index": 0, "uuid": image, "source_type": "image", "destination_type": "local"}
     create = {
-        "name": "x", "imageRef": image, "flavorRef": doors.ids["flavor"], "networks": [{"uuid": network, "fixed_ip": "10.0.0.9"}],
-        "adminPass": "x", "metadata": {"a": "b"}, "security_groups": [{"name": "default"}], "user_data": "eA==",
-        "config_drive": True, "availability_zone": "nova", "hostname": "abc", "description": "d", "min_count": 1, "max_count": 1,
-        "return_reservation_id": False, "accessIPv4": "1.1.1.1", "accessIPv6": "::1", "OS-DCF:diskConfig": "AUTO", "key_name": "k",
-        "block_device_mapping_v2": [device], "host": "h", "hypervisor_hostname": "h",
+        "name": "x", "imageRef": image, "flavorRef": doors.ids["flavor"],
+        "networks": [{"uuid": network, "fixed_ip": "10.0.0.9"}], "adminPass": "x", "metadata": {"a": "b"},
+        "security_groups": [{"name": "default"}], "user_data": "eA==",
+        "config_drive": True, "availability_zone": "nova", "hostname": "abc", "description": "d", "min_count": 1,
+        "max_count": 1, "return_reservation_id": False, "accessIPv4": "1.1.1.1", "accessIPv6": "::1",
+        "OS-DCF:diskConfig": "AUTO", "key_name": "k", "block_device_mapping_v2": [device], "host": "h",
+        "hypervisor_hostname": "h",
     }  # fmt: skip
-    user = {"name": "u", "domain_id": "default", "enabled": True, "password": "p", "default_project_id": "x", "description": "d",
+    user = {"name": "u", "domain_id": "default", "enabled": True, "password": "p", "default_project_id": "x",
+            "description": "d",
             "options": {"lock_password": True}, "email": "x", "links": {}, "id": "x", "tags": []}  # fmt: skip
-    flavor = {"name": "f", "ram": 1, "vcpus": 1, "disk": 1, "id": "x", "OS-FLV-EXT-DATA:ephemeral": 0, "swap": 0, "rxtx_factor": 1.0,
+    flavor = {"name": "f", "ram": 1, "vcpus": 1, "disk": 1, "id": "x", "OS-FLV-EXT-DATA:ephemeral": 0, "swap": 0,
+              "rxtx_factor": 1.0,
               "os-flavor-access:is_public": True, "description": "d"}  # fmt: skip
     picture = {
         "id": "11111111-1111-4111-8111-111111111111",
@@ -286,23 +301,30 @@ def test_no_field_is_a_server_error(tmp_path: Path, caplog: pytest.LogCaptureFix
         "p": "v",
     }
     bodies: list[tuple[str, str, str, str, str, dict[str, Any]]] = [
-        ("admin", NOVA, "POST", "/v2.1/servers", "server", create), ("admin", NOVA, "POST", "/v2.1/flavors", "flavor", flavor),
+        ("admin", NOVA, "POST", "/v2.1/servers", "server", create),
+        ("admin", NOVA, "POST", "/v2.1/flavors", "flavor", flavor),
         ("alice", NOVA, "PUT", f"/v2.1/servers/{server}", "server",
-         {name: create[name] for name in ("name", "description", "hostname", "accessIPv4", "accessIPv6", "OS-DCF:diskConfig")}),
-        ("alice", NOVA, "POST", "/v2.1/os-keypairs", "keypair", {"name": "k", "type": "ssh", "public_key": KEY, "user_id": "x"}),
+         {name: create[name] for name in ("name", "description", "hostname", "accessIPv4", "accessIPv6",
+                                          "OS-DCF:diskConfig")}),
+        ("alice", NOVA, "POST", "/v2.1/os-keypairs", "keypair",
+         {"name": "k", "type": "ssh", "public_key": KEY, "user_id": "x"}),
         ("alice", NOVA, "POST", f"/v2.1/servers/{server}/os-interface", "interfaceAttachment",
          {"net_id": network, "port_id": "x", "fixed_ips": [{"ip_address": "10.0.0.7"}], "tag": "x"}),
         ("admin", KEYSTONE, "POST", "/v3/users", "user", user),
         ("admin", KEYSTONE, "PATCH", f"/v3/users/{doors.ids['bob']}", "user", user),
         ("admin", KEYSTONE, "POST", "/v3/projects", "project",
-         {"name": "p", "domain_id": "default", "parent_id": "default", "is_domain": False, "enabled": True, "tags": ["a"],
+         {"name": "p", "domain_id": "default", "parent_id": "default", "is_domain": False, "enabled": True,
+          "tags": ["a"],
           "description": "d", "options": {"immutable": None}}),
-        ("admin", KEYSTONE, "POST", "/v3/roles", "role", {"name": "r", "domain_id": "default", "options": {}, "description": "d"}),
-        ("admin", KEYSTONE, "POST", "/v3/regions", "region", {"id": "r", "parent_region_id": "RegionOne", "description": "d"}),
+        ("admin", KEYSTONE, "POST", "/v3/roles", "role",
+         {"name": "r", "domain_id": "default", "options": {}, "description": "d"}),
+        ("admin", KEYSTONE, "POST", "/v3/regions", "region",
+         {"id": "r", "parent_region_id": "RegionOne", "description": "d"}),
         ("admin", KEYSTONE, "POST", "/v3/endpoints", "endpoint",
          {"service_id": "x", "interface": "public", "url": "http://x", "region_id": "RegionOne", "enabled": True}),
         ("alice", NEUTRON, "PUT", f"/v2.0/subnets/{subnet}", "subnet",
-         {"name": "x", "gateway_ip": "10.0.0.1", "dns_nameservers": ["9.9.9.9"], "enable_dhcp": True, "host_routes": [],
+         {"name": "x", "gateway_ip": "10.0.0.1", "dns_nameservers": ["9.9.9.9"], "enable_dhcp": True,
+          "host_routes": [],
           "allocation_pools": [{"start": "10.0.0.9", "end": "10.0.0.99"}]}),
         ("admin", GLANCE, "POST", "/v2/images", "", picture),
     ]  # fmt: skip

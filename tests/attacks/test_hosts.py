@@ -124,7 +124,8 @@ def test_reports_about_networks_of_others_change_nothing(two: Two) -> None:
             seen = {"generation": generation, "running": running, "fault": "mine"}
             routers = {two.router: {**seen, "floating": [two.floating]}}
             for url, body in (
-                ("ports", {"wired": {two.port["id"]: generation}}), ("dhcp", {two.network: seen}), ("routers", routers),
+                ("ports", {"wired": {two.port["id"]: generation}}), ("dhcp", {two.network: seen}),
+                ("routers", routers),
             ):  # fmt: skip
                 assert two.as_h2(NEUTRON, "POST", f"/hosts/h2/{url}", body)[0] == 204
                 assert two.as_h2(NEUTRON, "POST", f"/hosts/h1/{url}", body)[0] == 403
@@ -182,8 +183,9 @@ def test_a_host_lives_under_its_own_name_and_trade(two: Two) -> None:
 LIES: list[Any] = [
     {}, {"inventory": 5}, {"inventory": None}, {"inventory": []}, {"inventory": {"vcpus": "x"}}, {"unknown": 7},
     {"inventory": {**INVENTORY, "address": 5}}, {"inventory": {**INVENTORY, "details": []}}, {"address": ["x"]},
-    {"inventory": {**INVENTORY, "vcpus": -5}}, {"failing": "x"}, {"tunnel_address": {"a": 1}}, {"tunnel_address": 9},
-    {"inventory": {**INVENTORY, "address": "127.0.0.1:22/x?"}}, {"inventory": {**INVENTORY, "address": "a\r\nb: c"}},
+    {"inventory": {**INVENTORY, "vcpus": -5}}, {"failing": "x"}, {"tunnel_address": {"a": 1}},
+    {"tunnel_address": 9}, {"inventory": {**INVENTORY, "address": "127.0.0.1:22/x?"}},
+    {"inventory": {**INVENTORY, "address": "a\r\nb: c"}},
 ]  # fmt: skip
 TIMES = ["", "x", "2026", "9" * 60, "0000-00-00T00:00:00.000000Z", "2026-01-01T00:00:00.000000Z"]
 
@@ -200,9 +202,9 @@ def test_lies_of_one_host_break_no_view(two: Two, lie: Any) -> None:
 
 def _everything_answers(two: Two) -> None:
     for name, url in (
-        ("nova-api", "/v2.1/os-hypervisors/detail"), ("nova-api", "/v2.1/os-services"), ("nova-api", "/v2.1/servers/detail"),
-        ("nova-api", "/v2.1/os-availability-zone/detail"), (NEUTRON, "/v2.0/agents"), (NEUTRON, "/v2.0/ports"),
-        ("nova-api", f"/v2.1/servers/{two.other}"),
+        ("nova-api", "/v2.1/os-hypervisors/detail"), ("nova-api", "/v2.1/os-services"),
+        ("nova-api", "/v2.1/servers/detail"), ("nova-api", "/v2.1/os-availability-zone/detail"),
+        (NEUTRON, "/v2.0/agents"), (NEUTRON, "/v2.0/ports"), ("nova-api", f"/v2.1/servers/{two.other}"),
     ):  # fmt: skip
         status, data, _ = two.doors.call("admin", name, "GET", url)
         assert status == 200, (url, data)
@@ -230,8 +232,9 @@ def test_inventories_are_numbers_of_this_world(two: Two, field: str, value: Any)
 def test_reports_are_bounded(two: Two) -> None:
     """Words, states and numbers that no host says honestly."""
     lies: tuple[Any, ...] = (
-        {"generation": 1, "power": "flying"}, {"generation": -1, "power": "on"}, {"generation": 1, "power": "x" * 9999},
-        {"generation": 1, "power": "on", "verbs_done": ["x"]}, {"generation": "x", "power": "on"}, 5, [],
+        {"generation": 1, "power": "flying"}, {"generation": -1, "power": "on"},
+        {"generation": 1, "power": "x" * 9999}, {"generation": 1, "power": "on", "verbs_done": ["x"]},
+        {"generation": "x", "power": "on"}, 5, [],
     )  # fmt: skip
     for seen in lies:
         status, data = two.as_h2(CONDUCTOR, "POST", "/hosts/h2/servers", {two.other: seen})

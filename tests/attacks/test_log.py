@@ -1,7 +1,7 @@
 """What is secret is in no log, no notification, no error and no command line (families LOG-1 and LOG-2).
 
-A story with canaries: each secret that a user or the cloud has is a text that is found nowhere else, and then looked
-for everywhere.  The logs are those of the services, as JSON, with everything down to DEBUG.
+A story with canaries: each secret that a user or the cloud has is a text that is found nowhere else, and then
+looked for everywhere.  The logs are those of the services, as JSON, with everything down to DEBUG.
 """
 
 import io
@@ -112,21 +112,23 @@ class Story:
         doors, token = self.doors, self.doors.tokens["alice"]
         user = {"name": "alice", "domain": {"id": "default"}, "password": WRONG_PASSWORD}
         login = {"identity": {"methods": ["password"], "password": {"user": user}}}
+        doubled = {"methods": ["password"], "password": {"user": {**user, "password": [WRONG_PASSWORD]}}}
         attempts: list[tuple[str, str, str, Any]] = [
             ("keystone", "POST", "/v3/auth/tokens", {"auth": login}),
             ("keystone", "POST", "/v3/auth/tokens", {"auth": {"identity": {**login["identity"], "methods": [1]}}}),
             ("keystone", "POST", "/v3/auth/tokens", f'{{"auth": {{"password": "{WRONG_PASSWORD}'.encode()),
-            ("keystone", "POST", "/v3/auth/tokens", {"auth": {"identity": {"methods": ["password"],
-                                                     "password": {"user": {**user, "password": [WRONG_PASSWORD]}}}}}),
+            ("keystone", "POST", "/v3/auth/tokens", {"auth": {"identity": doubled}}),
             ("keystone", "GET", f"/v3/auth/tokens/{token}?token={token}", None),
             ("keystone", "GET", f"/v3/users/{token}", None),
             ("keystone", "POST", "/v3/users", {"user": {"name": "alice", "password": NEW_PASSWORD}}),
             ("keystone", "POST", "/v3/users", {"user": {"name": 5, "password": NEW_PASSWORD}}),
             ("keystone", "POST", "/v3/users", {"user": {"name": "x", "password": NEW_PASSWORD * 400}}),
             ("keystone", "PATCH", f"/v3/users/{doors.ids['bob']}", {"user": {"password": {"x": NEW_PASSWORD}}}),
-            (NOVA, "POST", "/v2.1/servers", {"server": {"name": "x", "user_data": USER_DATA, "adminPass": ADMIN_PASS}}),
+            (NOVA, "POST", "/v2.1/servers", {"server": {"name": "x", "user_data": USER_DATA,
+                                                        "adminPass": ADMIN_PASS}}),
             (NOVA, "POST", "/v2.1/servers", {"server": {"name": "x", "user_data": [USER_DATA], "flavorRef": "1"}}),
-            (NOVA, "POST", "/v2.1/servers", {"server": {"name": "x", "adminPass": ADMIN_PASS * 50, "flavorRef": "1"}}),
+            (NOVA, "POST", "/v2.1/servers", {"server": {"name": "x", "adminPass": ADMIN_PASS * 50,
+                                                        "flavorRef": "1"}}),
             (NOVA, "POST", "/v2.1/servers", {"server": {"name": "x", "flavorRef": "1", "imageRef": "x", "networks":
                                              "none", "user_data": "!" + "canary-user-data" * 9000}}),
             (NOVA, "GET", f"/v2.1/servers?token={token}&password={ADMIN_PASS}", None),

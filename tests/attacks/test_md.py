@@ -70,8 +70,8 @@ def forgeries(guests: Guests) -> list[str]:
     good = sign(SECRETS.metadata_secret, guests.alice)
     return [
         sign(SECRETS.metadata_secret, guests.bob), sign(SECRETS.host_secret, guests.alice), sign("", guests.alice),
-        sign(SECRETS.metadata_secret, ""), sign(SECRETS.metadata_secret, guests.alice.upper()), good.upper(), good[:-1],
-        good + "0", good[:32], "0" * 64, "x", "\u00e9", "null", f"{good} {good}", guests.alice,
+        sign(SECRETS.metadata_secret, ""), sign(SECRETS.metadata_secret, guests.alice.upper()), good.upper(),
+        good[:-1], good + "0", good[:32], "0" * 64, "x", "\u00e9", "null", f"{good} {good}", guests.alice,
     ]  # fmt: skip
 
 
@@ -120,8 +120,9 @@ def test_addresses_in_other_words(guests: Guests) -> None:
         (ip, 200), (link_local(mac), 200), (link_local(mac) + "%ns-1", 200), (link_local(other), 404),
         (f"::ffff:{ip}", 404), (f"::{ip}", 404), (f"64:ff9b::{ip}", 404), ("fe80::a9fe:a9fe", 404), ("::1", 404),
         ("10.0.0.1", 404), ("10.0.0.200", 404), ("0.0.0.0", 404), ("127.0.0.1", 404), ("169.254.169.254", 404),
-        (f"10.0.0.0{last}", 400), (f"0x0a0000{int(last):02x}", 400), (str((10 << 24) + int(last)), 400), ("10", 400),
-        (f"{ip}/24", 400), (f"{ip}:80", 400), (f"[{ip}]", 400), (f"{ip}\u0660", 400), ("x", 400), ("::%", 404),
+        (f"10.0.0.0{last}", 400), (f"0x0a0000{int(last):02x}", 400), (str((10 << 24) + int(last)), 400),
+        ("10", 400), (f"{ip}/24", 400), (f"{ip}:80", 400), (f"[{ip}]", 400), (f"{ip}\u0660", 400), ("x", 400),
+        ("::%", 404),
     ):  # fmt: skip
         assert guests.ask(LATEST, guests.said(guests.alice, "red", X_Forwarded_For=text))[0] == expected, text
 
@@ -130,11 +131,12 @@ def test_addresses_in_other_words(guests: Guests) -> None:
     "url",
     [
         "/..", "/../..", "/openstack/..", "/openstack/../openstack/latest/meta_data.json", "/./latest/user-data",
-        "/openstack/latest/../latest/user_data", "/openstack/latest/../../../etc/passwd", "/latest/meta-data/../user-data",
-        "/openstack/..%2f..", "/%2e%2e/", "/openstack/latest/%2e%2e", "/openstack/latest/meta_data.json/..",
-        "/openstack/latest/meta_data.json/x", "/openstack/latest/passwd", "/openstack/9999-01-01/meta_data.json",
-        "/ec2/..", "/ec2/latest/meta-data/../../..", "/latest/meta-data/public-keys/9/openssh-key", "/" + "a/" * 1500,
-        "/latest/user-data/__class__", "/openstack/latest/__init__", "/latest/meta-data/keys", "/latest/dynamic",
+        "/openstack/latest/../latest/user_data", "/openstack/latest/../../../etc/passwd",
+        "/latest/meta-data/../user-data", "/openstack/..%2f..", "/%2e%2e/", "/openstack/latest/%2e%2e",
+        "/openstack/latest/meta_data.json/..", "/openstack/latest/meta_data.json/x", "/openstack/latest/passwd",
+        "/openstack/9999-01-01/meta_data.json", "/ec2/..", "/ec2/latest/meta-data/../../..",
+        "/latest/meta-data/public-keys/9/openssh-key", "/" + "a/" * 1500, "/latest/user-data/__class__",
+        "/openstack/latest/__init__", "/latest/meta-data/keys", "/latest/dynamic",
     ],
 )  # fmt: skip
 def test_paths_lead_nowhere_else(guests: Guests, url: str) -> None:
@@ -183,8 +185,9 @@ NOT_SECRETS = (
     'token == "@"',  # a word of a policy rule
     "digest.hexdigest() != image.sha512.lower()",  # a checksum, which everybody may know
     'name == "password"', 'method == "password"', 'name != "password"', 'method == "token"',  # words, not values
-    'encrypted_password, "") == ""', 'name in ("domain_id", "token.domain.id")', 'name == "token.project.domain.id"',
-    'parts[2:] != ["password"]', "intent.digest", "plan.digest", "wanted.digest", "self.digest",
+    'encrypted_password, "") == ""', 'name in ("domain_id", "token.domain.id")',
+    'name == "token.project.domain.id"', 'parts[2:] != ["password"]', "intent.digest", "plan.digest",
+    "wanted.digest", "self.digest",
 )  # fmt: skip
 
 

@@ -187,7 +187,7 @@ SHARED.good("admin", "PUT", "/quotas/red", {"quota": {"security_group_rule": -1,
 NETWORK, SUBNET = SHARED.network()
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(st.dictionaries(st.sampled_from(FIELDS), VALUES))
 def test_any_rule_is_taken_or_refused(rule: dict[str, Any]) -> None:
     """Nothing is a 500, and what is taken is what an agent can read."""
@@ -266,7 +266,7 @@ BASES: dict[str, dict[str, Any]] = {
 }
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from(COLLECTIONS),
     st.dictionaries(st.sampled_from(NAMES), st.one_of(VALUES, st.lists(ITEMS, max_size=3)), max_size=3),
@@ -300,7 +300,7 @@ QUERIES = [
 ]
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, suppress_health_check=list(HealthCheck))
 @given(
     st.sampled_from([*COLLECTIONS, "agents"]),
     st.sampled_from(QUERIES),

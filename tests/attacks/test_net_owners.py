@@ -1,4 +1,4 @@
-"""What the cloud made of a port stays so, and what hangs on a thing is reached through that thing (NET-2, 9, 10)."""
+"""What the cloud made of a port stays so; what hangs on a thing is reached through that thing (NET-2, 9, 10)."""
 
 from typing import Any
 
@@ -111,8 +111,9 @@ def test_things_are_not_made_for_others(cloud: Cloud, key: str) -> None:
     public, _ = cloud.public_network()
     group = cloud.create("alice", "security_group", name="g")["id"]
     for url, one, values in (
-        ("/networks", "network", {}), ("/routers", "router", {}), ("/security-groups", "security_group", {"name": "x"}),
-        ("/ports", "port", {"network_id": network}), ("/floatingips", "floatingip", {"floating_network_id": public}),
+        ("/networks", "network", {}), ("/routers", "router", {}),
+        ("/security-groups", "security_group", {"name": "x"}), ("/ports", "port", {"network_id": network}),
+        ("/floatingips", "floatingip", {"floating_network_id": public}),
         ("/subnets", "subnet", {"network_id": network, "ip_version": 4, "cidr": "10.8.0.0/24"}),
         ("/security-group-rules", "security_group_rule", {"security_group_id": group, "direction": "ingress"}),
     ):  # fmt: skip

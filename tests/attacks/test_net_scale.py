@@ -44,7 +44,8 @@ def test_bombs_of_one_request(cloud: Cloud) -> None:
         ("PUT", f"/routers/{router}", {"router": {"routes": routes}}, 400),
         ("PUT", f"/subnets/{subnet}", {"subnet": {"host_routes": routes}}, 400),
         ("PUT", f"/subnets/{subnet}", {"subnet": {"dns_nameservers": many}}, 400),
-        ("PUT", f"/subnets/{subnet}", {"subnet": {"allocation_pools": [{"start": ip, "end": ip} for ip in many]}}, 400),
+        ("PUT", f"/subnets/{subnet}", {"subnet": {"allocation_pools": [{"start": ip, "end": ip} for ip in many]}},
+         400),
         ("POST", "/ports", {"ports": [{"network_id": network}] * 10_000}, 409),
         ("POST", "/networks", {"networks": [{}] * 10_000}, 409),
         ("POST", "/security-group-rules", {"security_group_rules": rules}, 409),
@@ -96,7 +97,7 @@ def flows_of(intent: WireIntent) -> int:
 
 
 def test_a_group_that_lets_in_itself_costs_its_size(cloud: Cloud) -> None:
-    """OSSA-2013-020: each new member made every member's rules anew.  Twice the ports: twice the intent and flows."""
+    """OSSA-2013-020: each new member made every member's rules anew.  Twice the ports: twice intent and flows."""
     network, _ = cloud.network(cidr="10.0.0.0/16")
     sizes = []
     for _ in range(2):
@@ -216,7 +217,8 @@ GARBAGE: dict[str, list[tuple[sa.Table, dict[str, Any]]]] = {
     ],
     "subnets": [(tables.subnets, {"dns_servers": ["a\nb", 5]}), (tables.subnets, {"gateway_ip": "nowhere"})],
     "routers and networks": [
-        (tables.routers, {"routes": [{"destination": "x", "nexthop": "y"}]}), (tables.networks, {"dns_domain": "a\nb c"}),
+        (tables.routers, {"routes": [{"destination": "x", "nexthop": "y"}]}),
+        (tables.networks, {"dns_domain": "a\nb c"}),
     ],
     "ports": [
         (PORTS, {"dhcp_options": [{"opt_name": "a\nb", "opt_value": "\n", "ip_version": 9}]}),

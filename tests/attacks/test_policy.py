@@ -68,7 +68,7 @@ def test_a_host_speaks_for_itself_only(street: Street) -> None:
     for name, line, route in routes(street):
         if route.policy == "host":
             status, data = street.knock("host:h2", name, route, b"")
-            assert status == 403, (name, line, data)
+            assert status == (401 if name == "nova-consoleauth" else 403), (name, line, data)  # that serves no host
             mixed = street.doors.headers("host:h2") | {"X-Cumulet-Host": "h1"}
             assert street.doors.ask(name, route.method, street.url(route), b"", mixed)[0] == 401, (name, line)
 
@@ -117,16 +117,20 @@ def test_no_body_is_a_server_error(tmp_path: Path, who: str) -> None:
 
 NASTY = ("\u00b2", "--5", "9" * 30, "\0(", "")
 FILTERS = {
-    "keystone": ("limit", "marker", "sort_key", "name", "enabled", "domain_id", "parent_id", "name__contains", "tags",
+    "keystone": ("limit", "marker", "sort_key", "name", "enabled", "domain_id", "parent_id", "name__contains",
+                 "tags",
                  "user.id", "effective", "scope.project.id", "role.id", "is_domain", "type", "service_id"),
     "glance-api": ("limit", "marker", "sort_key", "sort_dir", "sort", "size_min", "min_ram", "created_at", "name",
-                   "visibility", "member_status", "os_hidden", "tag", "protected", "status", "owner", "x", "checksum"),
-    "neutron-server": ("limit", "marker", "sort_key", "sort_dir", "page_reverse", "fields", "mtu", "revision_number",
-                       "admin_state_up", "provider:segmentation_id", "ip_version", "port_range_min", "fixed_ips",
+                   "visibility", "member_status", "os_hidden", "tag", "protected", "status", "owner", "x",
+                   "checksum"),
+    "neutron-server": ("limit", "marker", "sort_key", "sort_dir", "page_reverse", "fields", "mtu",
+                       "revision_number", "admin_state_up", "provider:segmentation_id", "ip_version",
+                       "port_range_min", "fixed_ips",
                        "changed_since", "tags", "not-tags-any", "status", "alive", "cidr", "security_groups"),
     "nova-api": ("limit", "marker", "sort_key", "sort_dir", "sort", "minRam", "minDisk", "is_public", "name", "ip",
-                 "ip6", "status", "changes-since", "changes-before", "all_tenants", "deleted", "locked", "power_state",
-                 "launch_index", "vcpus", "memory_mb", "config_drive", "availability_zone", "with_servers",
+                 "ip6", "status", "changes-since", "changes-before", "all_tenants", "deleted", "locked",
+                 "power_state", "launch_index", "vcpus", "memory_mb", "config_drive", "availability_zone",
+                 "with_servers",
                  "hypervisor_hostname_pattern", "tenant_id", "user_id", "rxtx_factor", "created_at", "host"),
 }  # fmt: skip
 

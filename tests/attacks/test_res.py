@@ -185,13 +185,28 @@ STATES: dict[str, Reach] = {
     "starting": starting, "soft reboot ordered": rebooting("SOFT", 0), "hard reboot ordered": rebooting("HARD", 0),
     "rebooting": rebooting("HARD", 1), "crashed": ended("crashed"), "shut down by its guest": ended("off"),
     "attaching a port": attaching, "detaching a port": detaching, "with a floating IP": with_floating,
-    "its port is gone": portless, "after a power cut": powerless, "being deleted": twice, "its disk is gone": diskless,
-    "no disk yet": failing("make_disk", Retry("later"), "BUILD"), "no tap yet": failing("plug", Retry("later"), "BUILD"),
-    "no domain yet": failing("define", Retry("later"), "BUILD"), "not started": failing("start", Retry("later"), "BUILD"),
-    "not wired": unwired, "error of its image": failing("make_disk", Terminal("bad image"), "ERROR"),
-    "error at its start": failing("start", Terminal("cannot"), "ERROR"), "a bug": failing("plug", ValueError("x"), "BUILD"),
+    "its port is gone": portless, "after a power cut": powerless, "being deleted": twice,
+    "its disk is gone": diskless, "no disk yet": failing("make_disk", Retry("later"), "BUILD"),
+    "no tap yet": failing("plug", Retry("later"), "BUILD"),
+    "no domain yet": failing("define", Retry("later"), "BUILD"),
+    "not started": failing("start", Retry("later"), "BUILD"), "not wired": unwired,
+    "error of its image": failing("make_disk", Terminal("bad image"), "ERROR"),
+    "error at its start": failing("start", Terminal("cannot"), "ERROR"),
+    "a bug": failing("plug", ValueError("x"), "BUILD"),
 }  # fmt: skip
 MEANWHILE = ("its host is dead for a while", "destroy fails twice and all processes die")
+
+
+def tidy(world: World, before: set[str]) -> None:
+    """Failures that nobody met are forgotten; addresses that were made are free, and go."""
+    for host in world.hosts.values():
+        host.hypervisor._failures.clear()
+        host.hypervisor.deaf.clear()
+    for one in world.call(world.neutron, "GET", "/v2.0/floatingips")["floatingips"]:
+        if one["id"] not in before:
+            assert one["port_id"] is None
+            world.call(world.neutron, "DELETE", f"/v2.0/floatingips/{one['id']}")
+    world.settle()
 
 
 @pytest.mark.parametrize("meanwhile", MEANWHILE)
@@ -221,14 +236,7 @@ def test_deleted_in_each_state(world: World, state: str, meanwhile: str) -> None
             assert world.status(server) != "gone", "what its host may still run is not released"
         world.loops += dead
     check_gone(world, server, ports)
-    for host in world.hosts.values():
-        host.hypervisor._failures.clear()
-        host.hypervisor.deaf.clear()
-    for one in world.call(world.neutron, "GET", "/v2.0/floatingips")["floatingips"]:
-        if one["id"] not in before:
-            assert one["port_id"] is None
-            world.call(world.neutron, "DELETE", f"/v2.0/floatingips/{one['id']}")
-    world.settle()
+    tidy(world, before)
 
 
 def test_no_room_then_deleted(world: World) -> None:

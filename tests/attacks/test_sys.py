@@ -84,7 +84,7 @@ def test_who_runs_as_whom(cloud: Machine) -> None:
     users = {words.split()[0].rpartition("/")[2]: user for user, words in rows}
     for service in (
         "keystone", "glance-api", "glance-registry", "neutron-server", "nova-api", "nova-api-metadata",
-        "nova-scheduler", "nova-conductor", "cumulet-metrics",
+        "nova-scheduler", "nova-conductor", "nova-consoleauth", "nova-novncproxy", "cumulet-metrics",
     ):  # fmt: skip
         assert users[service] == "cumulet", service
     assert users["qemu-system-x86_64"] == "libvirt-qemu"
@@ -160,8 +160,9 @@ def test_services_own_nothing_that_root_trusts(cloud: Machine) -> None:
     for path in ("/etc/cumulet", "/var/lib/cumulet", "/run/cumulet", "/etc/cumulet/policy.d"):
         assert cloud.run("stat", "-c", "%U", path).strip() == "root", path
     mine = (
-        "/etc/cumulet/fernet-keys", "/etc/cumulet/credential-keys", "/var/lib/cumulet/db", "/var/lib/cumulet/images", "/run/cumulet/bus",
-        "/run/cumulet/status", "/var/log/cumulet", "/etc/cumulet/secrets.json",
+        "/etc/cumulet/fernet-keys", "/etc/cumulet/credential-keys", "/var/lib/cumulet/db",
+        "/var/lib/cumulet/images", "/run/cumulet/bus", "/run/cumulet/status", "/var/log/cumulet",
+        "/etc/cumulet/secrets.json",
     )  # fmt: skip
     writable = found(cloud, SERVICE, "!", "-type", "l", "-writable")
     assert [path for path in writable if not path.startswith(mine)] == []

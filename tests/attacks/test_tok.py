@@ -221,7 +221,7 @@ def test_what_our_keys_sealed_but_is_no_token(keystone: Keystone) -> None:
 # --- TOK-3: mutation, and the chain
 
 
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     user_id=st.one_of(UUID_TEXT, st.just("default"), st.text("0123456789abcdefXYZ-", min_size=1, max_size=64)),
     kind=st.sampled_from(token_format.KINDS),
@@ -257,7 +257,7 @@ def _ring(place: Path) -> keys.Keyring:
     return RINGS[place]
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_no_changed_token_is_a_token(tmp_path: Path, data: st.DataObject) -> None:
     """Not one character may change, go or come, not even one that decodes to the same bytes."""

@@ -25,12 +25,13 @@ def smuggled(doors: Doors) -> dict[str, str]:
     """Every header by which a front has been told who asks, somewhere."""
     names = {
         "User-Id": doors.ids["alice"], "User-Name": "alice", "User": "alice", "Project-Id": doors.ids["red"],
-        "Project-Name": "red", "Tenant-Id": doors.ids["red"], "Tenant": "red", "Tenant-Name": "red", "Roles": "admin",
-        "Role": "admin", "Is-Admin": "True", "Is-Admin-Project": "True", "Identity-Status": "Confirmed",
-        "Service-Identity-Status": "Confirmed", "Service-Roles": "admin,service", "Service-User-Id": "x",
-        "Service-Project-Id": "x", "Service-Token": doors.tokens["admin"], "Domain-Id": "default",
-        "Domain-Name": "Default", "User-Domain-Id": "default", "Project-Domain-Id": "default", "Service-Catalog": "[]",
-        "Forwarded-For": "127.0.0.1", "Forwarded-Host": "evil", "Forwarded-Proto": "https", "Forwarded-User": "admin",
+        "Project-Name": "red", "Tenant-Id": doors.ids["red"], "Tenant": "red", "Tenant-Name": "red",
+        "Roles": "admin", "Role": "admin", "Is-Admin": "True", "Is-Admin-Project": "True",
+        "Identity-Status": "Confirmed", "Service-Identity-Status": "Confirmed", "Service-Roles": "admin,service",
+        "Service-User-Id": "x", "Service-Project-Id": "x", "Service-Token": doors.tokens["admin"],
+        "Domain-Id": "default", "Domain-Name": "Default", "User-Domain-Id": "default",
+        "Project-Domain-Id": "default", "Service-Catalog": "[]", "Forwarded-For": "127.0.0.1",
+        "Forwarded-Host": "evil", "Forwarded-Proto": "https", "Forwarded-User": "admin",
         "Forwarded-Prefix": "/evil", "Real-Ip": "127.0.0.1", "Original-Url": "/healthcheck", "Rewrite-Url": "/",
         "Http-Method-Override": "GET", "Subject-Token": doors.tokens["admin"], "Instance-Id": "x",
         "Cumulet-Host": "h1", "Cumulet-Project": doors.ids["red"], "Openstack-Nova-Api-Version": "2.1",
@@ -101,7 +102,8 @@ def test_the_registry_takes_nothing_but_a_fresh_envelope(street: Street) -> None
     assert doors.ask("glance-registry", "GET", "/images", None, {"X-Auth-Token": good})[0] == 200
     for text in (
         doors.tokens["admin"], seal("another", context), seal(SECRETS.host_secret, context), payload, f"{payload}.",
-        f".{signature}", f"{payload}A.{signature}", f"{payload}.{signature[:-1]}0", f"{payload}.{signature}.x", "é.é",
+        f".{signature}", f"{payload}A.{signature}", f"{payload}.{signature[:-1]}0", f"{payload}.{signature}.x",
+        "é.é",
     ):  # fmt: skip
         for method, url in (("GET", "/images"), ("POST", "/data"), ("DELETE", "/images/x")):
             assert doors.ask("glance-registry", method, url, None, {"X-Auth-Token": text})[0] == 401, text
@@ -194,6 +196,20 @@ URLS: tuple[tuple[str, str], ...] = (
 ROUNDS = 20  # of 8 requests by each of 4 callers: 640 requests
 
 
+def only(doors: Doors, who: str, project: str) -> Callable[[Any], bool]:
+    """Whether an answer holds nothing but what is that user's."""
+    mine = {doors.ids[project]}
+    keys = {"alice": {"alice"}, "bob": {"bob"}}.get(who, set())
+
+    def check(data: Any) -> bool:
+        projects = _ids(data, "tenant_id", "project_id", "owner")
+        named = {one["keypair"]["name"] for one in data.get("keypairs", ())}
+        homes = {one["id"] for one in data.get("projects", ())}
+        return projects <= mine and homes <= mine and named == (keys if "keypairs" in data else set())
+
+    return check
+
+
 def test_two_users_at_once_each_get_their_own(memory: Path) -> None:
     doors = Doors(memory, url=f"sqlite:///{memory}/cloud.sqlite")
     doors.add_person("carl", "blue", "member")
@@ -218,22 +234,12 @@ def test_two_users_at_once_each_get_their_own(memory: Path) -> None:
         for connection in connections.values():
             connection.close()
 
-    def only(who: str, project: str) -> Callable[[Any], bool]:
-        mine = {doors.ids[project]}
-        keys = {"alice": {"alice"}, "bob": {"bob"}}.get(who, set())
-
-        def check(data: Any) -> bool:
-            projects = _ids(data, "tenant_id", "project_id", "owner")
-            named = {one["keypair"]["name"] for one in data.get("keypairs", ())}
-            homes = {one["id"] for one in data.get("projects", ())}
-            return projects <= mine and homes <= mine and named == (keys if "keypairs" in data else set())
-
-        return check
-
     fronts = {name: doors.apps[name] for name, _ in URLS}
     with serving(fronts) as ports:
         people = (("alice", "red"), ("bob", "blue"), ("alice", "red"), ("carl", "blue"))
-        threads = [threading.Thread(target=hammer, args=(who, only(who, where), ports)) for who, where in people]
+        threads = [
+            threading.Thread(target=hammer, args=(who, only(doors, who, where), ports)) for who, where in people
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:

@@ -99,7 +99,7 @@ MAGICS = (
 
 
 @given(st.binary(max_size=2048), st.sampled_from(["raw", "qcow2", "vmdk", "vdi", "vhd", "vhdx", "iso"]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_no_content_breaks_the_inspection(noise: bytes, declared: str) -> None:
     """Headers with noise behind them: a verdict or UnsafeImage, never anything else."""
     for magic in (
@@ -121,7 +121,7 @@ def test_no_content_breaks_the_inspection(noise: bytes, declared: str) -> None:
 
 
 @given(st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_damage_breaks_the_inspection(data: st.DataObject) -> None:
     """Sound images with some bytes changed."""
     declared = data.draw(st.sampled_from(sorted(SOUND)))

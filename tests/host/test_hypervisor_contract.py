@@ -1,11 +1,12 @@
 """What nova-compute may rely on, whatever the hypervisor: the simulated host is held to what libvirt does."""
 
 from collections.abc import Callable
+from socket import socket
 
 import pytest
 from msgspec.structs import replace
 
-from cumulet.core.errors import Terminal
+from cumulet.core.errors import Retry, Terminal
 from cumulet.nova.compute.hypervisor import Hypervisor
 from cumulet.nova.model import Domain, ServerIntent, Verb
 from tests.host.hypervisor_rig import LibvirtRig, Rig, SimRig, make_nic, until
@@ -328,3 +329,31 @@ def test_inventory_does_not_change_by_itself(rig: Rig) -> None:
 
 def test_console_log_of_nobody_is_empty(rig: Rig) -> None:
     assert rig.hypervisor.console_log(rig.make_server().id) == b""
+
+
+# ── the screen ───────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def said(screen: socket) -> bytes:
+    """The screen's first words."""
+    screen.settimeout(20)
+    return screen.recv(12)
+
+
+def test_a_screen_speaks_vnc_and_ends_with_its_guest(rig: Rig) -> None:
+    server = rig.make_server()
+    running(rig, server)
+    with rig.hypervisor.open_screen(server.id) as screen, rig.hypervisor.open_screen(server.id) as second:
+        assert said(screen) == said(second) == b"RFB 003.008\n"
+        rig.hypervisor.pause(server)
+        with rig.hypervisor.open_screen(server.id) as third:
+            assert said(third) == b"RFB 003.008\n"
+        stopped(rig, server)
+        assert screen.recv(1) == second.recv(1) == b""
+    with pytest.raises(Retry):
+        rig.hypervisor.open_screen(server.id)
+
+
+def test_nobody_has_no_screen(rig: Rig) -> None:
+    with pytest.raises(Retry):
+        rig.hypervisor.open_screen(rig.make_server().id)

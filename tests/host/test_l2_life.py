@@ -207,7 +207,7 @@ def test_the_switch_takes_any_plan() -> None:
     """No intent, however odd, gives a flow that Open vSwitch refuses: one refusal would stop the whole host."""
     with l2_node() as node:
 
-        @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
         @given(intents, looks())
         def check(intent: WireIntent, look: Look) -> None:
             wanted = plan_wiring(intent, look).flows[INT]

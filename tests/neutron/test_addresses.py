@@ -18,7 +18,7 @@ def ranges_from(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return found
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(Ranges, st.sets(st.integers(1, 90), max_size=12), st.integers(1, 3))
 def test_the_lowest_free_addresses_are_chosen(pairs: list[tuple[int, int]], taken: set[int], count: int) -> None:
     cloud, ranges = Cloud(), ranges_from(pairs)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 from sqlalchemy import event
 
 import cumulet.keystone.tables  # noqa: F401  (one metadata for all)
@@ -25,13 +26,15 @@ from cumulet.core.secrets import Secrets
 from cumulet.core.tables import metadata, notifications
 from cumulet.glance.tables import images
 from cumulet.neutron import app as neutron
-from cumulet.nova import app, hosts
+from cumulet.nova import app, consoleauth, hosts
 from cumulet.nova import metadata as metadata_service
+from cumulet.nova.console_tokens import API
 from cumulet.nova.model import Seen
 from cumulet.nova.scheduler import Scheduler
 from cumulet.nova.tables import server_actions, server_hosts, servers
 from cumulet.placement import public as placement
 from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU, Inventory
+from tests.nova.consoles import to_consoleauth
 
 SECRETS = Secrets("admin", "host secret", "metadata secret", "registry secret")
 MEMBER, READER = frozenset({"member", "reader"}), frozenset({"reader"})
@@ -61,7 +64,9 @@ class Cloud:
         self.db = Database(url, self.bus)
         metadata.create_all(self.db.engine)
         env = ControllerEnv(self.config, self.db, self.bus, SECRETS, authenticate)
-        self.app = app.build_app(env, console_port)
+        self.consoleauth = consoleauth.build_app(env)
+        tokens = to_consoleauth(self.consoleauth, API)
+        self.app = app.build_app(env, console_port, tokens)
         self.neutron = neutron.build(env).app
         self.metadata = metadata_service.build_app(env)
         self.scheduler: Loop[Any] = Loop(Scheduler(self.db, self.config, seed=1).reconciler())
@@ -72,6 +77,12 @@ class Cloud:
         self.flavor = self.add_flavor("m1.tiny")
 
     # what users do
+
+    def env_with(self, host_secret: str) -> ControllerEnv:
+        """What a service gets that has another secret."""
+        return ControllerEnv(
+            self.config, self.db, self.bus, replace(SECRETS, host_secret=host_secret), authenticate
+        )
 
     def answer(
         self, who: str, method: str, url: str, body: Any = None, version: str = ""

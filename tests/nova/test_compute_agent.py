@@ -5,6 +5,7 @@ the agent killed just before or just after another one of them.  It must always 
 """
 
 import asyncio
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,9 +22,11 @@ from cumulet.core.errors import Retry, Terminal
 from cumulet.core.reconcile import Loop
 from cumulet.nova.compute.agent import ComputeAgent, read_boot_id
 from cumulet.nova.compute.console import console_app
+from cumulet.nova.compute.screens import Screens
 from cumulet.nova.model import Domain, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
 from cumulet.sim.hypervisor import INVENTORY, Latency, SimHypervisor
 
+NO_SCREENS = Screens(lambda text: "", lambda server_id: socket.socket())
 IMAGE = ImageSource("image", "qcow2", 1000, 1 << 30, "0" * 128, "ticket")
 
 
@@ -535,7 +538,7 @@ def get(app: Any, path: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
 def test_the_console_is_for_the_controller_only() -> None:
     logs = {"s": b"one\ntwo\nthree\n"}
     controller = Controller("nova-conductor", "http://127.0.0.1:1", "h1", "token")
-    app = console_app(controller.has_token, lambda server_id: logs.get(server_id, b""))
+    app = console_app(controller.has_token, lambda server_id: logs.get(server_id, b""), NO_SCREENS)
     good = {"X-Cumulet-Host": "h1", "X-Cumulet-Host-Token": "token"}
     assert get(app, "/servers/s/console", good) == (200, b"one\ntwo\nthree\n")
     assert get(app, "/servers/s/console?length=2", good) == (200, b"three\n")
@@ -553,7 +556,7 @@ def test_the_console_of_a_hypervisor_that_does_not_answer_is_a_503() -> None:
     def read_log(server_id: str) -> bytes:
         raise (Retry if server_id == "s" else Terminal)("libvirt does not answer")
 
-    app = console_app(lambda host, token: True, read_log)
+    app = console_app(lambda host, token: True, read_log, NO_SCREENS)
     assert get(app, "/servers/s/console", {}) == (503, b"libvirt does not answer")
 
 

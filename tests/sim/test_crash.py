@@ -16,7 +16,9 @@ import pytest
 import sqlalchemy as sa
 
 from cumulet.glance.tables import images
+from cumulet.nova.tables import console_tokens
 from cumulet.sim.hypervisor import Machine
+from tests.nova.consoles import token_of
 from tests.sim.world import OTHER_IMAGE, SimHost, World
 
 
@@ -195,6 +197,39 @@ def bearer(world: World) -> SimHost:
     return host
 
 
+def ask_for_console(world: World) -> None:
+    wish = {"remote_console": {"protocol": "vnc", "type": "novnc"}}
+    url = world.call(world.nova, "POST", f"/v2.1/servers/{find(world)}/remote-consoles", wish)["remote_console"][
+        "url"
+    ]
+    world.console = token_of(url)
+
+
+def looking(world: World) -> None:
+    running(world)
+    ask_for_console(world)
+
+
+def opened(world: World) -> None:
+    url = f"/v2.1/os-console-auth-tokens/{world.console}"
+    assert world.call(world.nova, "GET", url, user="admin")["console"]["instance_uuid"] == find(world)
+
+
+def take_console(world: World) -> None:
+    """A browser comes once; a token that was lost on the way stays lost."""
+    world.console_tokens.take(world.console)
+
+
+def used_up(world: World) -> None:
+    assert world.console_tokens.take(world.console) is None
+
+
+def stopped_and_shut(world: World) -> None:
+    is_now("SHUTOFF")(world)
+    with world.db.read() as tx:
+        assert tx.all(sa.select(console_tokens)) == []
+
+
 def machine(world: World) -> Machine:
     server = find(world)
     return next(h.hypervisor.machines[server] for h in world.hosts.values() if server in h.hypervisor.machines)
@@ -258,6 +293,9 @@ OPERATIONS = (
     Operation("snapshot asleep", act("createImage", SNAPSHOT), has_an_image("SUSPENDED"), sleeping),
     Operation("soft reboot", act("reboot", {"type": "SOFT"}), is_now("ACTIVE"), running),
     Operation("hard reboot", act("reboot", {"type": "HARD"}), is_now("ACTIVE"), running),
+    Operation("console", ask_for_console, opened, running),
+    Operation("open console", take_console, used_up, looking),
+    Operation("stop with a console", act("os-stop"), stopped_and_shut, looking),
     Operation("associate", associate, associated, with_floating_ip),
     Operation("add interface", interface("add"), routed, without_interface),
     Operation("remove interface", interface("remove"), not_routed, with_interface),

@@ -34,14 +34,16 @@ from cumulet.neutron.dhcp.agent import DhcpAgent
 from cumulet.neutron.l2.agent import L2Agent
 from cumulet.neutron.l3.agent import L3Agent
 from cumulet.nova import app as nova
-from cumulet.nova import conductor, scheduler
+from cumulet.nova import conductor, consoleauth, scheduler
 from cumulet.nova import tables as nova_tables
 from cumulet.nova.compute.agent import ComputeAgent, HttpConductor
+from cumulet.nova.console_tokens import API, PROXY
 from cumulet.nova.model import Verb
 from cumulet.placement import tables as placement_tables
 from cumulet.sim.hypervisor import SimHypervisor
 from cumulet.sim.network import SimDhcp, SimRouters
 from cumulet.sim.switch import SimSwitch
+from tests.nova.consoles import to_consoleauth
 
 T = TypeVar("T")
 IMAGE = "11111111-1111-4111-8111-111111111111"
@@ -163,6 +165,8 @@ class SimHost:
 
 
 class World:
+    console = ""  # the token of the last console that was asked for
+
     def __init__(self, place: Path, hosts: tuple[str, ...] = ("h1", "h2"), hints: bool = True) -> None:
         self.effects = Effects()
         self.effects.quiet = True
@@ -186,8 +190,10 @@ class World:
         """(Re)start every process: all memory is lost; the database and the hosts are not."""
         self.bus.clear()
         env = ControllerEnv(self.config, self.db, self.bus, SECRETS, _authenticate)
-        services = {part.__name__: part.build(env) for part in (nova, neutron, scheduler, conductor)}
-        self.nova: App = services[nova.__name__].app
+        services = {part.__name__: part.build(env) for part in (neutron, scheduler, conductor, consoleauth)}
+        consoles: App = services[consoleauth.__name__].app
+        self.console_tokens = to_consoleauth(consoles, PROXY, SECRETS.host_secret)
+        self.nova = nova.build_app(env, console_tokens=to_consoleauth(consoles, API, SECRETS.host_secret))
         self.neutron: App = services[neutron.__name__].app
         conductor_app: App = services[conductor.__name__].app
         self.loops: list[Loop[Any]] = []
@@ -319,6 +325,7 @@ class World:
                 tx.all(sa.select(images).where(images.c.stored_at.is_(None), images.c.deleted_at.is_(None))),
                 tx.all(sa.select(nova_tables.servers).where(nova_tables.servers.c.gone_at.is_(None))),
                 tx.all(sa.select(nova_tables.server_hosts)),
+                tx.all(sa.select(nova_tables.console_tokens)),
                 tx.all(sa.select(placement_tables.allocations)),
                 tx.all(
                     sa.select(neutron_tables.ports).where(neutron_tables.ports.c.device_owner.like("compute:%"))

@@ -22,7 +22,7 @@ from cumulet.core.heartbeat import Heartbeat
 from cumulet.core.service import HostEnv, Service
 from cumulet.services import BY_NAME, Named
 
-BEATING = frozenset({"nova-scheduler", "nova-conductor"})
+BEATING = frozenset({"nova-scheduler", "nova-conductor", "nova-consoleauth"})
 """Controller services that are listed among os-services, so they say that they live; agents all do."""
 
 DRIVERS = {

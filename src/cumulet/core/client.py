@@ -15,7 +15,7 @@ import msgspec
 
 from cumulet.core.context import REQUEST_ID
 from cumulet.core.errors import Retry, Terminal
-from cumulet.core.secrets import same
+from cumulet.core.secrets import same, sign
 
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -52,6 +52,11 @@ class Controller:
 
     def post(self, path: str, body: Any) -> None:
         self._request("POST", path, msgspec.json.encode(body), {"Content-Type": "application/json"})
+
+    def ask(self, path: str, body: Any, kind: type[T]) -> T:
+        """What the controller answers to what is posted to it."""
+        raw = self._request("POST", path, msgspec.json.encode(body), {"Content-Type": "application/json"})[2]
+        return msgspec.json.decode(raw, type=kind)
 
     def download(self, path: str, write: Any, headers: dict[str, str] | None = None) -> None:
         """Stream the bytes at ``path`` into ``write``, in constant memory, on a connection of its own."""
@@ -90,6 +95,10 @@ class Controller:
     def has_token(self, host: str, token: str) -> bool:
         """Whether somebody shows this host's own token; only the controller and this host have it."""
         return same(f"{host} {token}", f"{self._host} {self._token}")
+
+    def sign(self, text: str) -> str:
+        """What only the controller and this host can say of ``text``."""
+        return sign(self._token, text)
 
     def _request(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]

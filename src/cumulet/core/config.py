@@ -61,6 +61,11 @@ class Compute(msgspec.Struct, forbid_unknown_fields=True):
     destroy_limit: Annotated[int, Meta(description="most servers destroyed in one pass")] = 100
 
 
+class Console(msgspec.Struct, forbid_unknown_fields=True):
+    token_seconds: Annotated[int, Meta(description="how long a console's URL may wait for its use", ge=1)] = 600
+    url: Annotated[str, Meta(description="where browsers find the consoles; empty: port 6080 of public_host")] = ""
+
+
 class Network(msgspec.Struct, forbid_unknown_fields=True):
     datapath: Annotated[str, Meta(description="auto (kernel if it has one), system, netdev")] = "auto"
     mtu: Annotated[int, Meta(description="MTU of the physical network")] = 1500
@@ -88,6 +93,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     identity: Identity = msgspec.field(default_factory=Identity)
     images: Images = msgspec.field(default_factory=Images)
     compute: Compute = msgspec.field(default_factory=Compute)
+    console: Console = msgspec.field(default_factory=Console)
     network: Network = msgspec.field(default_factory=Network)
     agents: Agents = msgspec.field(default_factory=Agents)
     etc_dir: str = "/etc/cumulet"
@@ -115,6 +121,10 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     @property
     def keystone_url(self) -> str:
         return f"http://{self.api.public_host}:5000/v3"
+
+    @property
+    def console_url(self) -> str:
+        return (self.console.url or f"http://{self.api.public_host}:6080").rstrip("/")
 
 
 def load(path: Path = DEFAULT_FILE) -> Config:

@@ -81,6 +81,7 @@ class Route:
     until: microversion.Version | None = None
     streams: bool = False
     longest_body: int = LONGEST_BODY
+    hides: bool = False  # its URL holds a secret: logs show its pattern
 
     def exists_at(self, version: microversion.Version) -> bool:
         return (self.since is None or version >= self.since) and (self.until is None or version <= self.until)
@@ -119,6 +120,11 @@ class Request:
     @property
     def config(self) -> Config:
         return self.app.config
+
+    @property
+    def shown_path(self) -> str:
+        """Its path as logs may have it."""
+        return next((route.path for route in self.routes if route.hides), self.path)
 
     def one(self, name: str) -> str | None:
         """The last value of a query parameter."""
@@ -249,7 +255,7 @@ class App:
         except ApiError as error:
             reply = self._failed(request, error)
         except Exception:
-            LOG.exception("%s %s failed", request.method, request.path)
+            LOG.exception("%s %s failed", request.method, request.shown_path)
             reply = self._failed(request, _unexpected())
         self._account(request, route, reply.status, started)
         return reply
@@ -267,7 +273,7 @@ class App:
         except (ClientDisconnect, asyncio.CancelledError):
             raise
         except Exception:
-            LOG.exception("%s %s failed", request.method, request.path)
+            LOG.exception("%s %s failed", request.method, request.shown_path)
             reply = self._failed(request, _unexpected())
         self._account(request, route, reply.status, started)
         return reply
@@ -337,7 +343,7 @@ class App:
             try:
                 return route.handler(request)
             except Retry as reason:
-                LOG.info("%s %s lost a race (%s), try %d", request.method, request.path, reason, attempt + 1)
+                LOG.info("%s %s lost a race (%s), try %d", request.method, request.shown_path, reason, attempt + 1)
                 last = reason
         raise Unavailable(f"too many others change the same thing at once: {last}")
 
@@ -367,7 +373,7 @@ class App:
         REQUESTS.labels(request.method, path, str(status)).inc()
         REQUEST_SECONDS.labels(path).observe(seconds)
         who = request.context.project_id or request.context.host or "-"
-        ACCESS.info("%s %s %d %.1f ms %s", request.method, request.path, status, seconds * 1000, who)
+        ACCESS.info("%s %s %d %.1f ms %s", request.method, request.shown_path, status, seconds * 1000, who)
 
 
 @dataclass

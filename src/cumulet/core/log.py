@@ -109,7 +109,7 @@ def setup(service: str, directory: Path | None, level: int = logging.INFO) -> No
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for noisy in ("uvicorn", "uvicorn.error", "asyncio", "alembic"):
+    for noisy in ("uvicorn", "uvicorn.error", "asyncio", "alembic", "websockets"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -27,7 +27,9 @@ from cumulet.core.service import Service
 LOG = logging.getLogger(__name__)
 GRACE_SECONDS = 10
 ENDINGS = (signal.SIGTERM, signal.SIGINT)
+LONGEST_MESSAGE = 1 << 20  # of a websocket
 LOADED_LATER = (
+    "cumulet.core.websocket",
     "encodings.idna",
     "setproctitle",
     "uvicorn.lifespan.off",
@@ -97,7 +99,7 @@ def serve(
         status.serve(status_socket, loops)
     LOG.info("%s started", name)
     try:
-        _until_the_end(service.app, api_sockets)
+        _until_the_end(service, api_sockets)
     finally:
         _end(service, loops, threads)
         LOG.info("%s stopped", name)
@@ -112,11 +114,11 @@ def _end(service: Service, loops: Sequence[Loop[Any]], threads: Sequence[threadi
         service.stop()
 
 
-def _until_the_end(app: Any, api_sockets: Sequence[socket.socket]) -> None:
+def _until_the_end(service: Service, api_sockets: Sequence[socket.socket]) -> None:
     """What the main thread does: it serves the API, if there is one."""
-    if app and api_sockets:
+    if service.app and api_sockets:
         with asyncio.Runner(loop_factory=_event_loop) as runner:
-            runner.run(_serve(app, api_sockets))
+            runner.run(_serve(service, api_sockets))
     else:
         _wait_for_the_end()
 
@@ -127,8 +129,8 @@ def _event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _serve(app: Any, api_sockets: Sequence[socket.socket]) -> None:
-    server, done = _server(app), asyncio.Event()
+async def _serve(service: Service, api_sockets: Sequence[socket.socket]) -> None:
+    server, done = _server(service.app, service.websockets), asyncio.Event()
     running = asyncio.get_running_loop()
     for number in ENDINGS:
         running.add_signal_handler(number, done.set)
@@ -147,12 +149,14 @@ def _wait_for_the_end() -> None:
     os.read(reader, 1)
 
 
-def _server(app: Any) -> _Server:
+def _server(app: Any, websockets: bool) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
             http=BoundedHttp,
-            ws="none",
+            ws="cumulet.core.websocket:BoundedWebsocket" if websockets else "none",
+            ws_max_size=LONGEST_MESSAGE,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,

@@ -57,6 +57,11 @@ def host_token(secret: str, host: str) -> str:
     return Secret(hmac.new(secret.encode(), f"host:{host}".encode(), hashlib.sha256).hexdigest())
 
 
+def service_token(secret: str, name: str) -> str:
+    """What a controller service shows to another one; hosts cannot make it."""
+    return Secret(sign(secret, f"service:{name}"))
+
+
 def same(one: str, other: str) -> bool:
     """Compare in constant time."""
     return hmac.compare_digest(one.encode(), other.encode())

@@ -27,6 +27,7 @@ class Service:
     start: Callable[[Callable[[str], None]], None] | None = None
     stop: Callable[[], None] | None = None
     details: Callable[[], dict[str, Any]] = field(default=dict)  # told with each heartbeat
+    websockets: bool = False  # whether ``app`` takes any
 
 
 @dataclass(frozen=True)

@@ -6,18 +6,25 @@ from cumulet.core.errors import ApiError
 from cumulet.core.http import App, Reply, Request, Route
 from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
+from cumulet.glance import public as glance
 from cumulet.nova import (
+    aggregates,
     availability_zones,
     empty_collections,
     extensions,
+    fixed_ips,
     flavor_specs,
     flavors,
     hypervisors,
+    images,
     instance_actions,
     interfaces,
     keypairs,
     limits,
+    old_hosts,
+    quota_classes,
     quotas,
+    remote_consoles,
     server_actions,
     server_create,
     server_deletion,
@@ -35,6 +42,7 @@ from cumulet.nova import (
     usage,
     versions,
 )
+from cumulet.nova.console_tokens import API, CONSOLE_PORT, ConsoleTokens, reach
 from cumulet.nova.policies import DEFAULTS
 
 PORT = 8774
@@ -55,14 +63,20 @@ _RESOURCES = (
     instance_actions,
     server_deletion,
     interfaces,
+    fixed_ips,
+    images,
     flavors,
     flavor_specs,
     keypairs,
+    aggregates,
     availability_zones,
     services,
     hypervisors,
+    old_hosts,
     limits,
     quotas,
+    quota_classes,
+    remote_consoles,
     extensions,
     empty_collections,
     usage,
@@ -94,7 +108,10 @@ def show_health(request: Request) -> Reply:
     return Reply(b"OK", content_type="text/plain")
 
 
-def build_app(env: ControllerEnv, console_port: int = server_actions.CONSOLE_PORT) -> App:
+def build_app(
+    env: ControllerEnv, console_port: int = CONSOLE_PORT, console_tokens: ConsoleTokens | None = None
+) -> App:
+    """``console_port`` and ``console_tokens`` (nova-consoleauth): seams for tests."""
     routes = [route for resource in _RESOURCES for route in resource.ROUTES]
     return App(
         "nova-api",
@@ -106,7 +123,12 @@ def build_app(env: ControllerEnv, console_port: int = server_actions.CONSOLE_POR
         render_error=render_error,
         versions=versions.VERSIONS,
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
-        extras=server_actions.Extras(env.secrets.host_secret, console_port),
+        extras=server_actions.Extras(
+            env.secrets.host_secret,
+            glance.load_policies(env),
+            console_tokens or reach(env.config, env.secrets.host_secret, API),
+            console_port,
+        ),
         request_id_header="X-Compute-Request-Id",
     )
 

@@ -209,8 +209,8 @@ def _uptime(row: Row[Any]) -> str:
 POLICY = "os_compute_api:os-hypervisors:"
 URL = "/v2.1/os-hypervisors"
 ROUTES = (
-    Route("GET", URL, list_hypervisors, POLICY + "list"),
-    Route("GET", URL + "/detail", list_hypervisors_detail, POLICY + "list-detail"),
+    Route("GET", URL, list_hypervisors, POLICY + "list", also=(404,)),
+    Route("GET", URL + "/detail", list_hypervisors_detail, POLICY + "list-detail", also=(404,)),
     Route("GET", URL + "/statistics", show_statistics, POLICY + "statistics", until=(2, 87)),
     Route("GET", URL + "/{id}", show_hypervisor, POLICY + "show"),
     Route("GET", URL + "/{id}/uptime", show_uptime, POLICY + "uptime", until=(2, 87)),

@@ -16,15 +16,16 @@ from sqlalchemy.engine import Row
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
 from cumulet.core.http import Json, Reply, Request, Route
+from cumulet.core.policy import Policies
 from cumulet.core.schema import UNSET, Strict, UnsetType, given
 from cumulet.core.secrets import host_token
 from cumulet.core.tables import agents
 from cumulet.nova import versions
 from cumulet.nova.checks import check_description
+from cumulet.nova.console_tokens import CONSOLE_PORT, ConsoleTokens
 from cumulet.nova.servers import POLICY, Order, change_server, check_unlocked, get_server, order, record
-from cumulet.nova.services import COMPUTE
+from cumulet.nova.services import COMPUTE, host_address
 
-CONSOLE_PORT = 8784
 CONSOLE_SECONDS = 5.0
 LONGEST_CONSOLE = 16 << 20
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f]")
@@ -87,6 +88,8 @@ class Extras(Struct, frozen=True):
     """What nova's API has besides the database.  ``console_port``: a seam for tests."""
 
     host_secret: str
+    image_policies: Policies  # glance's, for compute's old API of images
+    console_tokens: ConsoleTokens
     console_port: int = CONSOLE_PORT
 
 
@@ -204,8 +207,7 @@ def show_console_output(request: Request) -> Json:
         row = get_server(tx, request, "os_compute_api:os-console-output")
         check_placed(row)
         agent = tx.find(sa.select(agents).where(agents.c.binary == COMPUTE, agents.c.host == row.host))
-    details = agent.details if agent else {}
-    address = details.get("address") or details.get("inventory", {}).get("address")
+    address = host_address(agent)
     if not address:
         raise Unavailable(f"the host of instance {row.id} has not said where its console logs can be had")
     log = _fetch(request.app.extras, row.host, address, row.id, length)

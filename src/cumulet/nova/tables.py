@@ -109,6 +109,17 @@ server_actions = Table(
 Index("ix_server_actions_server", server_actions.c.server_id, server_actions.c.id)
 Index("ix_server_actions_unfinished", server_actions.c.finished_at, server_actions.c.server_id)
 
+# Tokens that wait for a browser.  Written by nova-consoleauth alone; whoever reads them opens nothing with them.
+console_tokens = Table(
+    "console_tokens",
+    metadata,
+    Column("hash", String(64), primary_key=True),  # SHA-256 of the token
+    Column("server_id", Id, ForeignKey("servers.id"), nullable=False),
+    Column("host", Name, nullable=False),  # which had the server then
+    Column("expires_at", Time, nullable=False),
+)
+Index("ix_console_tokens_server", console_tokens.c.server_id)
+
 # Servers that shall be together, or apart.
 server_groups = Table(
     "server_groups",
@@ -160,13 +171,46 @@ keypairs = Table(
     Column("created_at", Time, nullable=False),
 )
 
-# Limits that an administrator has set for a project; what is not here has its default (``nova.quotas``).
+# Sets of compute hosts.
+aggregates = Table(
+    "aggregates",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("uuid", Id, nullable=False),
+    Column("name", Name, nullable=False, unique=True),
+    Column("zone", Name),  # its hosts' availability zone; null: it says nothing of it
+    Column("metadata", JSON, nullable=False, default=dict),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time),
+    Column("generation", Integer, nullable=False, default=1),  # grows with every change; guards it
+)
+
+aggregate_hosts = Table(
+    "aggregate_hosts",
+    metadata,
+    Column("aggregate_id", Integer, ForeignKey("aggregates.id"), primary_key=True),
+    Column("host", Name, primary_key=True),
+)
+Index("ix_aggregate_hosts_host", aggregate_hosts.c.host)
+
+# Limits that an administrator has set for a project, or for one user in it; what is not here has its default
+# (``nova.quotas``).
 quota_limits = Table(
     "quota_limits",
     metadata,
     Column("project_id", Id, primary_key=True),
+    Column("user_id", Id, primary_key=True, default=""),  # '': the whole project's
     Column("resource", String(64), primary_key=True),
     Column("hard_limit", Integer, nullable=False),  # -1: none
+)
+
+# Limits by class; those of the class 'default' are every project's where nothing else is set.
+quota_class_limits = Table(
+    "quota_class_limits",
+    metadata,
+    Column("class_name", Name, primary_key=True),
+    Column("resource", String(64), primary_key=True),
+    Column("hard_limit", Integer, nullable=False),
 )
 
 # One row per project that has made servers, and per user that has made key pairs: whoever makes more changes it

@@ -6,14 +6,17 @@ just before or just after any one, in the middle of a method too.  Time is virtu
 thing takes, and ``pause`` is called with it.
 """
 
+import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from cumulet.core.errors import Terminal
+from cumulet.core.errors import Retry, Terminal
 from cumulet.nova.model import Domain, Inventory, ServerIntent, Verb
+from cumulet.sim.screen import open_screen
 
 GIB = 1 << 30
+SHOWING = ("on", "paused")
 EMPTY = "empty"
 """A disk that was made from no image."""
 INVENTORY = Inventory(
@@ -47,8 +50,8 @@ class Machine:
     """One server on this host: what is written down and what runs."""
 
     __slots__ = (
-        "console", "copies", "defined", "disk", "disk_for", "files", "last_verb", "nics", "starts", "state",
-        "stop_at", "written",
+        "_state", "console", "copies", "defined", "disk", "disk_for", "files", "last_verb", "nics", "screens",
+        "starts", "stop_at", "written",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -57,6 +60,7 @@ class Machine:
         self.disk_for = 0  # the rebuild that it was made for
         self.written = False  # a guest has run on it
         self.copies: set[int] = set()  # verbs
+        self.screens: list[socket.socket] = []  # ours, of those that look
         self.defined = False
         self.nics: frozenset[str] = frozenset()
         self.state = "off"
@@ -64,6 +68,18 @@ class Machine:
         self.starts = 0
         self.stop_at: float | None = None
         self.console = b""
+
+    @property
+    def state(self) -> str:
+        return self._state
+
+    @state.setter
+    def state(self, state: str) -> None:
+        """Who is off shows nothing."""
+        self._state = state
+        while state not in SHOWING and self.screens:
+            with suppress(OSError):  # closed by its other side
+                self.screens.pop().shutdown(socket.SHUT_RDWR)
 
 
 class SimHypervisor:
@@ -272,6 +288,14 @@ class SimHypervisor:
     def console_log(self, server_id: str) -> bytes:
         machine = self.machines.get(server_id)
         return machine.console if machine else b""
+
+    def open_screen(self, server_id: str) -> socket.socket:
+        machine = self.machines.get(server_id)
+        if machine is None or machine.state not in SHOWING:
+            raise Retry(f"server {server_id} is off")
+        client, own = open_screen(f"sim {server_id}")
+        machine.screens.append(own)
+        return client
 
     def listen(self, wake: Callable[[str], None]) -> None:
         self._wake = wake

@@ -27,6 +27,7 @@ from cumulet.core.service import HostEnv, Service
 from cumulet.nova.compute.console import console_app
 from cumulet.nova.compute.hypervisor import Hypervisor
 from cumulet.nova.compute.plan import Plan, Step, is_news, plan_server, what_was_seen
+from cumulet.nova.compute.screens import Screens
 from cumulet.nova.model import Domain, ImageSource, Inventory, Seen, ServerIntent, Verb
 
 LOG = logging.getLogger(__name__)
@@ -280,9 +281,10 @@ def build(env: HostEnv) -> Service:
         topic=f"nova.hosts.{env.host}",
     )
     return Service(
-        app=console_app(env.nova.has_token, hypervisor.console_log),
+        app=console_app(env.nova.has_token, hypervisor.console_log, Screens(env.nova.sign, hypervisor.open_screen)),
         loops=agent.reconcilers(),
         start=hypervisor.listen,
         stop=hypervisor.close,
         details=agent.details,
+        websockets=True,
     )

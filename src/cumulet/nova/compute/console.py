@@ -1,7 +1,7 @@
-"""nova-compute's own small API: the tail of a server's serial console, for nova-api.
+"""nova-compute's own small API: the tail of a server's serial console, for nova-api, and its screen (``screens``).
 
-The caller shows this host's token, which only the controller can make; the log stays on the host until somebody
-wants to read it.
+Who wants the log shows this host's token, which only the controller can make; the log stays on the host until
+somebody wants to read it.
 """
 
 import re
@@ -13,11 +13,14 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from cumulet.core.errors import Retry, Terminal
+from cumulet.nova.compute.screens import Screens
 
 SERVER_ID = re.compile(r"[0-9a-zA-Z-]{1,64}")
 
 
-def console_app(authorized: Callable[[str, str], bool], read_log: Callable[[str], bytes]) -> Starlette:
+def console_app(
+    authorized: Callable[[str, str], bool], read_log: Callable[[str], bytes], screens: Screens
+) -> Starlette:
     """``GET /servers/{id}/console?length=N``: the last ``N`` lines, all there are without ``length``."""
 
     def show_console(request: Request) -> Response:
@@ -38,7 +41,8 @@ def console_app(authorized: Callable[[str, str], bool], read_log: Callable[[str]
     def show_health(request: Request) -> Response:
         return PlainTextResponse("OK")
 
-    return Starlette(routes=[Route("/servers/{id}/console", show_console), Route("/healthcheck", show_health)])
+    routes = [Route("/servers/{id}/console", show_console), Route("/healthcheck", show_health)]
+    return Starlette(routes=[*routes, screens.route()])
 
 
 def last_lines(log: bytes, length: int) -> bytes:

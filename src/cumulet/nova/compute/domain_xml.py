@@ -266,14 +266,14 @@ def _nic_element(nic: Nic, traits: Traits) -> ET.Element:
 
 
 def _add_consoles(devices: ET.Element, files: Files) -> None:
-    """The serial console with its log, and VNC on a unix socket: no port, no password, reached by the proxy."""
+    """The serial console with its log, and VNC that listens nowhere: who looks is brought in by ``open_screen``."""
     serial = _add(devices, "serial", type="pty")
     _add(serial, "log", file=files.console_log, append="on")
     _add(serial, "target", port="0")
     _add(_add(devices, "console", type="pty"), "target", type="serial", port="0")
     channel = _add(devices, "channel", type="unix")
     _add(channel, "target", type="virtio", name="org.qemu.guest_agent.0")
-    _add(_add(devices, "graphics", type="vnc"), "listen", type="socket")
+    _add(_add(devices, "graphics", type="vnc"), "listen", type="none")
     _add(_add(devices, "video"), "model", type="vga")
     _add(devices, "input", type="keyboard", bus="ps2")
     _add(devices, "input", type="mouse", bus="ps2")

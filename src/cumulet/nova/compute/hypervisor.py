@@ -5,6 +5,7 @@ is refused, a disk smaller than the image) are ``Terminal``; what may pass is ``
 """
 
 from collections.abc import Mapping
+from socket import socket
 from typing import Protocol
 
 from cumulet.nova.model import Domain, Inventory, ServerIntent, Verb
@@ -69,3 +70,9 @@ class Hypervisor(Protocol):
 
     def console_log(self, server_id: str) -> bytes:
         """The tail of the serial console's log, at most ``console_log_bytes``."""
+
+    def open_screen(self, server_id: str) -> socket:
+        """A new connection (AF_UNIX) to the screen of a server that is on or paused, which speaks VNC (RFB).
+
+        It is closed when the server goes off.  Retry if there is no screen.
+        """

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
+from socket import socket
 
 import libvirt
 
@@ -112,6 +113,14 @@ class LibvirtHypervisor:
 
     def console_log(self, server_id: str) -> bytes:
         return self._files.console_tail(server_id, self._config.compute.console_log_bytes)
+
+    def open_screen(self, server_id: str) -> socket:
+        """QEMU is handed one end of a pair of sockets by its monitor: nothing listens anywhere."""
+        found = self._get(server_id)
+        if not found.active:
+            raise Retry(f"server {server_id} is off")
+        skip = libvirt.VIR_DOMAIN_OPEN_GRAPHICS_SKIPAUTH
+        return socket(fileno=self._connection.call(lambda _: found.domain.openGraphicsFD(0, skip)))
 
     def inventory(self) -> Inventory:
         version, library = self._connection.call(lambda c: (c.getVersion(), c.getLibVersion()))
