@@ -18,6 +18,7 @@ from cumulet.cli import child
 from cumulet.core import db, secrets
 from cumulet.core.bus import LocalBus
 from cumulet.core.config import Config
+from cumulet.core.context import REQUEST_ID
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.errors import Retry
 from cumulet.core.http import App
@@ -87,9 +88,11 @@ def _rehearse(made: Service, token: str) -> list[int]:
 @contextmanager
 def _silence() -> Iterator[None]:
     logging.disable(logging.CRITICAL)
+    before = REQUEST_ID.get()
     try:
         yield
     finally:
+        REQUEST_ID.set(before)
         logging.disable(logging.NOTSET)
         REQUESTS.clear()
         REQUEST_SECONDS.clear()
