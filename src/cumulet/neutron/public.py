@@ -277,6 +277,16 @@ _SHOWN = (
     *(port_bindings.c[name] for name in ("host", "generation", "wired_generation", "wired_at")),
 )
 
+_NETWORKS = sa.select(
+    networks.c.id,
+    networks.c.name.label("network_name"),
+    networks.c.mtu,
+    subnets.c.id.label("subnet_id"),
+    *(subnets.c[name] for name in ("cidr", "gateway_ip", "dns_servers", "routes", "dhcp", "ip_version")),
+    subnets.c.ipv6_address_mode,
+).outerjoin(subnets, subnets.c.network_id == networks.c.id)
+"""Networks, with a row for each of their subnets."""
+
 
 def _load(tx: Transaction, statement: sa.Select[Any]) -> list[Port]:
     """Ports of servers (``statement`` chooses them) as nova sees them: one query per table, however many."""
@@ -287,21 +297,18 @@ def _load(tx: Transaction, statement: sa.Select[Any]) -> list[Port]:
         security_groups, security_groups.c.id == port_groups.c.security_group_id
     )
     floating = sa.select(floatingips.c.port_id, floatingips.c.fixed_ip, floatingips.c.floating_ip)
-    network = sa.select(networks.c.id, networks.c.name, networks.c.mtu)
     their_addresses = standard.related(
         tx, places.order_by(port_addresses.c.position), port_addresses.c.port_id, ids
     )
-    subnet_ids = [place.subnet_id for found in their_addresses.values() for place in found]
-    their_subnets = standard.related(tx, sa.select(subnets), subnets.c.id, subnet_ids)
-    known = {subnet_id: _of_subnet(found[0]) for subnet_id, found in their_subnets.items()}
     their_groups = standard.related(tx, groups, port_groups.c.port_id, ids)
     their_floating = standard.related(tx, floating, floatingips.c.port_id, ids)
-    their_networks = standard.related(tx, network, networks.c.id, [row.network_id for row in rows])
+    their_networks = standard.related(tx, _NETWORKS, networks.c.id, [row.network_id for row in rows])
+    known = {subnet.subnet_id: _of_subnet(subnet) for found in their_networks.values() for subnet in found}
     return [
         Port(
             id=row.id,
             network_id=row.network_id,
-            network_name=their_networks[row.network_id][0].name,
+            network_name=their_networks[row.network_id][0].network_name,
             mac=row.mac,
             addresses=tuple(Address(p.ip, **known[p.subnet_id]) for p in their_addresses.get(row.id, ())),
             mtu=their_networks[row.network_id][0].mtu,
@@ -320,11 +327,11 @@ def _load(tx: Transaction, statement: sa.Select[Any]) -> list[Port]:
 def _of_subnet(row: Row[Any]) -> dict[str, Any]:
     """What all addresses of a subnet have in common."""
     return {
-        "subnet_id": row.id,
+        "subnet_id": row.subnet_id,
         "cidr": row.cidr,
         "gateway": row.gateway_ip or "",
-        "dns": tuple(row.dns_servers),
-        "routes": tuple((route["destination"], route["nexthop"]) for route in row.routes),
+        "dns": tuple(row.dns_servers or ()),
+        "routes": tuple((route["destination"], route["nexthop"]) for route in row.routes or ()),
         "dhcp": row.dhcp,
         "ip_version": row.ip_version,
         "ipv6_mode": row.ipv6_address_mode or "",
