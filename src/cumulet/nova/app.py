@@ -8,6 +8,7 @@ from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
 from cumulet.glance import public as glance
 from cumulet.nova import (
+    aggregates,
     availability_zones,
     empty_collections,
     extensions,
@@ -20,6 +21,8 @@ from cumulet.nova import (
     interfaces,
     keypairs,
     limits,
+    old_hosts,
+    quota_classes,
     quotas,
     remote_consoles,
     server_actions,
@@ -65,11 +68,14 @@ _RESOURCES = (
     flavors,
     flavor_specs,
     keypairs,
+    aggregates,
     availability_zones,
     services,
     hypervisors,
+    old_hosts,
     limits,
     quotas,
+    quota_classes,
     remote_consoles,
     extensions,
     empty_collections,
