@@ -1,4 +1,4 @@
-"""Before the fork: every controller service is built, and its lists are asked for, on an empty database in memory.
+"""Before the fork: every controller service is built and asked for its lists, on an empty database in memory.
 
 What a process does for the first time writes to much of its memory: statements are compiled, bytecode is
 specialised, attributes are worked out.  Done here once, in the node's parent, all services share it, and none is
@@ -31,6 +31,7 @@ from cumulet.services import Named
 CHEAP_ROUNDS = 4
 """The cost of the password's hash: it is nobody's."""
 UNREACHABLE = "127.255.255.255"
+HOST = "rehearsal"
 LOGIN = "/v3/auth/tokens"
 
 
@@ -46,12 +47,13 @@ def rehearse(config: Config, services: Sequence[Named]) -> dict[str, list[int]]:
         with database.transaction() as tx:
             bootstrap(tx, here, known.admin_password, [])
         env = ControllerEnv(here, database, LocalBus(), known, build_authenticator(here, database))
+        agent = {"X-Cumulet-Host": HOST, "X-Cumulet-Host-Token": secrets.host_token(known.host_secret, HOST)}
         token = ""
         for service in services:
             if not service.agent:
                 made = child.builder(service)(env)
                 token = token or _log_in(made.app, known.admin_password)
-                codes[service.name] = _rehearse(made, token)
+                codes[service.name] = _rehearse(made, {"X-Auth-Token": token, **agent})
     return codes
 
 
@@ -75,14 +77,14 @@ def _log_in(app: App, password: str) -> str:
     return str(app.call("POST", LOGIN, {"auth": wish})[2].get("X-Subject-Token", ""))
 
 
-def _rehearse(made: Service, token: str) -> list[int]:
+def _rehearse(made: Service, headers: dict[str, str]) -> list[int]:
     for reconciler in made.loops:
         with suppress(Retry):  # it may ask another service
             reconciler.read()
     if not isinstance(made.app, App):
         return []
-    lists = [route for route in made.app.routes if route.method == "GET" and "{" not in route.path]
-    return [made.app.call("GET", route.path, headers={"X-Auth-Token": token})[0] for route in lists]
+    asked = [route.path.replace("{host}", HOST) for route in made.app.routes if route.method == "GET"]
+    return [made.app.call("GET", path, headers=headers)[0] for path in asked if "{" not in path]
 
 
 @contextmanager
