@@ -190,6 +190,33 @@ def test_interfaces(cloud: Cloud) -> None:
     assert cloud.refused("alice", "GET", f"/servers/{server}/os-volume_attachments/v")[0] == 404
 
 
+def test_addresses_come_and_go(cloud: Cloud) -> None:
+    network = cloud.network()
+    server = cloud.running(networks=[{"uuid": network}])
+    url = f"/servers/{server}/action"
+
+    def ips() -> list[str]:
+        return [found["addr"] for found in cloud.get("alice", f"/servers/{server}/ips/private")["private"]]
+
+    (first,) = ips()
+    cloud.hints.clear()
+    assert cloud.call("alice", "POST", url, {"addFixedIp": {"networkId": network}}, "2.43") == (202, b"")
+    second = (set(ips()) - {first}).pop()
+    assert "neutron.ports.h1" in {topic for topic, _ in cloud.hints}
+    cloud.good("alice", "POST", url, {"removeFixedIp": {"address": first}}, "2.43")
+    assert ips() == [second]
+    for body, status in (
+        ({"removeFixedIp": {"address": first}}, 404),
+        ({"removeFixedIp": {"address": "x"}}, 400),
+        ({"addFixedIp": {"networkId": "none"}}, 404),
+        ({"addFixedIp": {}}, 400),
+    ):
+        assert cloud.refused("alice", "POST", url, body, "2.43")[0] == status
+    for body in ({"addFixedIp": {"networkId": network}}, {"removeFixedIp": {"address": second}}):
+        assert cloud.refused("alice", "POST", url, body, "2.44")[0] == 400
+        assert cloud.refused("rita", "POST", url, body, "2.43")[0] == 403
+
+
 # ── the console's log ────────────────────────────────────────────────────────────────────────────────────────
 
 

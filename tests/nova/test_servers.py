@@ -332,6 +332,12 @@ def test_delete(cloud: Cloud) -> None:
 def test_metadata_of_a_server(cloud: Cloud) -> None:
     server = cloud.create(metadata={"a": "1"})
     url = f"/servers/{server}/metadata"
+    assert cloud.refused("alice", "POST", url, {"metadata": {"b": "2"}}) == (
+        409,
+        f"Cannot 'update metadata' instance {server} while it is in vm_state building",
+    )
+    cloud.place()
+    cloud.report(server, "on")
     assert cloud.good("alice", "POST", url, {"metadata": {"b": "2"}}) == {"metadata": {"a": "1", "b": "2"}}
     assert cloud.good("alice", "PUT", url, {"metadata": {"c": "3"}}) == {"metadata": {"c": "3"}}
     assert cloud.good("alice", "PUT", f"{url}/d", {"meta": {"d": "4"}}) == {"meta": {"d": "4"}}

@@ -3,22 +3,37 @@
 import uuid
 from collections.abc import Iterable
 
-import sqlalchemy as sa
-
 from cumulet.core import clock
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
-from cumulet.core.errors import Forbidden
 from cumulet.core.secrets import sign
 from cumulet.glance import records
-from cumulet.glance.image_fields import OWN_NAMES, check_properties, check_writable
+from cumulet.glance.compute_images import (
+    change_properties,
+    check_custom,
+    delete_image,
+    list_images,
+    load_policies,
+    show_image,
+)
 from cumulet.glance.model import Image, SnapshotWish
-from cumulet.glance.registry_data import TOPIC
-from cumulet.glance.registry_notes import describe
-from cumulet.glance.tables import image_tags, images
+from cumulet.glance.registry_notes import PUBLISHER, describe
+from cumulet.glance.removal import remove_image
+from cumulet.glance.tables import images
 
-__all__ = ["create_snapshot", "delete_snapshot", "find_images", "get_image", "image_ticket", "upload_ticket"]
-PUBLISHER = "image"
+__all__ = [
+    "change_properties",
+    "create_snapshot",
+    "delete_image",
+    "delete_snapshot",
+    "find_images",
+    "get_image",
+    "image_ticket",
+    "list_images",
+    "load_policies",
+    "show_image",
+    "upload_ticket",
+]
 
 
 def get_image(tx: Transaction, context: Context, image_id: str) -> Image:
@@ -44,10 +59,7 @@ def upload_ticket(secret: str, image_id: str, host: str) -> str:
 
 def create_snapshot(tx: Transaction, context: Context, wish: SnapshotWish) -> str:
     """A queued image, whose data a host will send; its id.  Forbidden for a property with a name of glance's."""
-    for name in check_properties(wish.properties):
-        check_writable(name)
-        if name in OWN_NAMES or name == "id":
-            raise Forbidden(f"Attribute '{name}' is reserved.")
+    check_custom(wish.properties)
     image_id, now = str(uuid.uuid4()), clock.now()
     row = {
         "id": image_id,
@@ -71,10 +83,6 @@ def create_snapshot(tx: Transaction, context: Context, wish: SnapshotWish) -> st
 def delete_snapshot(tx: Transaction, image_id: str) -> None:
     """The data of this image will not come.  An image that has its data stays; again is no harm."""
     found = records.records_of(tx, records.find_rows(tx, [image_id]))
-    now = clock.now()
-    waiting = sa.and_(images.c.id == image_id, images.c.stored_at.is_(None), images.c.deleted_at.is_(None))
-    values = {"deleted_at": now, "updated_at": now, "revision": images.c.revision + 1}
-    if tx.write(sa.update(images).where(waiting).values(values)):
-        tx.write(sa.delete(image_tags).where(image_tags.c.image_id == image_id))
+    now = remove_image(tx, image_id, images.c.stored_at.is_(None))
+    if now:
         tx.notify(Context(project_id=found[0].owner or ""), "image.delete", PUBLISHER, describe(found[0], now))
-        tx.hint(TOPIC, image_id)

@@ -24,7 +24,8 @@ from cumulet.glance.model import Record, RecordPage
 from cumulet.glance.registry_client import MOVED, Failure, unseal
 from cumulet.glance.registry_filters import list_rows
 from cumulet.glance.registry_notes import notify
-from cumulet.glance.tables import image_members, image_tags, images
+from cumulet.glance.removal import remove_image
+from cumulet.glance.tables import image_tags, images
 
 PORT = 9191
 
@@ -108,7 +109,6 @@ def change_image(request: Request) -> Record:
 
 
 def delete_image(request: Request) -> None:
-    """The image is gone for everybody at once; glance-api's loop removes the data."""
     revision = request.one("revision") or ""
     if not revision.isdigit():
         raise BadRequest("a deletion names the revision that it is meant for")
@@ -116,18 +116,10 @@ def delete_image(request: Request) -> None:
         record = _record(tx, request, request.params["image_id"])
         if record.protected:
             raise Forbidden(f"Image {record.id} is protected and cannot be deleted.")
-        now = clock.now()
-        statement = sa.update(images).where(
-            images.c.id == record.id, images.c.revision == int(revision), images.c.deleted_at.is_(None)
-        )
-        values = {"deleted_at": now, "updated_at": now, "revision": int(revision) + 1}
-        if not tx.write(statement.values(values)):
+        now = remove_image(tx, record.id, images.c.revision == int(revision))
+        if now is None:
             raise _moved(record.id)
-        tx.write(sa.delete(image_tags).where(image_tags.c.image_id == record.id))
-        tx.write(sa.delete(image_members).where(image_members.c.image_id == record.id))
-        registry_imports.finish(tx, record.id, "the image was deleted")
         notify(tx, request, "image.delete", record, deleted_at=now)
-        tx.hint(registry_data.TOPIC, record.id)
 
 
 def _record(tx: Transaction, request: Request, image_id: str) -> Record:

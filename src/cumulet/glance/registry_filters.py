@@ -114,7 +114,7 @@ def _condition(name: str) -> Condition:
         return lambda values: _compare_number(number, name, values[-1])
     if name in _PLAIN:
         return lambda values: _PLAIN[name] == values[-1]
-    return lambda values: _has_property(name, values[-1])
+    return lambda values: has_property(name, values[-1])
 
 
 def _tagged(values: list[str]) -> ColumnElement[bool]:
@@ -178,7 +178,7 @@ def _compare_number(column: ColumnElement[int], name: str, text: str) -> ColumnE
     return column <= number if name.endswith("_max") else column == number
 
 
-def _has_property(name: str, value: str) -> ColumnElement[bool]:
+def has_property(name: str, value: str) -> ColumnElement[bool]:
     if '"' in name or "\\" in name:
         return sa.false()  # such a name cannot be given to an image, nor written in a JSON path
     found: ColumnElement[bool] = images.c.properties[name].as_string() == value

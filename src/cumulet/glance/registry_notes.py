@@ -10,6 +10,9 @@ from cumulet.core.db import Transaction
 from cumulet.core.http import Request
 from cumulet.glance.model import Member, Record, Sent
 
+PUBLISHER = "image"
+"""Who tells what another project did with an image."""
+
 
 def caller(request: Request) -> Context:
     """Who asked glance-api, under the request id that they were given there."""

@@ -159,6 +159,14 @@ def set_addresses(tx: Transaction, row: Row[Any], wishes: Sequence[Wish], subnet
     addresses.write(tx, row.network_id, row.id, chosen, first=max((a.position for a in mine), default=-1) + 1)
 
 
+def release_lost(tx: Transaction, port_id: str) -> None:
+    """Floating IPs of addresses that the port has no more are free again."""
+    kept = sa.select(port_addresses.c.ip).where(port_addresses.c.port_id == port_id)
+    lost = sa.select(floatingips).where(floatingips.c.port_id == port_id, floatingips.c.fixed_ip.not_in(kept))
+    for floating in tx.all(lost):
+        release_floating(tx, floating)
+
+
 def _keep(mine: Sequence[Row[Any]], wishes: Sequence[Wish]) -> tuple[list[Row[Any]], list[Wish]]:
     """The addresses that fulfil a wish, and the wishes that none fulfils; exact wishes choose first."""
     kept: list[Row[Any]] = []

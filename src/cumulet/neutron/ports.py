@@ -25,7 +25,6 @@ from cumulet.neutron.projects import default_group
 from cumulet.neutron.public import port_not_found
 from cumulet.neutron.standard import Json, target
 from cumulet.neutron.tables import (
-    floatingips,
     networks,
     port_addresses,
     port_bindings,
@@ -206,10 +205,7 @@ def _change_addresses(tx: Transaction, row: Row[Any], values: Json, body: PortCh
     assert current is not None
     subnets = addresses.subnets_of(tx, row.network_id)
     port_rows.set_addresses(tx, current, port_values.wishes(body) or [], subnets)
-    kept = sa.select(port_addresses.c.ip).where(port_addresses.c.port_id == row.id)
-    lost = sa.select(floatingips).where(floatingips.c.port_id == row.id, floatingips.c.fixed_ip.not_in(kept))
-    for floating in tx.all(lost):
-        port_rows.release_floating(tx, floating)
+    port_rows.release_lost(tx, row.id)
 
 
 def _change_groups(tx: Transaction, request: Request, row: Row[Any], body: PortChange) -> set[str]:

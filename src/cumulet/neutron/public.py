@@ -37,6 +37,7 @@ from cumulet.neutron.tables import (
 )
 
 __all__ = [
+    "add_fixed_ip",
     "add_security_group",
     "attach_port",
     "bind_ports",
@@ -47,6 +48,7 @@ __all__ = [
     "list_security_groups",
     "list_server_ports",
     "release_ports",
+    "remove_fixed_ip",
     "remove_security_group",
 ]
 OWNER = "compute:nova"
@@ -146,6 +148,42 @@ def detach_port(tx: Transaction, server_id: str, port_id: str) -> None:
     if not rows:
         raise port_not_found(port_id)
     _release(tx, rows)
+
+
+def add_fixed_ip(tx: Transaction, context: Context, server_id: str, network_id: str) -> None:
+    """One more IPv4 address for the server's port on the network; NotFound if it has no port there."""
+    mine = PORTS.where(ports.c.server_id == server_id, ports.c.network_id == network_id).order_by(ports.c.id)
+    row = tx.find(mine)
+    if row is None:
+        raise NotFound(f"Network could not be found for instance {server_id}.", kind="NetworkNotFoundForInstance")
+    _set_fixed_ips(tx, context, row, [*_fixed_ips(tx, row.id), Wish(version=4)])
+
+
+def remove_fixed_ip(tx: Transaction, context: Context, server_id: str, ip: str) -> None:
+    """Take an address from the server's port that has it; NotFound if none has."""
+    having = sa.select(port_addresses.c.port_id).where(port_addresses.c.ip == ip)
+    row = tx.find(PORTS.where(ports.c.server_id == server_id, ports.c.id.in_(having)))
+    if row is None:
+        text = f"Fixed IP address {checks.shown(ip)} is not associated with instance {server_id}."
+        raise NotFound(text, kind="FixedIpNotFoundForInstance")
+    _set_fixed_ips(tx, context, row, [wish for wish in _fixed_ips(tx, row.id) if wish.ip != ip])
+
+
+def _fixed_ips(tx: Transaction, port_id: str) -> list[Wish]:
+    mine = sa.select(port_addresses).where(port_addresses.c.port_id == port_id).order_by(port_addresses.c.position)
+    return [Wish(ip=row.ip) for row in tx.all(mine)]
+
+
+def _set_fixed_ips(tx: Transaction, context: Context, row: Row[Any], wishes: Sequence[Wish]) -> None:
+    """The port gets these addresses, and all who act on them are told."""
+    standard.touch(tx, ports, [row.id])
+    port_rows.set_addresses(tx, row, wishes, addresses.subnets_of(tx, row.network_id))
+    port_rows.release_lost(tx, row.id)
+    groups = tx.all(sa.select(port_groups.c.security_group_id).where(port_groups.c.port_id == row.id))
+    effects.hint_members(tx, {group.security_group_id for group in groups})
+    effects.hint_port(tx, row.id)
+    effects.bump_dhcp(tx, row.network_id)
+    tx.notify(context, "port.update.end", notices.PUBLISHER, {"port": {"id": row.id, "device_id": row.device_id}})
 
 
 def port_not_found(port_id: str) -> NotFound:

@@ -214,7 +214,9 @@ def parse_zone(text: str | None) -> tuple[str, str]:
     return zone, rest.partition(":")[0]
 
 
-def room_of(view: Mapping[str, Capacity], host: str, *, alive: bool, enabled: bool) -> Room:
+def room_of(
+    view: Mapping[str, Capacity], host: str, *, alive: bool, enabled: bool, zone: str = DEFAULT_ZONE
+) -> Room:
     """The room of a host; one that has never said what it has gives nothing."""
     capacity = view.get(host) or Capacity(host, "", 0, {})
-    return Room(capacity, alive=alive, enabled=enabled)
+    return Room(capacity, alive=alive, enabled=enabled, zone=zone)

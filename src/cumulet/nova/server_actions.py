@@ -16,6 +16,7 @@ from sqlalchemy.engine import Row
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
 from cumulet.core.http import Json, Reply, Request, Route
+from cumulet.core.policy import Policies
 from cumulet.core.schema import UNSET, Strict, UnsetType, given
 from cumulet.core.secrets import host_token
 from cumulet.core.tables import agents
@@ -87,6 +88,7 @@ class Extras(Struct, frozen=True):
     """What nova's API has besides the database.  ``console_port``: a seam for tests."""
 
     host_secret: str
+    image_policies: Policies  # glance's, for compute's old API of images
     console_tokens: ConsoleTokens
     console_port: int = CONSOLE_PORT
 

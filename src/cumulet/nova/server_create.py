@@ -26,7 +26,7 @@ from cumulet.glance import public as glance
 from cumulet.glance.model import Image
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import PortWish
-from cumulet.nova import notices, quotas, server_groups, server_views, versions
+from cumulet.nova import availability_zones, notices, quotas, server_groups, server_views, versions
 from cumulet.nova.checks import check_description, check_metadata, check_name
 from cumulet.nova.flavors import get_flavor
 from cumulet.nova.hostnames import check_hostname, hostname_from
@@ -34,7 +34,6 @@ from cumulet.nova.keypairs import find_keypair
 from cumulet.nova.paging import boolean
 from cumulet.nova.server_wishes import BlockDevice, CreateServer, NewServer, port_wishes
 from cumulet.nova.servers import POLICY, Order, check_access_ip, check_disk_config, record
-from cumulet.nova.services import ZONE
 from cumulet.nova.tables import servers
 from cumulet.nova.tag_rows import check_tags, write_tags
 
@@ -203,8 +202,6 @@ def _zone(request: Request, wish: NewServer) -> str | None:
         if host or len(named) > 1:
             raise BadRequest("host, hypervisor_hostname and availability_zone name different hosts")
         host = check_name(str(named.pop()), "host")
-    if zone and zone != ZONE:
-        raise BadRequest("The requested availability zone is not available")
     return (f"{zone}:{host}" if host else zone) or None
 
 
@@ -227,6 +224,7 @@ def make_password() -> str:
 
 def _create(tx: Transaction, request: Request, wanted: Wanted) -> tuple[list[str], str]:
     """The new servers' ids and their reservation's."""
+    availability_zones.check_zone(tx, wanted.columns["availability_zone"])
     flavor = _flavor(tx, request, wanted.flavor_id)
     image = check_image(tx, request, wanted.image_id, flavor)
     shared = {

@@ -1,7 +1,7 @@
 """``createImage``: an image of a server's disk as it is at one moment.
 
 The row of the image is glance's and is made here, in nova's transaction; the server's host copies the disk and
-sends it to glance.  A server that runs goes on running.
+sends it to glance.  A server that runs goes on running; one that is locked is not changed by it.
 """
 
 from typing import Any
@@ -14,13 +14,12 @@ from cumulet.core.http import Reply, Request, Route
 from cumulet.core.schema import Strict
 from cumulet.glance import public as glance
 from cumulet.glance.model import SnapshotWish
-from cumulet.nova import snapshots
+from cumulet.nova import images, snapshots
 from cumulet.nova.checks import check_metadata, check_name
-from cumulet.nova.server_actions import URL, check_state, movable
+from cumulet.nova.server_actions import URL, check_placed, check_state
 from cumulet.nova.server_create import check_metadata_quota
-from cumulet.nova.servers import POLICY, Order, order
+from cumulet.nova.servers import POLICY, Order, get_server, order
 
-GLANCE_PORT = 9292
 STATES = ("active", "stopped", "paused", "suspended")
 
 
@@ -38,14 +37,15 @@ def create_image(request: Request) -> Reply:
     name = check_name(wish.name)
     metadata = {} if wish.metadata is UNSET else check_metadata(wish.metadata)
     with request.db.transaction() as tx:
-        row = movable(tx, request, POLICY + "create_image")
+        row = get_server(tx, request, POLICY + "create_image")
+        check_placed(row)
         check_state(row, snapshots.ACTION, STATES)
         check_metadata_quota(tx, row.project_id, metadata)
         image_id = glance.create_snapshot(tx, request.context, _wish(tx, request, row, name, metadata))
         order(tx, request, row, Order(snapshots.ACTION, verb=True, params={"image_id": image_id}))
     if request.version >= (2, 45):
         return Reply({"image_id": image_id})
-    return Reply(headers={"Location": f"http://{request.config.api.public_host}:{GLANCE_PORT}/images/{image_id}"})
+    return Reply(headers={"Location": images.image_url(request, image_id)})
 
 
 def _wish(tx: Transaction, request: Request, row: Row[Any], name: str, metadata: dict[str, str]) -> SnapshotWish:

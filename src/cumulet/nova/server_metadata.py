@@ -8,9 +8,11 @@ from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict
 from cumulet.nova import quotas
 from cumulet.nova.checks import check_metadata
+from cumulet.nova.server_actions import check_state
 from cumulet.nova.servers import change_server, check_unlocked, get_server
 
 Items = dict[str, str]
+STATES = ("active", "paused", "suspended", "stopped")
 
 
 class Metadata(Strict):
@@ -76,6 +78,7 @@ def _change(request: Request, verb: str, change: Callable[[Items], Items]) -> It
     with request.db.transaction() as tx:
         row = get_server(tx, request, POLICY + verb)
         check_unlocked(request, row)
+        check_state(row, "delete metadata" if verb == "delete" else "update metadata", STATES, busy=True)
         items = change(row.metadata)
         _check_quota(tx, row.project_id, items)
         change_server(tx, row, {"metadata": items})

@@ -59,7 +59,7 @@ def rebuild_server(request: Request) -> Reply:
         row = movable(tx, request, RULE)
         check_state(row, "rebuild", ("active", "stopped", "error"))
         if row.launched_at is None:
-            raise Conflict(f"Instance {row.id} is in an invalid state for 'rebuild'", kind="InstanceInvalidState")
+            raise Conflict("Cannot 'rebuild' an instance which has never been active", kind="InstanceInvalidState")
         columns |= _found(tx, request, row, wish)
         if "metadata" in columns:
             check_metadata_quota(tx, row.project_id, columns["metadata"])

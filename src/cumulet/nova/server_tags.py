@@ -7,9 +7,10 @@ from cumulet.core.errors import NotFound
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict
 from cumulet.nova.server_actions import check_state
-from cumulet.nova.servers import change_server, check_unlocked, get_server
+from cumulet.nova.servers import change_server, get_server
 from cumulet.nova.tag_rows import check_tags, find_tags, write_tags
 
+_VERBS = {"update": "update tag", "update_all": "update tags", "delete": "delete tag", "delete_all": "delete tags"}
 _TAGGABLE = ("active", "paused", "suspended", "stopped")
 
 
@@ -65,8 +66,7 @@ def _change(request: Request, verb: str, change: Callable[[list[str]], list[str]
     """The tags before and after."""
     with request.db.transaction() as tx:
         row = get_server(tx, request, POLICY + verb)
-        check_unlocked(request, row)
-        check_state(row, f"{verb} tag", _TAGGABLE, busy=True)
+        check_state(row, _VERBS[verb], _TAGGABLE, busy=True)
         before = find_tags(tx, [row.id]).get(row.id, [])
         after = change(before)
         if after != before:

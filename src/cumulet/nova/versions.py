@@ -152,6 +152,8 @@ CHANGES: tuple[Change, ...] = (
     Change((2, 62), "action", _in_events("host", "hostId")),
     Change((2, 58), "action", without("updated_at")),
     Change((2, 51), "action", _no_events),
+    Change((2, 41), "aggregate", without("uuid")),
+    Change((2, 50), "quota_class_set", without("server_groups", "server_group_members")),
     Change((2, 64), "server_group", _list_policies),
     Change((2, 13), "server_group", without("project_id", "user_id")),
     Change((2, 70), "interface", without("tag")),
@@ -166,6 +168,8 @@ GONE: tuple[tuple[Version, str, tuple[str, ...]], ...] = (
     ((2, 1), "server_rebuild", ("_flavor_link",)),
     ((2, 36), "quota_set", _NETWORK_QUOTAS),
     ((2, 57), "quota_set", _FILE_QUOTAS),
+    ((2, 50), "quota_class_set", _NETWORK_QUOTAS),
+    ((2, 57), "quota_class_set", _FILE_QUOTAS),
     (
         (2, 36),
         "limits",

@@ -21,12 +21,26 @@ def upgrade() -> None:
         sa.Column("seen_at", sa.String(length=27), nullable=False),
         sa.Column("enabled", sa.Boolean(), nullable=False),
         sa.Column("disabled_reason", sa.String(length=255), nullable=True),
+        sa.Column("forced_down", sa.Boolean(), nullable=False),
         sa.Column("details", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_agents")),
     )
     with op.batch_alter_table("agents", schema=None) as batch_op:
         batch_op.create_index("uq_agents_binary_host", ["binary", "host"], unique=True)
 
+    op.create_table(
+        "aggregates",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("uuid", sa.String(length=64), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("zone", sa.String(length=255), nullable=True),
+        sa.Column("metadata", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("updated_at", sa.String(length=27), nullable=True),
+        sa.Column("generation", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_aggregates")),
+        sa.UniqueConstraint("name", name=op.f("uq_aggregates_name")),
+    )
     op.create_table(
         "dhcp_bindings",
         sa.Column("network_id", sa.String(length=64), nullable=False),
@@ -218,6 +232,13 @@ def upgrade() -> None:
         sa.UniqueConstraint("host", name=op.f("uq_providers_host")),
     )
     op.create_table(
+        "quota_class_limits",
+        sa.Column("class_name", sa.String(length=255), nullable=False),
+        sa.Column("resource", sa.String(length=64), nullable=False),
+        sa.Column("hard_limit", sa.Integer(), nullable=False),
+        sa.PrimaryKeyConstraint("class_name", "resource", name=op.f("pk_quota_class_limits")),
+    )
+    op.create_table(
         "quota_guards",
         sa.Column("project_id", sa.String(length=64), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
@@ -226,9 +247,10 @@ def upgrade() -> None:
     op.create_table(
         "quota_limits",
         sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("user_id", sa.String(length=64), nullable=False),
         sa.Column("resource", sa.String(length=64), nullable=False),
         sa.Column("hard_limit", sa.Integer(), nullable=False),
-        sa.PrimaryKeyConstraint("project_id", "resource", name=op.f("pk_quota_limits")),
+        sa.PrimaryKeyConstraint("project_id", "user_id", "resource", name=op.f("pk_quota_limits")),
     )
     op.create_table(
         "regions",
@@ -398,6 +420,16 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_stored_policies")),
     )
+    op.create_table(
+        "aggregate_hosts",
+        sa.Column("aggregate_id", sa.Integer(), nullable=False),
+        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.ForeignKeyConstraint(["aggregate_id"], ["aggregates.id"], name=op.f("fk_aggregate_hosts_aggregate_id")),
+        sa.PrimaryKeyConstraint("aggregate_id", "host", name=op.f("pk_aggregate_hosts")),
+    )
+    with op.batch_alter_table("aggregate_hosts", schema=None) as batch_op:
+        batch_op.create_index("ix_aggregate_hosts_host", ["host"], unique=False)
+
     op.create_table(
         "allocations",
         sa.Column("consumer_id", sa.String(length=64), nullable=False),
@@ -1043,6 +1075,10 @@ def downgrade() -> None:
         batch_op.drop_index("ix_allocations_provider")
 
     op.drop_table("allocations")
+    with op.batch_alter_table("aggregate_hosts", schema=None) as batch_op:
+        batch_op.drop_index("ix_aggregate_hosts_host")
+
+    op.drop_table("aggregate_hosts")
     op.drop_table("stored_policies")
     op.drop_table("services")
     with op.batch_alter_table("servers", schema=None) as batch_op:
@@ -1079,6 +1115,7 @@ def downgrade() -> None:
     op.drop_table("regions")
     op.drop_table("quota_limits")
     op.drop_table("quota_guards")
+    op.drop_table("quota_class_limits")
     op.drop_table("providers")
     with op.batch_alter_table("projects", schema=None) as batch_op:
         batch_op.drop_index("uq_projects_domain_name")
@@ -1115,6 +1152,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_dhcp_bindings_host")
 
     op.drop_table("dhcp_bindings")
+    op.drop_table("aggregates")
     with op.batch_alter_table("agents", schema=None) as batch_op:
         batch_op.drop_index("uq_agents_binary_host")
 
