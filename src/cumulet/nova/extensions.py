@@ -33,6 +33,7 @@ _NAMES = {
     "os-quota-sets": "Quotas",
     "os-remote-consoles": "Consoles",
     "os-security-groups": "SecurityGroups",
+    "os-server-diagnostics": "ServerDiagnostics",
     "os-server-external-events": "ServerExternalEvents",
     "os-server-groups": "ServerGroups",
     "os-server-password": "ServerPassword",

@@ -126,6 +126,7 @@ _OTHERS = {
     "os-security-groups:list": READER,
     "os-security-groups:add": MEMBER,
     "os-security-groups:remove": MEMBER,
+    "os-server-diagnostics": ADMIN,
     "os-server-external-events:create": "rule:service_or_admin",
     "os-server-groups:create": MEMBER,
     "os-server-groups:delete": MEMBER,
