@@ -41,6 +41,7 @@ from cumulet.nova import (
     servers,
     services,
     usage,
+    usage_audits,
     versions,
 )
 from cumulet.nova.console_tokens import API, CONSOLE_PORT, ConsoleTokens, reach
@@ -82,6 +83,7 @@ _RESOURCES = (
     extensions,
     empty_collections,
     usage,
+    usage_audits,
 )
 _KINDS = {
     400: "badRequest",
@@ -124,6 +126,7 @@ def build_app(
         caller=env.caller,
         render_error=render_error,
         versions=versions.VERSIONS,
+        slash_ends=False,
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
         extras=server_actions.Extras(
             env.secrets.host_secret,

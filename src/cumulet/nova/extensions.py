@@ -26,6 +26,7 @@ _NAMES = {
     "os-hosts": "Hosts",
     "os-hypervisors": "Hypervisors",
     "os-instance-actions": "InstanceActions",
+    "os-instance-usage-audit-log": "InstanceUsageAuditLog",
     "os-keypairs": "Keypairs",
     "os-lock-server": "LockServer",
     "os-multiple-create": "MultipleCreate",

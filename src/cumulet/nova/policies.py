@@ -99,6 +99,8 @@ _OTHERS = {
     "os-hypervisors:search": ADMIN,
     "os-hypervisors:servers": ADMIN,
     "os-hypervisors:uptime": ADMIN,
+    "os-instance-usage-audit-log:list": ADMIN,
+    "os-instance-usage-audit-log:show": ADMIN,
     "os-instance-actions:list": READER,
     "os-instance-actions:show": READER,
     "os-instance-actions:events": ADMIN,
