@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cumulet.core.db import Database
 from cumulet.core.http import Route
 from tests.attacks.doors import Doors
 
@@ -26,8 +27,8 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh
 class Street:
     """The doors, and things of Alice's project behind them for every name that a route's path has."""
 
-    def __init__(self, place: Path) -> None:
-        self.doors = doors = Doors(place)
+    def __init__(self, place: Path, database: type[Database] = Database) -> None:
+        self.doors = doors = Doors(place, database=database)
         doors.add_host()
         self.network, self.subnet = doors.network()
         self.server = doors.server(networks=[{"uuid": self.network}])

@@ -84,6 +84,11 @@ def test_quotas(cloud: Cloud) -> None:
     for wrong in ({"port": -2}, {"port": "many"}, {"ports": 1}):
         assert cloud.refused("admin", "PUT", "/quotas/red", {"quota": wrong})[0] == 400
     cloud.network()
+    few = {"network": 0, "check_limit": True}
+    assert cloud.refused("admin", "PUT", "/quotas/red", {"quota": few})[0] == 400
+    assert cloud.good("admin", "PUT", "/quotas/red", {"quota": few | {"force": True}})["quota"]["network"] == 0
+    some = {"network": 1, "check_limit": True}
+    assert cloud.good("admin", "PUT", "/quotas/red", {"quota": some})["quota"]["network"] == 1
     assert cloud.good("admin", "PUT", "/quotas/red", {"quota": {"network": 7}})["quota"]["network"] == 7
     assert cloud.good("admin", "PUT", "/quotas/red", {"quota": {"network": 7}})["quota"]["network"] == 7
     details = cloud.get("alice", "/quotas/red/details")["quota"]

@@ -43,7 +43,7 @@ def test_services(cloud: Cloud) -> None:
     )
     enabled = cloud.good("admin", "PUT", url, {"status": "enabled"})["service"]
     assert (enabled["status"], enabled["disabled_reason"]) == ("enabled", None)
-    for bad in ({}, {"status": "sleepy"}, {"disabled_reason": "x"}, {"forced_down": True}, {"x": 1}):
+    for bad in ({}, {"status": "sleepy"}, {"disabled_reason": "x"}, {"forced_down": "so"}, {"x": 1}):
         assert cloud.refused("admin", "PUT", url, bad)[0] == 400
     assert cloud.refused("admin", "PUT", f"/os-services/{services[2]['id']}", change)[0] == 400
     assert cloud.refused("admin", "PUT", "/os-services/nope", change)[0] == 404
@@ -51,6 +51,96 @@ def test_services(cloud: Cloud) -> None:
     old = cloud.get("admin", "/os-services", "2.10")["services"][0]
     assert isinstance(old["id"], int)
     assert "forced_down" not in old
+    assert len(cloud.get("admin", "/os-services", "2.69")["services"]) == 3
+
+
+def test_a_service_is_down_because_an_administrator_says_so(cloud: Cloud) -> None:
+    (compute,) = cloud.get("admin", "/os-services?binary=nova-compute&host=h1")["services"]
+    url = f"/os-services/{compute['id']}"
+    down = cloud.good("admin", "PUT", url, {"forced_down": True})["service"]
+    assert (down["forced_down"], down["state"], down["status"]) == (True, "down", "enabled")
+    server = cloud.create()
+    cloud.place()
+    assert cloud.show("admin", server)["OS-EXT-SRV-ATTR:host"] is None
+    up = cloud.good("admin", "PUT", url, {"forced_down": "false"})["service"]
+    assert (up["forced_down"], up["state"]) == (False, "up")
+
+
+def test_older_ways_to_change_a_service(cloud: Cloud) -> None:
+    named = {"host": "h1", "binary": "nova-compute"}
+
+    def put(verb: str, version: str = "2.52", **more: object) -> object:
+        return cloud.good("admin", "PUT", f"/os-services/{verb}", {**named, **more}, version)["service"]
+
+    assert put("disable") == {**named, "status": "disabled"}
+    assert put("disable-log-reason", disabled_reason="fan") == {
+        **named,
+        "status": "disabled",
+        "disabled_reason": "fan",
+    }
+    assert put("enable", "2.1") == {**named, "status": "enabled"}
+    assert put("force-down", "2.11", forced_down=True) == {**named, "forced_down": True}
+    assert cloud.get("admin", "/os-services?host=h1", "2.11")["services"][0]["forced_down"] is True
+    assert put("force-down", "2.11", forced_down=False) == {**named, "forced_down": False}
+    for verb, version in (("enable", "2.53"), ("force-down", "2.10")):
+        assert cloud.refused("admin", "PUT", f"/os-services/{verb}", named, version)[0] in (400, 404)
+    nobody = {"host": "h9", "binary": "nova-compute"}
+    assert cloud.refused("admin", "PUT", "/os-services/disable", nobody, "2.1")[0] == 404
+    scheduler = {"host": "c1", "binary": "nova-scheduler"}
+    assert cloud.refused("admin", "PUT", "/os-services/disable", scheduler, "2.1")[0] == 400
+    assert cloud.refused("alice", "PUT", "/os-services/disable", named, "2.1")[0] == 403
+
+
+def test_a_service_is_forgotten(cloud: Cloud) -> None:
+    first, second, scheduler = cloud.get("admin", "/os-services")["services"]
+    server = cloud.create()
+    cloud.place()
+    assert cloud.show("admin", server)["OS-EXT-SRV-ATTR:host"] == "h1"
+    status, message = cloud.refused("admin", "DELETE", f"/os-services/{first['id']}")
+    assert (status, "hosting instances" in message) == (409, True)
+    old = cloud.get("admin", "/os-services?host=h2", "2.52")["services"][0]
+    assert cloud.call("admin", "DELETE", f"/os-services/{old['id']}", version="2.52")[0] == 204
+    assert cloud.call("admin", "DELETE", f"/os-services/{scheduler['id']}")[0] == 204
+    assert [one["id"] for one in cloud.get("admin", "/os-services")["services"]] == [first["id"]]
+    assert cloud.refused("admin", "DELETE", f"/os-services/{second['id']}")[0] == 404
+    assert cloud.refused("alice", "DELETE", f"/os-services/{first['id']}")[0] == 403
+
+
+def test_hosts_as_they_were(cloud: Cloud) -> None:
+    cloud.create()
+    cloud.create("bob")
+    cloud.place()
+    hosts = cloud.get("admin", "/os-hosts", "2.1")["hosts"]
+    assert hosts == [
+        {"host_name": "h1", "service": "compute", "zone": "nova"},
+        {"host_name": "h2", "service": "compute", "zone": "nova"},
+        {"host_name": "c1", "service": "scheduler", "zone": "internal"},
+    ]
+    assert cloud.get("admin", "/os-hosts?zone=internal", "2.1")["hosts"] == hosts[2:]
+    assert cloud.get("admin", "/os-hosts?service=compute&zone=", "2.1")["hosts"] == hosts[:2]
+    resources = [one["resource"] for one in cloud.get("admin", "/os-hosts/h1", "2.42")["host"]]
+    assert [(one["project"], one["cpu"], one["memory_mb"], one["disk_gb"]) for one in resources] == [
+        ("(total)", 4, 1000000, 100000),
+        ("(used_now)", 2, 1024, 2),
+        ("(used_max)", 2, 1024, 2),
+        ("red", 1, 512, 1),
+        ("blue", 1, 512, 1),
+    ]
+    assert cloud.good("admin", "PUT", "/os-hosts/h1", {"status": "disable"}, "2.1") == {
+        "host": "h1",
+        "status": "disabled",
+    }
+    assert cloud.get("admin", "/os-services?host=h1")["services"][0]["status"] == "disabled"
+    for bad in ({}, {"status": "odd"}, {"x": 1}):
+        assert cloud.refused("admin", "PUT", "/os-hosts/h1", bad, "2.1")[0] == 400
+    for verb in ("reboot", "shutdown", "startup"):
+        assert cloud.call("admin", "GET", f"/os-hosts/h1/{verb}", version="2.1")[0] == 501
+        assert cloud.refused("admin", "GET", f"/os-hosts/h9/{verb}", version="2.1")[0] == 404
+        assert cloud.refused("alice", "GET", f"/os-hosts/h1/{verb}", version="2.1")[0] == 403
+    assert cloud.call("admin", "PUT", "/os-hosts/h1", {"maintenance_mode": "enable"}, "2.1")[0] == 501
+    assert cloud.refused("admin", "GET", "/os-hosts/h9", version="2.1")[0] == 404
+    assert cloud.refused("admin", "GET", "/os-hosts")[0] == 404
+    assert cloud.refused("alice", "GET", "/os-hosts", version="2.1")[0] == 403
 
 
 def test_hypervisors(cloud: Cloud) -> None:
@@ -148,6 +238,54 @@ def test_quotas(cloud: Cloud) -> None:
     assert cloud.get("alice", url)["quota_set"]["cores"] == 20
 
 
+def test_quotas_of_one_user(cloud: Cloud) -> None:
+    url = "/os-quota-sets/red"
+    cloud.create("carol")
+    assert cloud.good("admin", "PUT", f"{url}?user_id=alice", {"quota_set": {"instances": 1}})["quota_set"]
+    assert cloud.get("admin", f"{url}?user_id=alice")["quota_set"]["instances"] == 1
+    assert cloud.get("alice", url)["quota_set"]["instances"] == 10
+    cloud.create("alice")
+    status, message = cloud.call(
+        "alice",
+        "POST",
+        "/servers",
+        {"server": {"name": "vm", "imageRef": cloud.image, "flavorRef": cloud.flavor, "networks": "none"}},
+    )
+    assert status == 403
+    assert "already used 1 of 1 instances" in message["forbidden"]["message"]
+    detail = cloud.get("admin", f"{url}/detail?user_id=alice")["quota_set"]["instances"]
+    assert detail == {"limit": 1, "in_use": 1, "reserved": 0}
+    assert cloud.get("admin", f"{url}/detail")["quota_set"]["instances"]["in_use"] == 2
+    for bad in ({"instances": 11}, {"instances": -1}, {"instances": 0}):
+        assert cloud.refused("admin", "PUT", f"{url}?user_id=alice", {"quota_set": bad})[0] == 400
+    assert cloud.call("admin", "DELETE", f"{url}?user_id=alice")[0] == 202
+    cloud.create("alice")
+
+
+def test_quota_classes(cloud: Cloud) -> None:
+    url = "/os-quota-class-sets/default"
+    shown = cloud.get("admin", url)["quota_class_set"]
+    assert (shown["id"], shown["cores"], shown["server_groups"]) == ("default", 20, 10)
+    assert not {"floating_ips", "injected_files"} & set(shown)
+    old = cloud.get("admin", url, "2.49")["quota_class_set"]
+    assert {"floating_ips", "injected_files"} <= set(old)
+    assert "server_groups" not in old
+    changed = cloud.good("admin", "PUT", url, {"quota_class_set": {"cores": 7}})["quota_class_set"]
+    assert (changed["cores"], "id" in changed) == (7, False)
+    assert cloud.get("alice", "/os-quota-sets/red")["quota_set"]["cores"] == 7
+    assert cloud.get("alice", "/os-quota-sets/red/defaults")["quota_set"]["cores"] == 7
+    assert cloud.get("alice", "/limits")["limits"]["absolute"]["maxTotalCores"] == 7
+    cloud.good("admin", "PUT", "/os-quota-sets/red", {"quota_set": {"cores": 9}})
+    assert cloud.get("alice", "/os-quota-sets/red")["quota_set"]["cores"] == 9
+    cloud.good("admin", "PUT", "/os-quota-class-sets/gold", {"quota_class_set": {"cores": 99}})
+    assert cloud.get("admin", "/os-quota-class-sets/gold")["quota_class_set"]["cores"] == 99
+    assert cloud.get("bob", "/os-quota-sets/blue")["quota_set"]["cores"] == 7
+    for bad in ({"cores": -2}, {"bananas": 1}, {"force": True}):
+        assert cloud.refused("admin", "PUT", url, {"quota_class_set": bad})[0] == 400
+    assert cloud.refused("alice", "GET", url)[0] == 403
+    assert cloud.refused("alice", "PUT", url, {"quota_class_set": {}})[0] == 403
+
+
 def test_limits(cloud: Cloud) -> None:
     cloud.create()
     limits = cloud.get("alice", "/limits?reserved=False")["limits"]
@@ -170,6 +308,5 @@ def test_extensions(cloud: Cloud) -> None:
 
 
 def test_collections_that_are_empty(cloud: Cloud) -> None:
-    assert cloud.get("admin", "/os-aggregates") == {"aggregates": []}
     assert cloud.get("admin", "/os-migrations") == {"migrations": []}
-    assert cloud.refused("alice", "GET", "/os-aggregates")[0] == 403
+    assert cloud.refused("alice", "GET", "/os-migrations")[0] == 403

@@ -74,7 +74,7 @@ def test_the_number_of_statements_for_a_batch_without_ports_does_not_grow_with_h
         cloud.add_server(f"s{number}", with_port=False)
     cloud.statements.clear()
     cloud.place()
-    assert len(cloud.selects()) == 3 + 10  # the servers, the capacity, the agents; and each server's ports
+    assert len(cloud.selects()) == 4 + 10  # the servers, the capacity, the agents, zones; each server's ports
 
 
 def test_no_room_is_a_fault_that_says_why(cloud: Cloud) -> None:

@@ -32,6 +32,7 @@ agents = Table(
     Column("seen_at", Time, nullable=False),  # the last heartbeat
     Column("enabled", Boolean, nullable=False, default=True),  # written by the API (an operator's wish)
     Column("disabled_reason", Name),
+    Column("forced_down", Boolean, nullable=False, default=False),  # likewise: it counts as dead, whatever it says
     Column("details", JSON, nullable=False, default=dict),  # capabilities, loops that fail
 )
 Index("uq_agents_binary_host", agents.c.binary, agents.c.host, unique=True)

@@ -85,13 +85,13 @@ DEFAULTS: dict[str, str] = {
         for verb in ("add_user_to", "remove_user_from")
     },
     # what acts for a user: application credentials and stored secrets
-    "identity:get_application_credential": f"{ADMIN_OR_READER} or {_OWNER}",
-    "identity:list_application_credentials": f"{ADMIN_OR_READER} or {_OWNER}",
-    "identity:create_application_credential": _OWNER,
-    "identity:delete_application_credential": f"{ADMIN} or {_OWNER}",
-    "identity:get_access_rule": f"{ADMIN_OR_READER} or {_OWNER}",
-    "identity:list_access_rules": f"{ADMIN_OR_READER} or {_OWNER}",
-    "identity:delete_access_rule": f"{ADMIN} or {_OWNER}",
+    "identity:get_application_credential": f"{ADMIN_OR_READER} or rule:owner",
+    "identity:list_application_credentials": f"{ADMIN_OR_READER} or rule:owner",
+    "identity:create_application_credential": "rule:owner",
+    "identity:delete_application_credential": f"{ADMIN} or rule:owner",
+    "identity:get_access_rule": f"{SYSTEM_READER} or {_OWNER}",
+    "identity:list_access_rules": f"{SYSTEM_READER} or {_OWNER}",
+    "identity:delete_access_rule": f"(role:admin and system_scope:all) or {_OWNER}",
     "identity:get_credential": f"{ADMIN_OR_READER} or {_KEEPER}",
     "identity:list_credentials": f"{ADMIN_OR_READER} or {_KEEPER}",
     "identity:create_credential": f"{ADMIN} or {_KEEPER}",
@@ -124,7 +124,7 @@ DEFAULTS: dict[str, str] = {
     # domains
     "identity:get_domain": f"{ADMIN_OR_READER} or token.domain.id:%(target.domain.id)s or "
     "token.project.domain.id:%(target.domain.id)s",
-    "identity:list_domains": f"{ADMIN_OR_READER} or (role:reader and not domain_id:None)",
+    "identity:list_domains": f"{ADMIN_OR_READER} or {_domain('reader', 'target.domain.id')}",
     "identity:create_domain": ADMIN,
     "identity:update_domain": ADMIN,
     "identity:delete_domain": ADMIN,
@@ -156,8 +156,7 @@ DEFAULTS: dict[str, str] = {
         for actor in ("user", "group")
     },
     "identity:list_role_assignments": f"{ADMIN_OR_READER} or {_domain('reader', 'target.domain_id')}",
-    "identity:list_role_assignments_for_tree": f"{ADMIN_OR_READER} or "
-    f"{_domain('reader', 'target.project.domain_id')} or (role:admin and project_id:%(target.project.id)s)",
+    "identity:list_role_assignments_for_tree": f"{ADMIN_OR_READER} or {_domain('reader', 'target.domain_id')}",
     # the catalogue
     **{
         f"identity:{verb}_{noun}": ADMIN

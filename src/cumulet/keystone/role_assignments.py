@@ -17,7 +17,6 @@ from cumulet.core.errors import BadRequest
 from cumulet.core.http import Json, Request, Route
 from cumulet.keystone import documents
 from cumulet.keystone.effective import Assignment, Grant, Grounds, expand
-from cumulet.keystone.projects import project_target
 from cumulet.keystone.tables import (
     assignments,
     group_members,
@@ -123,7 +122,8 @@ def _tree(tx: Transaction, request: Request) -> frozenset[str]:
     if not root or not _flag(request, "include_subtree"):
         return frozenset()
     row = documents.find_row(tx, projects, root)
-    request.enforce("identity:list_role_assignments_for_tree", project_target(row))
+    target = {"target.domain_id": row.domain_id or row.id} if row else {}
+    request.enforce("identity:list_role_assignments_for_tree", target)
     tree = level = {root}
     while level:
         below = sa.select(projects.c.id).where(projects.c.parent_id.in_(level), sa.not_(projects.c.is_domain))

@@ -11,6 +11,10 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "allowed-address-pairs": ("Allowed Address Pairs", "Provides allowed address pairs"),
     "availability_zone": ("Availability Zone", "The availability zone extension."),
     "binding": ("Port Binding", "Expose port bindings of a virtual port to external application"),
+    "default-subnetpools": (
+        "Default Subnetpools",
+        "Provides ability to mark and use a subnetpool as the default.",
+    ),
     "dhcp_agent_scheduler": ("DHCP Agent Scheduler", "Schedule networks among dhcp agents"),
     "dns-integration": ("DNS Integration", "Provides integration with DNS."),
     "empty-string-filtering": (
@@ -36,11 +40,22 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "port-security": ("Port Security", "Provides port security"),
     "project-id": ("project_id field enabled", "Extension that indicates that project_id field is enabled."),
     "provider": ("Provider Network", "Expose mapping of virtual networks to physical networks"),
+    "quota-check-limit": (
+        "Quota engine limit check",
+        "Support for checking the resource usage before applying a new quota limit",
+    ),
     "quota_details": (
         "Quota details management support",
         "Expose functions for quotas usage statistics per project",
     ),
     "quotas": ("Quota management support", "Expose functions for quotas management per project"),
+    "rbac-policies": (
+        "RBAC Policies",
+        "Allows creation and modification of policies that control tenant access to resources.",
+    ),
+    "rbac-address-scope": ("Add address_scope type to RBAC", "Add address_scope type to network RBAC"),
+    "rbac-security-groups": ("Add security_group type to network RBAC", "Add security_group type to network RBAC"),
+    "rbac-subnetpool": ("Add subnetpool type to RBAC", "Add subnetpool type to network RBAC"),
     "revision-if-match": (
         "If-Match constraints based on revision_number",
         "Extension indicating that If-Match based on revision_number is supported.",
@@ -60,6 +75,7 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
         "Subnet belongs to an external network",
         "Informs if the subnet belongs to an external network",
     ),
+    "subnet_allocation": ("Subnet Allocation", "Enables allocation of subnets from a subnet pool"),
     "tag-creation": ("Tag creation", "Allow to create multiple tags for a resource"),
     "tag-ports-during-bulk-creation": (
         "Tag Ports During Bulk Creation",

@@ -62,7 +62,7 @@ DEFAULTS: dict[str, str] = {
     "create_port:binding:host_id": SERVICE,
     "create_port:binding:profile": SERVICE,
     "create_port:binding:vnic_type": SERVICE_OR_MEMBER,
-    "create_port:allowed_address_pairs": NET_OWNER,
+    "create_port:allowed_address_pairs": SERVICE_OR_NET_OWNER,
     "get_port": f"{READER} or (role:reader and rule:network_owner) or rule:service_api",
     "get_port:binding:vif_type": SERVICE,
     "get_port:binding:vif_details": SERVICE,
@@ -78,7 +78,7 @@ DEFAULTS: dict[str, str] = {
     "update_port:binding:host_id": SERVICE,
     "update_port:binding:profile": SERVICE,
     "update_port:binding:vnic_type": SERVICE_OR_MEMBER,
-    "update_port:allowed_address_pairs": NET_OWNER,
+    "update_port:allowed_address_pairs": SERVICE_OR_NET_OWNER,
     "delete_port": f"{SERVICE_OR_MEMBER} or (role:member and rule:network_owner)",
     # routers
     "create_router": MEMBER,
@@ -97,7 +97,7 @@ DEFAULTS: dict[str, str] = {
     "remove_router_interface": MEMBER,
     # floating IPs
     "create_floatingip": MEMBER,
-    "create_floatingip:floating_ip_address": ADMIN,
+    "create_floatingip:floating_ip_address": "(rule:admin_only) or (role:manager and project_id:%(project_id)s)",
     "get_floatingip": READER,
     "update_floatingip": MEMBER,
     "delete_floatingip": MEMBER,
@@ -109,6 +109,28 @@ DEFAULTS: dict[str, str] = {
     "create_security_group_rule": MEMBER,
     "get_security_group_rule": READER,
     "delete_security_group_rule": MEMBER,
+    # subnet pools and address scopes
+    "create_subnetpool": MEMBER,
+    "create_subnetpool:shared": ADMIN,
+    "create_subnetpool:is_default": ADMIN,
+    "get_subnetpool": f"{READER} or rule:shared",
+    "update_subnetpool": MEMBER,
+    "update_subnetpool:is_default": ADMIN,
+    "delete_subnetpool": MEMBER,
+    "create_address_scope": MEMBER,
+    "create_address_scope:shared": ADMIN,
+    "get_address_scope": f"{READER} or rule:shared",
+    "update_address_scope": MEMBER,
+    "update_address_scope:shared": ADMIN,
+    "delete_address_scope": MEMBER,
+    # sharing with others
+    "create_rbac_policy": MEMBER,
+    "create_rbac_policy:target_tenant": "rule:restrict_wildcard",
+    "update_rbac_policy": MEMBER,
+    "update_rbac_policy:target_tenant": "rule:restrict_wildcard",
+    "get_rbac_policy": READER,
+    "delete_rbac_policy": MEMBER,
+    "restrict_wildcard": "(not field:rbac_policy:target_tenant=*) or rule:admin_only",
     # the rest
     "get_agent": ADMIN,
     "update_agent": ADMIN,
@@ -121,8 +143,8 @@ DEFAULTS: dict[str, str] = {
     "get_dhcp-agents": ADMIN,
     "get_l3-routers": ADMIN,
     "get_l3-agents": ADMIN,
-    "get_availability_zone": "",
-    "get_network_ip_availability": ADMIN,
+    "get_availability_zone": "role:reader",
+    "get_network_ip_availability": SERVICE,
     "get_quota": READER,
     "update_quota": ADMIN,
     "delete_quota": ADMIN,
@@ -133,5 +155,13 @@ DEFAULTS: dict[str, str] = {
 } | {
     f"{verb}_{collection}_tags": READER if verb == "get" else MEMBER
     for verb in ("create", "get", "update", "delete")
-    for collection in ("subnets", "ports", "routers", "floatingips", "security_groups", "security_group_rules")
+    for collection in (
+        "subnetpools",
+        "subnets",
+        "ports",
+        "routers",
+        "floatingips",
+        "security_groups",
+        "security_group_rules",
+    )
 }

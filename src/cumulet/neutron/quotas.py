@@ -6,18 +6,20 @@ import sqlalchemy as sa
 from msgspec import UNSET, Meta, UnsetType
 
 from cumulet.core.db import Transaction
-from cumulet.core.errors import Conflict, Forbidden
+from cumulet.core.errors import BadRequest, Conflict, Forbidden
 from cumulet.core.http import Request, Route
 from cumulet.core.schema import Strict, given
 from cumulet.neutron.projects import lock_project
 from cumulet.neutron.tables import (
     floatingips,
     network_quotas,
+    network_rbacs,
     networks,
     ports,
     routers,
     security_group_rules,
     security_groups,
+    subnet_pools,
     subnets,
 )
 
@@ -29,6 +31,8 @@ COUNTED: dict[str, tuple[sa.Table, int]] = {
     "floatingip": (floatingips, 50),
     "security_group": (security_groups, 10),
     "security_group_rule": (security_group_rules, 100),
+    "rbac_policy": (network_rbacs, 10),
+    "subnetpool": (subnet_pools, -1),
 }
 DEFAULTS = {resource: bound for resource, (_, bound) in COUNTED.items()}
 Bound = Annotated[int, Meta(ge=-1, le=2147483647)] | UnsetType
@@ -43,6 +47,10 @@ class Quota(Strict):
     floatingip: Bound = UNSET
     security_group: Bound = UNSET
     security_group_rule: Bound = UNSET
+    rbac_policy: Bound = UNSET
+    subnetpool: Bound = UNSET
+    check_limit: bool | UnsetType = UNSET
+    force: bool | UnsetType = UNSET
 
 
 class QuotaBody(Strict):
@@ -109,9 +117,14 @@ def get_own_project(request: Request) -> Json:
 
 
 def update_quota(request: Request) -> Json:
+    """With ``check_limit`` and without ``force`` no bound may be below what the project has already."""
     project_id = _project(request, "update_quota")
+    wanted = given(request.body.quota)
+    check, force = wanted.pop("check_limit", False), wanted.pop("force", False)
     with request.db.transaction() as tx:
-        for resource, bound in given(request.body.quota).items():
+        if check and not force:
+            _check_used(tx, project_id, wanted)
+        for resource, bound in wanted.items():
             key = (network_quotas.c.project_id == project_id, network_quotas.c.resource == resource)
             if not tx.write(sa.update(network_quotas).where(*key).values(bound=bound)) and not tx.find(
                 sa.select(network_quotas.c.bound).where(*key)
@@ -119,6 +132,15 @@ def update_quota(request: Request) -> Json:
                 row = {"project_id": project_id, "resource": resource, "bound": bound}
                 tx.write(network_quotas.insert(), row)
         return {"quota": _bounds(tx, project_id)}
+
+
+def _check_used(tx: Transaction, project_id: str, bounds: dict[str, int]) -> None:
+    for resource, bound in bounds.items():
+        used = _used(tx, COUNTED[resource][0], project_id)
+        if 0 <= bound < used:
+            raise BadRequest(
+                f"Quota limit {bound} for {resource} must be greater than or equal to already used {used}."
+            )
 
 
 def delete_quota(request: Request) -> None:

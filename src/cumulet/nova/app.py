@@ -8,6 +8,7 @@ from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
 from cumulet.glance import public as glance
 from cumulet.nova import (
+    aggregates,
     availability_zones,
     empty_collections,
     extensions,
@@ -20,11 +21,14 @@ from cumulet.nova import (
     interfaces,
     keypairs,
     limits,
+    old_hosts,
+    quota_classes,
     quotas,
     remote_consoles,
     server_actions,
     server_create,
     server_deletion,
+    server_diagnostics,
     server_external_events,
     server_groups,
     server_images,
@@ -37,6 +41,7 @@ from cumulet.nova import (
     servers,
     services,
     usage,
+    usage_audits,
     versions,
 )
 from cumulet.nova.console_tokens import API, CONSOLE_PORT, ConsoleTokens, reach
@@ -55,6 +60,7 @@ _RESOURCES = (
     server_tags,
     server_password,
     server_security_groups,
+    server_diagnostics,
     server_external_events,
     server_groups,
     instance_actions,
@@ -65,15 +71,19 @@ _RESOURCES = (
     flavors,
     flavor_specs,
     keypairs,
+    aggregates,
     availability_zones,
     services,
     hypervisors,
+    old_hosts,
     limits,
     quotas,
+    quota_classes,
     remote_consoles,
     extensions,
     empty_collections,
     usage,
+    usage_audits,
 )
 _KINDS = {
     400: "badRequest",
@@ -116,6 +126,7 @@ def build_app(
         caller=env.caller,
         render_error=render_error,
         versions=versions.VERSIONS,
+        slash_ends=False,
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
         extras=server_actions.Extras(
             env.secrets.host_secret,

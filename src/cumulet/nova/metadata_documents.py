@@ -19,6 +19,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import NotFound
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import Address, Port, device_name
+from cumulet.nova import status, zones
 from cumulet.nova.tables import servers
 
 Json = dict[str, Any]
@@ -41,7 +42,6 @@ _FILES = {
 }
 """The files of the OpenStack tree and the version that each came with."""
 SEED_BYTES = 512
-ZONE = "nova"
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Guest:
     user_data: bytes | None
     password: str
     ports: Sequence[Port]
+    zone: str
 
     @property
     def fixed(self) -> list[Address]:
@@ -75,7 +76,8 @@ def find_guest(tx: Transaction, server_id: str) -> Guest | None:
         "id", "project_id", "name", "hostname", "flavor", "image_id", "reservation_id", "launch_index", "metadata",
         "key", "user_data", "encrypted_password",
     )  # fmt: skip
-    statement = sa.select(*(servers.c[name] for name in columns))
+    statement = sa.select(*(servers.c[name] for name in columns), status.zone.label("zone"))
+    statement = statement.select_from(status.STATES)
     row = tx.find(statement.where(servers.c.id == server_id, servers.c.gone_at.is_(None)))
     if row is None:
         return None
@@ -93,6 +95,7 @@ def find_guest(tx: Transaction, server_id: str) -> Guest | None:
         user_data=base64.b64decode(row.user_data) if row.user_data is not None else None,
         password=row.encrypted_password or "",
         ports=neutron.list_server_ports(tx, [row.id]).get(row.id, []),
+        zone=row.zone or zones.DEFAULT,
     )
 
 
@@ -137,7 +140,7 @@ def meta_data(guest: Guest, version: str, seed: bytes | None = None) -> Json:
         "hostname": guest.hostname,
         "name": guest.name,
         "launch_index": guest.launch_index,
-        "availability_zone": ZONE,
+        "availability_zone": guest.zone,
     }
     added: Sequence[tuple[str, str, Any]] = (
         ("2013-04-04", "random_seed", base64.b64encode(seed or os.urandom(SEED_BYTES)).decode()),
@@ -230,7 +233,7 @@ def ec2_tree(guest: Guest, version: str) -> Json | None:
         ),
         ("2007-08-29", {"instance-type": guest.flavor}),
         ("2007-12-15", {"block-device-mapping": {"ami": "vda", "root": "/dev/vda"}}),
-        ("2008-02-01", {"placement": {"availability-zone": ZONE}}),
+        ("2008-02-01", {"placement": {"availability-zone": guest.zone}}),
         ("2008-09-01", {"instance-action": "none"}),
     )
     for since, fields in later:

@@ -1,10 +1,13 @@
 """How much a project may have: defaults, an administrator's limits, what is used; and ``/os-quota-sets``.
 
+A limit is the user's in the project, else the project's, else that of the class ``default``, else one of
+``DEFAULTS``.  A user's limit counts what that user has in the project, and comes on top of the project's.
+
 ``claim`` counts what a project has while nobody else counts: it first moves the project's guard on, and who comes
 second waits for that row until the first is done.  So a quota cannot be overrun by requests that run side by side.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -15,10 +18,10 @@ from cumulet.core.context import Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden, Retry
 from cumulet.core.http import Json, Reply, Request, Route
-from cumulet.core.schema import Strict
+from cumulet.core.schema import Strict, given
 from cumulet.nova import versions
 from cumulet.nova.paging import boolean
-from cumulet.nova.tables import quota_guards, quota_limits, server_groups, servers
+from cumulet.nova.tables import quota_class_limits, quota_guards, quota_limits, server_groups, servers
 
 DEFAULTS: Mapping[str, int] = {
     "cores": 20,
@@ -37,6 +40,7 @@ DEFAULTS: Mapping[str, int] = {
     "server_groups": 10,
 }
 LARGEST = 0x7FFFFFFF
+DEFAULT_CLASS = "default"
 
 _USED = sa.select(
     sa.func.count().label("instances"),
@@ -61,29 +65,45 @@ class Usage:
     used: Mapping[str, int]
 
 
-def read_limits(tx: Transaction, project_id: str) -> dict[str, int]:
-    rows = tx.all(sa.select(quota_limits).where(quota_limits.c.project_id == project_id))
+def read_limits(tx: Transaction, project_id: str, user_id: str = "") -> dict[str, int]:
+    mine = sa.and_(quota_limits.c.project_id == project_id, quota_limits.c.user_id.in_(["", user_id]))
+    rows = tx.all(sa.select(quota_limits).where(mine).order_by(quota_limits.c.user_id))
+    return read_class(tx, DEFAULT_CLASS) | {row.resource: row.hard_limit for row in rows}
+
+
+def read_class(tx: Transaction, name: str) -> dict[str, int]:
+    rows = tx.all(sa.select(quota_class_limits).where(quota_class_limits.c.class_name == name))
     return dict(DEFAULTS) | {row.resource: row.hard_limit for row in rows}
 
 
-def read_usage(tx: Transaction, project_id: str) -> Usage:
-    row = tx.find(_USED, {"project": project_id})
+def read_usage(tx: Transaction, project_id: str, user_id: str = "") -> Usage:
+    """Of the project, or of one user in it."""
+    used_by = _USED.where(servers.c.user_id == user_id) if user_id else _USED
+    row = tx.find(used_by, {"project": project_id})
     used = {name: int(row._mapping[name]) for name in ("instances", "cores", "ram")} if row else {}
     used["server_groups"] = int(tx.value(_GROUPS, {"project": project_id}))
-    return Usage(read_limits(tx, project_id), used)
+    return Usage(read_limits(tx, project_id, user_id), used)
 
 
 def claim(tx: Transaction, context: Context, vcpus: int, memory_mb: int, least: int, most: int) -> int:
     """How many servers of this size, from ``least`` to ``most``, the project may still make; Forbidden if none."""
     lock(tx, context.project_id)
-    usage = read_usage(tx, context.project_id)
     size = {"instances": 1, "cores": vcpus, "ram": memory_mb}
-    number = min([most, *(_room(usage, name) // each for name, each in size.items() if each)])
-    if number < least:
-        raise Forbidden(
-            _refusal(usage, {name: each * least for name, each in size.items()}), kind="TooManyInstances"
-        )
+    number = most
+    for usage in _usages(tx, context):
+        number = min([number, *(_room(usage, name) // each for name, each in size.items() if each)])
+        if number < least:
+            wanted = {name: each * least for name, each in size.items()}
+            raise Forbidden(_refusal(usage, wanted), kind="TooManyInstances")
     return number
+
+
+def _usages(tx: Transaction, context: Context) -> Iterator[Usage]:
+    """The project's, and the user's if there are limits for this user."""
+    yield read_usage(tx, context.project_id)
+    key = sa.and_(quota_limits.c.project_id == context.project_id, quota_limits.c.user_id == context.user_id)
+    if tx.find(sa.select(quota_limits.c.resource).where(key)):
+        yield read_usage(tx, context.project_id, context.user_id)
 
 
 def lock(tx: Transaction, owner: str) -> None:
@@ -115,9 +135,7 @@ def _refusal(usage: Usage, wanted: Mapping[str, int]) -> str:
 Limit = Annotated[int, Meta(ge=-1, le=LARGEST)] | UnsetType
 
 
-class QuotaSet(Strict):
-    tenant_id: str | UnsetType = UNSET
-    force: bool | str = False
+class Limits(Strict):
     cores: Limit = UNSET
     fixed_ips: Limit = UNSET
     floating_ips: Limit = UNSET
@@ -134,6 +152,11 @@ class QuotaSet(Strict):
     server_groups: Limit = UNSET
 
 
+class QuotaSet(Limits):
+    tenant_id: str | UnsetType = UNSET
+    force: bool | str = False
+
+
 class QuotaBody(Strict):
     quota_set: QuotaSet = field()
 
@@ -141,18 +164,20 @@ class QuotaBody(Strict):
 def show_quota_set(request: Request) -> Json:
     project_id = _project(request, "show")
     with request.db.read() as tx:
-        limits = read_limits(tx, project_id)
+        limits = read_limits(tx, project_id, _user(request))
     return _document(request, {"id": project_id, **limits})
 
 
 def show_defaults(request: Request) -> Json:
-    return _document(request, {"id": _project(request, "defaults"), **DEFAULTS})
+    project_id = _project(request, "defaults")
+    with request.db.read() as tx:
+        return _document(request, {"id": project_id, **read_class(tx, DEFAULT_CLASS)})
 
 
 def show_detail(request: Request) -> Json:
     project_id = _project(request, "detail")
     with request.db.read() as tx:
-        usage = read_usage(tx, project_id)
+        usage = read_usage(tx, project_id, _user(request))
     detail = {
         name: {"limit": limit, "in_use": usage.used.get(name, 0), "reserved": 0}
         for name, limit in usage.limits.items()
@@ -161,30 +186,47 @@ def show_detail(request: Request) -> Json:
 
 
 def update_quota_set(request: Request) -> Json:
-    """Set limits; below what is used only with ``force``."""
-    project_id = _project(request, "update")
+    """Set limits; below what is used, or a user's above the project's, only with ``force``."""
+    project_id, user_id = _project(request, "update"), _user(request)
     wish: QuotaSet = request.body.quota_set
-    wanted: dict[str, int] = {name: getattr(wish, name) for name in DEFAULTS if getattr(wish, name) is not UNSET}
+    wanted, forced = given_limits(wish), boolean(wish.force, "force")
     with request.db.transaction() as tx:
-        usage = read_usage(tx, project_id)
+        usage = read_usage(tx, project_id, user_id)
+        if not forced:
+            most = read_limits(tx, project_id) if user_id else {}
+            for name, limit in wanted.items():
+                _check_limit(name, limit, usage.used.get(name, 0), most.get(name, -1))
         for name, limit in wanted.items():
-            used = usage.used.get(name, 0)
-            if 0 <= limit < used and not boolean(wish.force, "force"):
-                raise BadRequest(
-                    f"Quota limit {limit} for {name} must be greater than or equal to already used "
-                    f"and reserved {used}."
-                )
-            key = sa.and_(quota_limits.c.project_id == project_id, quota_limits.c.resource == name)
-            tx.write(sa.delete(quota_limits).where(key))
-            tx.write(quota_limits.insert(), {"project_id": project_id, "resource": name, "hard_limit": limit})
+            row = {"project_id": project_id, "user_id": user_id, "resource": name}
+            tx.write(sa.delete(quota_limits).where(*(quota_limits.c[key] == value for key, value in row.items())))
+            tx.write(quota_limits.insert(), {**row, "hard_limit": limit})
     return _document(request, {**usage.limits, **wanted})
 
 
+def given_limits(wish: Limits) -> dict[str, int]:
+    return {name: limit for name, limit in given(wish).items() if name in DEFAULTS}
+
+
+def _check_limit(name: str, limit: int, used: int, most: int) -> None:
+    if 0 <= limit < used:
+        raise BadRequest(
+            f"Quota limit {limit} for {name} must be greater than or equal to already used and reserved {used}."
+        )
+    if most >= 0 and (limit < 0 or most < limit):
+        raise BadRequest(f"Quota limit {limit} for {name} must be less than or equal to {most}.")
+
+
 def delete_quota_set(request: Request) -> Reply:
-    project_id = _project(request, "delete")
+    """The user's limits, or all of the project and its users."""
+    project_id, user_id = _project(request, "delete"), _user(request)
+    mine = quota_limits.c.project_id == project_id
     with request.db.transaction() as tx:
-        tx.write(sa.delete(quota_limits).where(quota_limits.c.project_id == project_id))
+        tx.write(sa.delete(quota_limits).where(mine, quota_limits.c.user_id == user_id if user_id else sa.true()))
     return Reply()
+
+
+def _user(request: Request) -> str:
+    return request.one("user_id") or ""
 
 
 def _project(request: Request, verb: str) -> str:

@@ -16,6 +16,7 @@ from cumulet.core import clock
 from cumulet.core.config import Config
 from cumulet.core.db import Transaction
 from cumulet.core.tables import agents
+from cumulet.nova import zones
 from cumulet.nova.scheduling import Group, Room, Wish, parse_zone, room_of
 from cumulet.nova.tables import server_groups, server_hosts, servers
 from cumulet.placement import public as placement
@@ -81,15 +82,25 @@ def disk_gb(row: Row[Any]) -> int:
 
 
 def read_rooms(tx: Transaction, config: Config) -> list[Room]:
-    """Every host that has or had a nova-compute, with what is free on it; two queries."""
+    """Every host that has or had a nova-compute, with what is free on it; three queries."""
+    where = zones.read_zones(tx)
     capacities = {capacity.host: capacity for capacity in placement.list_capacity(tx)}
     silent = clock.later(-config.agents.down_seconds)
     rows = tx.all(
-        sa.select(agents.c.host, agents.c.seen_at, agents.c.enabled)
+        sa.select(agents.c.host, agents.c.seen_at, agents.c.enabled, agents.c.forced_down)
         .where(agents.c.binary == "nova-compute")
         .order_by(agents.c.host)
     )
-    return [room_of(capacities, row.host, alive=row.seen_at >= silent, enabled=bool(row.enabled)) for row in rows]
+    return [
+        room_of(
+            capacities,
+            row.host,
+            alive=row.seen_at >= silent and not row.forced_down,
+            enabled=bool(row.enabled),
+            zone=where.get(row.host, zones.DEFAULT),
+        )
+        for row in rows
+    ]
 
 
 def read_generations(tx: Transaction, wishes: Sequence[Wish]) -> dict[str, int]:

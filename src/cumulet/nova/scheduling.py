@@ -170,6 +170,24 @@ def explain(wish: Wish, rooms: Sequence[Room], there: Members | None = None) -> 
     return f"No valid host was found. {'; '.join([hosts, ', '.join(counts)] if rooms else [hosts])}"
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """On one host: the filter that refuses it ("" if none does), and its weight, the memory that is free on it."""
+
+    host: str
+    refused_by: str
+    weight: int
+
+
+def judge(wish: Wish, rooms: Iterable[Room], there: Members | None = None) -> list[Verdict]:
+    """What ``place`` would think of each host."""
+    checks = filters(wish, there)
+    return [
+        Verdict(room.host, next((name + note for name, keep, note in checks if not keep(room)), ""), room.memory_mb)
+        for room in rooms
+    ]
+
+
 def filters(wish: Wish, there: Members | None = None) -> list[Filter]:
     """In order: name, which rooms stay, and a note on what is asked for."""
     need, group = wish.need, wish.group
@@ -214,7 +232,9 @@ def parse_zone(text: str | None) -> tuple[str, str]:
     return zone, rest.partition(":")[0]
 
 
-def room_of(view: Mapping[str, Capacity], host: str, *, alive: bool, enabled: bool) -> Room:
+def room_of(
+    view: Mapping[str, Capacity], host: str, *, alive: bool, enabled: bool, zone: str = DEFAULT_ZONE
+) -> Room:
     """The room of a host; one that has never said what it has gives nothing."""
     capacity = view.get(host) or Capacity(host, "", 0, {})
-    return Room(capacity, alive=alive, enabled=enabled)
+    return Room(capacity, alive=alive, enabled=enabled, zone=zone)

@@ -19,7 +19,6 @@ from cumulet.neutron import public as neutron
 from cumulet.nova import status
 from cumulet.nova.checks import check_regex
 from cumulet.nova.paging import PAGE, PAGING, boolean, only
-from cumulet.nova.services import ZONE
 from cumulet.nova.tables import server_hosts, servers
 from cumulet.nova.tag_rows import with_tags
 
@@ -160,7 +159,7 @@ def _before(values: list[str]) -> sa.ColumnElement[bool]:
 
 def _by_zone(values: list[str]) -> sa.ColumnElement[bool]:
     asked = sa.or_(*(_s.availability_zone.like(f"{_escaped(value)}%", escape="\\") for value in values))
-    return sa.or_(_h.host.is_not(None), asked) if ZONE in values else sa.and_(_h.host.is_(None), asked)
+    return sa.or_(status.zone.in_(values), sa.and_(_h.host.is_(None), asked))
 
 
 def _escaped(text: str) -> str:

@@ -18,7 +18,7 @@ from cumulet.core.microversion import Version
 from cumulet.neutron.model import Port
 from cumulet.nova import versions
 from cumulet.nova.flavors import flavor_links
-from cumulet.nova.services import ZONE, host_status, list_hosts
+from cumulet.nova.services import host_status, list_hosts
 
 _DIRECTORIES = re.compile(r"(?<!\w)/(?:[^\s/'\":;,]+/)+")
 _WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "REBUILD"})
@@ -124,7 +124,7 @@ def _document(row: Row[Any], ports: Sequence[Port], look: Look) -> Json:
         "accessIPv6": row.access_ip_v6 or "",
         "links": links,
         "OS-DCF:diskConfig": row.disk_config,
-        "OS-EXT-AZ:availability_zone": ZONE if row.host else asked_zone(row) or "",
+        "OS-EXT-AZ:availability_zone": row.zone or asked_zone(row) or "",
         "config_drive": "True" if row.config_drive else "",
         "key_name": row.key_name,
         "OS-SRV-USG:launched_at": _naive(row.launched_at),

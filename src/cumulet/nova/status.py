@@ -12,7 +12,8 @@ a server that is to be on and stands still (its disk is full, say) is shown PAUS
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
-from cumulet.nova.tables import server_actions, server_hosts, servers
+from cumulet.nova import zones
+from cumulet.nova.tables import aggregate_hosts, aggregates, server_actions, server_hosts, servers
 
 VM_STATES = ("building", "active", "stopped", "paused", "suspended", "error", "deleted")
 STATUSES = (
@@ -102,6 +103,18 @@ task_state: ColumnElement[str | None] = sa.case(
     else_=sa.null(),
 )
 
+_host_zone = (
+    sa.select(sa.func.max(aggregates.c.zone))
+    .join_from(aggregate_hosts, aggregates)
+    .where(aggregate_hosts.c.host == _h.host)
+    .correlate(server_hosts)
+    .scalar_subquery()
+)
+zone: ColumnElement[str | None] = sa.case(
+    (_h.host.is_(None), sa.null()), else_=sa.func.coalesce(_host_zone, zones.DEFAULT)
+)
+"""The availability zone of a server's host; null while it has none."""
+
 power_state: ColumnElement[int] = sa.case(
     (sa.or_(_gone, sa.not_(_launched)), NO_STATE),
     (_seen == "on", RUNNING),
@@ -144,6 +157,7 @@ DETAIL = sa.select(
     task_state.label("task_state"),
     power_state.label("power_state"),
     status.label("status"),
+    zone.label("zone"),
 ).select_from(STATES)
 """A row for everything that is shown of a server, but for its bulky user data."""
 

@@ -172,13 +172,46 @@ keypairs = Table(
     Column("created_at", Time, nullable=False),
 )
 
-# Limits that an administrator has set for a project; what is not here has its default (``nova.quotas``).
+# Sets of compute hosts.
+aggregates = Table(
+    "aggregates",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("uuid", Id, nullable=False),
+    Column("name", Name, nullable=False, unique=True),
+    Column("zone", Name),  # its hosts' availability zone; null: it says nothing of it
+    Column("metadata", JSON, nullable=False, default=dict),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time),
+    Column("generation", Integer, nullable=False, default=1),  # grows with every change; guards it
+)
+
+aggregate_hosts = Table(
+    "aggregate_hosts",
+    metadata,
+    Column("aggregate_id", Integer, ForeignKey("aggregates.id"), primary_key=True),
+    Column("host", Name, primary_key=True),
+)
+Index("ix_aggregate_hosts_host", aggregate_hosts.c.host)
+
+# Limits that an administrator has set for a project, or for one user in it; what is not here has its default
+# (``nova.quotas``).
 quota_limits = Table(
     "quota_limits",
     metadata,
     Column("project_id", Id, primary_key=True),
+    Column("user_id", Id, primary_key=True, default=""),  # '': the whole project's
     Column("resource", String(64), primary_key=True),
     Column("hard_limit", Integer, nullable=False),  # -1: none
+)
+
+# Limits by class; those of the class 'default' are every project's where nothing else is set.
+quota_class_limits = Table(
+    "quota_class_limits",
+    metadata,
+    Column("class_name", Name, primary_key=True),
+    Column("resource", String(64), primary_key=True),
+    Column("hard_limit", Integer, nullable=False),
 )
 
 # One row per project that has made servers, and per user that has made key pairs: whoever makes more changes it

@@ -30,7 +30,7 @@ def list_usages(request: Request) -> Json:
     projects: dict[str, list[Row[Any]]] = {}
     for row in rows:
         projects.setdefault(row.project_id, []).append(row)
-    detailed = request.one("detailed") == "1"
+    detailed = request.one("detailed") in ("1", "True")  # what the API's reference says, what the client sends
     usages = [_view(project, mine, period, detailed=detailed) for project, mine in projects.items()]
     return {"tenant_usages": usages, **_links(request, "tenant_usages_links", next_marker)}
 
