@@ -309,6 +309,14 @@ BODIES: dict[tuple[str, str], Any] = {
     ("keystone", "POST /v3/credentials"): {"credential": {"type": "totp", "blob": "y"}},
     ("glance-api", "PATCH /v2/images/{image_id}"): [{"op": "replace", "path": "/name", "value": "other"}],
     ("glance-api", "POST /v2/images/{image_id}/import"): {"method": {"name": "glance-direct"}},
+    ("neutron-server", "POST /v2.0/networks"): {"network": {}},
+    ("neutron-server", "POST /v2.0/routers"): {"router": {}},
+    ("neutron-server", "POST /v2.0/security-groups"): {"security_group": {"name": "y"}},
+    ("neutron-server", "POST /v2.0/subnetpools"): {"subnetpool": {"name": "y", "prefixes": ["10.99.0.0/16"]}},
+    ("neutron-server", "POST /v2.0/address-scopes"): {"address_scope": {"ip_version": 4}},
+    ("neutron-server", "POST /v2.0/default-security-group-rules"): {
+        "default_security_group_rule": {"direction": "ingress"}
+    },
     ("nova-api", "PUT /v2.1/servers/{id}/metadata/{key}"): {"meta": {"k": "w"}},
     ("nova-api", "POST /v2.1/servers/{id}/action reboot"): {"reboot": {"type": "SOFT"}},
     ("nova-api", "POST /v2.1/servers/{id}/remote-consoles"): {
