@@ -1,6 +1,6 @@
 """neutron's floating IPs in compute's own old form; a pool is an external network.
 
-``/os-floating-ips`` and ``/os-floating-ip-pools`` until 2.35, ``addFloatingIp`` and ``removeFloatingIp`` until 2.43.
+The collections until 2.35, the actions ``addFloatingIp`` and ``removeFloatingIp`` until 2.43.
 """
 
 from typing import Any
