@@ -12,7 +12,7 @@ from cumulet.core.errors import ApiError
 from cumulet.core.http import Route
 from cumulet.core.policy import AUTHENTICATED, HOST, PUBLIC
 from tests.attacks.bodies import smallest
-from tests.attacks.doors import Doors
+from tests.attacks.doors import PASSWORD, Doors
 from tests.attacks.rules import Asked
 from tests.attacks.street import Street
 
@@ -159,7 +159,17 @@ class Table:
         grants += [f"{p}/{who}/roles/{v['role_id']}/inherited_to_projects" for p in inherited for who in people]
         gateway = {"router": {"external_gateway_info": {"network_id": v["floating_network_id"]}}}
         router = f"/v2.0/routers/{v['router_id']}"
+        name = v["name"]
+        definitions = {
+            "namespace": "x",
+            "owner": v["project_id"],
+            "objects": [{"name": name}],
+            "properties": {name: {"title": "t", "type": "string"}},
+            "tags": [{"name": name}],
+            "resource_type_associations": [{"name": name}],
+        }
         return [
+            ("glance-api", "POST", "/v2/metadefs/namespaces", definitions),
             *(("keystone", "PUT", url, None) for url in grants),
             ("keystone", "PUT", f"/v3/groups/{v['group_id']}/users/{v['user_id']}", None),
             ("keystone", "PUT", f"/v3/projects/{v['project_id']}/tags/x", None),
@@ -242,7 +252,7 @@ class Table:
 
     def _body(self, name: str, app: str, route: Route) -> bytes:
         values = dict(self.street.values)
-        if PEOPLE[name].project == "blue" and "{" not in route.path:
+        if name in PEOPLE and PEOPLE[name].project == "blue" and "{" not in route.path:
             values |= {"network_id": self.blue_network, "subnet_id": self.blue_subnet}
         values |= {"user_id": self.ids[name], "trustor_user_id": self.ids[name]}
         known = BODIES.get((app, f"{route.method} {route.path} {route.action}".strip()))
@@ -305,6 +315,21 @@ RULES = {
 }  # fmt: skip
 """Where the rule that counts depends on what is asked for."""
 BODIES: dict[tuple[str, str], Any] = {
+    ("glance-api", "POST /v2/metadefs/namespaces/{namespace}/tags"): {"tags": [{"name": "z"}]},
+    ("glance-api", "PUT /v2/images/{image_id}/members/{member_id}"): {"status": "accepted"},
+    ("keystone", "POST /v3/users/{user_id}/password"): {
+        "user": {"password": "another", "original_password": PASSWORD}
+    },
+    ("glance-api", "POST /v2/metadefs/namespaces/{namespace}/properties"): {
+        "name": "new",
+        "title": "t",
+        "type": "string",
+    },
+    ("glance-api", "PUT /v2/metadefs/namespaces/{namespace}/properties/{name}"): {
+        "name": "new",
+        "title": "t",
+        "type": "string",
+    },
     ("keystone", "POST /v3/roles"): {"role": {"name": "y"}},
     ("keystone", "POST /v3/credentials"): {"credential": {"type": "totp", "blob": "y"}},
     ("glance-api", "PATCH /v2/images/{image_id}"): [{"op": "replace", "path": "/name", "value": "other"}],
