@@ -87,6 +87,11 @@ class Machine:
     def ssh(self, server: str, *words: str, check: bool = True) -> str:
         return self.cumulet("ssh", server, "--", *words, check=check)
 
+    @property
+    def process_id(self) -> int:
+        """Its first process, for who wants to be in its namespaces."""
+        return self._pid
+
     def power_cut(self) -> None:
         """Everything that runs ends at once; the disks stay, memory and the run directory do not."""
         holder = self.run("cat", "/proc/1/task/1/children").split()[0]

@@ -1,6 +1,7 @@
 """Who may do what where, as an administrator types it."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -129,6 +130,11 @@ CATALOG: list[Step] = [
 ]
 
 CREDENTIALS: list[Step] = [
+    ("ec2 credentials create", {"access": Keep("access"), "secret": ..., "project_id": ..., "user_id": ...}),
+    ("ec2 credentials list", {"Access": "{access}", "Secret": ..., "Project ID": ..., "User ID": ...}),
+    ("ec2 credentials show {access}", {"access": "{access}", "trust_id": None}),
+    ("ec2 credentials delete {access}", ""),
+    ("ec2 credentials show {access}", Fails("404")),
     ("credential create --type cert admin blob", {"id": Keep("cert"), "type": "cert", "blob": "blob"}),
     ("credential list", {"ID": "{cert}", "Type": "cert", "User ID": ..., "Data": "blob"}),
     ("credential show {cert}", {"blob": "blob"}),
@@ -146,6 +152,30 @@ APPLICATION_CREDENTIALS: list[Step] = [
     ("application credential list", Without(Name="ac1")),
 ]
 
+TRUSTS: list[Step] = [
+    ("user create --password x-12345 u5", {"id": Keep("u5")}),
+    (
+        "trust create --project admin --role member --impersonate --expiration 2099-01-01T00:00:00 admin u5",
+        {"id": Keep("trust"), "trustee_user_id": "{u5}", "is_impersonation": True, "roles": re.compile("member")},
+    ),
+    ("trust list", {"ID": "{trust}", "Impersonation": True, "Trustee User ID": "{u5}", "Expires At": ...}),
+    ("trust show {trust}", {"id": "{trust}", "expires_at": re.compile("^2099-01-01")}),
+    ("trust delete {trust}", ""),
+    ("trust list", Without(ID="{trust}")),
+    ("user delete u5", ""),
+]
+
+STORED_POLICIES: list[Step] = [
+    (
+        "policy create --type text/plain {tmp}/policy",
+        {"id": Keep("policy"), "type": "text/plain", "rules": "rule"},
+    ),
+    ("policy list --long", {"ID": "{policy}", "Type": "text/plain", "Rules": "rule"}),
+    ("policy show {policy}", {"id": "{policy}"}),
+    ("policy delete {policy}", ""),
+    ("policy show {policy}", Fails("404|Could not find")),
+]
+
 TOKENS: list[Step] = [
     ("token issue", {"id": Keep("token"), "expires": ..., "project_id": ..., "user_id": ...}),
     ("token revoke {token}", ""),
@@ -160,6 +190,7 @@ AFTER = {
     "groups": ["group delete gg", "group delete g2", "user delete u4"],
     "domains": ["domain set --disable d1", "domain delete d1"],
     "catalog": ["service delete x", "service delete y", "region delete R2"],
+    "trusts": ["user delete u5"],
     "application credentials": ["application credential delete ac1"],
 }
 STORIES = {
@@ -171,10 +202,13 @@ STORIES = {
     "catalog": CATALOG,
     "credentials": CREDENTIALS,
     "application credentials": APPLICATION_CREDENTIALS,
+    "trusts": TRUSTS,
+    "stored policies": STORED_POLICIES,
     "tokens": TOKENS,
 }
 
 
 @pytest.mark.parametrize("story", STORIES)
-def test_stories(client: Client, story: str) -> None:
+def test_stories(client: Client, tmp_path: Path, story: str) -> None:
+    (tmp_path / "policy").write_text("rule\n")
     client.tell(STORIES[story], AFTER.get(story, ()))

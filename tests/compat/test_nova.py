@@ -61,6 +61,48 @@ HOSTS: list[Step] = [
     ("versions show --service compute", {"Version": "2.1", "Status": "CURRENT", "Min Microversion": "2.1"}),
 ]
 
+OLD_HOSTS: list[Step] = [
+    ("host list", {"Host Name": "node1", "Service": "compute", "Zone": "nova"}),
+    ("host show node1", {"Host": "node1", "Project": "(total)", "CPU": ..., "Memory MB": ..., "Disk GB": ...}),
+    ("hypervisor stats show", {"count": 1, "running_vms": ..., "memory_mb": ..., "vcpus": ...}),
+    ("compute service set --down node1 nova-compute", ""),
+    ("compute service list", {"Binary": "nova-compute", "State": "down"}),
+    ("compute service set --up node1 nova-compute", ""),
+    ("compute service list", {"Binary": "nova-compute", "State": "up"}),
+]
+
+AGGREGATES: list[Step] = [
+    ("aggregate create --property a=b ag", {"id": ..., "name": "ag", "properties": {"a": "b"}}),
+    ("aggregate create ag", Fails("already exists")),
+    ("aggregate list", ["ID", "UUID", "Name", "Availability Zone"]),
+    ("aggregate add host ag node1", {"name": "ag", "hosts": ["node1"]}),
+    ("aggregate list --long", {"Name": "ag", "UUID": ..., "Hosts": ["node1"], "Properties": {"a": "b"}}),
+    ("hypervisor show node1", {"aggregates": ["ag"]}),
+    ("aggregate set --zone z1 ag", Fails("contain instances")),
+    ("aggregate set --property c=d --name ag2 ag", ""),
+    ("aggregate unset --property a ag2", ""),
+    (
+        "aggregate show ag2",
+        {"name": "ag2", "properties": {"c": "d"}, "hosts": ["node1"], "availability_zone": None},
+    ),
+    ("aggregate delete ag2", Fails("not empty|Host")),
+    ("aggregate remove host ag2 node1", {"hosts": []}),
+    ("aggregate delete ag2", ""),
+    ("aggregate show ag2", Fails("No Aggregate found for ag2")),
+]
+
+SERVER_GROUPS: list[Step] = [
+    (
+        "server group create --policy anti-affinity --rule max_server_per_host=2 g1",
+        {"id": Keep("g1"), "policy": "anti-affinity", "rules": {"max_server_per_host": 2}, "members": []},
+    ),
+    ("server group list", ["ID", "Name", "Policy"]),
+    ("server group list --long", {"ID": "{g1}", "Policy": "anti-affinity", "Project Id": ..., "User Id": ...}),
+    ("server group show g1", {"id": "{g1}", "name": "g1"}),
+    ("server group delete g1", ""),
+    ("server group show g1", Fails("No ServerGroup found for g1")),
+]
+
 QUOTAS: list[Step] = [
     ("project create q2", {"id": Keep("q2")}),
     ("quota show q2", {"Resource": "instances", "Limit": 10}),
@@ -89,9 +131,21 @@ AFTER = {
     "flavors": ["flavor delete f1", "flavor delete f2"],
     "key pairs": ["keypair delete k1"],
     "hosts": ["compute service set --enable node1 nova-compute"],
+    "old hosts": ["compute service set --up node1 nova-compute"],
+    "aggregates": ["aggregate remove host ag node1", "aggregate remove host ag2 node1", "aggregate delete ag"],
+    "server groups": ["server group delete g1"],
     "quotas": ["project delete q2"],
 }
-STORIES = {"flavors": FLAVORS, "key pairs": KEYPAIRS, "hosts": HOSTS, "quotas": QUOTAS, "usage": USAGE}
+STORIES = {
+    "flavors": FLAVORS,
+    "key pairs": KEYPAIRS,
+    "hosts": HOSTS,
+    "old hosts": OLD_HOSTS,
+    "aggregates": AGGREGATES,
+    "server groups": SERVER_GROUPS,
+    "quotas": QUOTAS,
+    "usage": USAGE,
+}
 
 
 @pytest.mark.parametrize("story", STORIES)

@@ -14,7 +14,7 @@ ACTIVE = Until({"status": "ACTIVE", "OS-EXT-STS:task_state": None})
 MAKE: list[Step] = [
     ("keypair create --public-key {tmp}/key.pub kp", {"name": "kp", "fingerprint": ...}),
     ("flavor create --ram 128 --disk 1 --vcpus 1 f3", {"id": Keep("f3")}),
-    ("flavor create --ram 192 --disk 1 --vcpus 1 f4", {"id": Keep("f4")}),
+    ("server group create --policy affinity g6", {"id": Keep("g6")}),
     ("network create n6", {"id": Keep("n6")}),
     ("subnet create --network n6 --subnet-range 10.36.0.0/24 s6", {"id": ...}),
     ("security group create sg6", {"id": ...}),
@@ -22,8 +22,8 @@ MAKE: list[Step] = [
     ("server create --image cirros --flavor nothing --network private vm1", Fails("No Flavor found for nothing")),
     (
         "server create --image cirros --flavor f3 --network private --key-name kp --security-group cumulet-ssh "
-        "--property a=b --user-data {tmp}/key.pub --use-config-drive --availability-zone nova --tag t0 "
-        "--description first --wait vm1",
+        "--server-group g6 --property a=b --user-data {tmp}/key.pub --use-config-drive --availability-zone nova "
+        "--tag t0 --description first --wait vm1",
         {"id": Keep("vm1"), "status": "ACTIVE", "key_name": "kp"},
     ),
 ]
@@ -67,6 +67,10 @@ LOOK: list[Step] = [
     ("server event list --long vm1", {"Action": "create", "Request ID": Keep("request"), "User ID": ...}),
     ("server event show vm1 {request}", {"action": "create", "events": re.compile("Success"), "message": None}),
     ("console log show vm1", Until("[a-z]")),
+    ("console log show --lines 2 vm1", "[a-z]"),
+    ("console url show --novnc vm1", {"protocol": "vnc", "type": "novnc", "url": re.compile("^http.*token")}),
+    ("server show {vm1}", {"name": "vm1", "server_groups": ["{g6}"]}),
+    ("server group show g6", {"members": ["{vm1}"]}),
 ]
 CHANGE: list[Step] = [
     ("server set --name vm2 --property x=y --description second vm1", ""),
@@ -122,6 +126,7 @@ END: list[Step] = [
     ("server list --deleted", {"ID": "{vm1}"}),
     ("network delete n6", ""),
     ("security group delete sg6", ""),
+    ("server group delete g6", ""),
     ("flavor delete f3", ""),
     ("keypair delete kp", ""),
 ]
@@ -132,8 +137,8 @@ AFTER = [
     "image delete snapshot",
     "network delete n6",
     "security group delete sg6",
+    "server group delete g6",
     "flavor delete f3",
-    "flavor delete f4",
     "keypair delete kp",
 ]
 

@@ -331,6 +331,23 @@ def test_console_log_of_nobody_is_empty(rig: Rig) -> None:
     assert rig.hypervisor.console_log(rig.make_server().id) == b""
 
 
+def test_what_a_running_server_uses(rig: Rig) -> None:
+    nic = make_nic()
+    server = rig.make_server(nic)
+    assert rig.hypervisor.diagnostics(server.id) is None
+    running(rig, server)
+    used = rig.hypervisor.diagnostics(server.id)
+    assert used is not None
+    assert len(used.cpu_nanoseconds) == server.vcpus
+    assert used.memory_mb > 0
+    assert [(one.port_id, one.device) for one in used.nics] == [(nic.port_id, nic.tap)]
+    assert used.disks[0].device == "vda"
+    rig.hypervisor.pause(server)
+    assert rig.hypervisor.diagnostics(server.id) is None
+    stopped(rig, server)
+    assert rig.hypervisor.diagnostics(server.id) is None
+
+
 # ── the screen ───────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -81,6 +81,26 @@ def test_many_lost_ports_are_not_believed(node: L2Node) -> None:
     assert b.device in node.ovsdb.ports("br-int")
 
 
+def test_another_database_cuts_nobody_off(node: L2Node) -> None:
+    node.controller.cloud = "ours"
+    node.renew()
+    a, b = pair(node, groups=("open",))
+    before = node.flows()
+    ports, segments = dict(node.controller.ports), dict(node.controller.segments)
+    node.controller.cloud = "another"
+    node.controller.ports.clear()
+    node.controller.segments.clear()
+    with pinging(a, "10.0.0.2") as lost:
+        node.renew()
+        assert node.reconcile() == {}
+    assert lost() == 0
+    assert node.flows() == before
+    node.controller.cloud, node.controller.ports, node.controller.segments = "ours", ports, segments
+    del ports[b.port.id]
+    assert node.reconcile() == {}
+    until(lambda: not a.ping("10.0.0.2", 0.3), "b's end")
+
+
 def test_one_bad_port_does_not_stop_the_others(node: L2Node) -> None:
     a, _ = pair(node, groups=("open",))
     node.controller.rules["bad"] = (*OPEN, Rule("ingress", 4, 33, 1, 2))

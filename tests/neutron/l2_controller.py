@@ -22,10 +22,12 @@ class FakeController:
     members: dict[str, tuple[str, ...]] = field(default_factory=dict)
     reports: list[dict[str, int]] = field(default_factory=list)
     away: bool = False
+    cloud: str = ""
 
     def get(self, path: str, kind: type[T]) -> T:
         self._check()
-        intent = WireIntent(tuple(self.ports.values()), dict(self.segments), dict(self.rules), dict(self.members))
+        ports, segments = tuple(self.ports.values()), dict(self.segments)
+        intent = WireIntent(ports, segments, dict(self.rules), dict(self.members), self.cloud)
         return msgspec.json.decode(msgspec.json.encode(intent), type=kind)
 
     def post(self, path: str, body: Any) -> None:

@@ -24,7 +24,7 @@ def bound_port(cloud: Cloud, network: str, host: str, **values: Any) -> Any:
 
 
 def test_a_host_speaks_for_itself_only(cloud: Cloud) -> None:
-    assert read(cloud, "c1", "ports") == {"ports": [], "segments": {}, "rules": {}, "members": {}}
+    assert read(cloud, "c1", "ports") == {"ports": [], "segments": {}, "rules": {}, "members": {}, "cloud": ""}
     for path in ("ports", "dhcp", "routers"):
         assert cloud.call("host:c1", "GET", f"/hosts/c2/{path}")[0] == 403
         assert cloud.call("host:c1", "POST", f"/hosts/c2/{path}", {})[0] == 403

@@ -10,7 +10,7 @@ from cumulet.core.errors import Retry, Terminal
 from cumulet.core.reconcile import Loop
 from cumulet.neutron.l2.agent import SWITCH, L2Agent, Wanted
 from cumulet.neutron.l2.flows import INT
-from cumulet.neutron.model import Rule, Segment, WireSeen, device_name
+from cumulet.neutron.model import Rule, Segment, WireIntent, WirePort, WireSeen, device_name
 from cumulet.sim.switch import SimSwitch
 from tests.neutron.l2_contract import keeps_its_promises
 from tests.neutron.l2_controller import ANY4, FakeController, a_port
@@ -185,6 +185,61 @@ def test_a_new_device_is_wired_at_once() -> None:
     assert world.wired() == {P1: 1}
     world.settle()
     assert world.wired() == {P1: 0}
+
+
+def strange(world: World) -> dict[str, WirePort]:
+    """Two ports of one cloud, and then the controller of another, which knows neither; the former's ports."""
+    world.controller.cloud = "ours"
+    for port_id in (P1, P2):
+        world.port(port_id)
+        world.switch.add_device(port_id)
+    world.settle()
+    ports = dict(world.controller.ports)
+    world.controller.cloud = "another"
+    world.controller.ports.clear()
+    world.controller.segments.clear()
+    world.controller.rules.clear()
+    return ports
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_another_database_cuts_nobody_off(restarts: bool) -> None:
+    world = World()
+    ours = strange(world)
+    flows = world.switch.flows[INT]
+    if restarts:
+        world.boot()
+    world.settle()
+    assert (world.switch.flows[INT], world.reasons()) == (flows, {})
+    world.controller.segments["n9"] = Segment("n9", "vxlan", 1450, 5009)
+    world.controller.add(a_port(P3, "n9", "fa:16:3e:00:00:09", "10.9.0.1"))
+    world.switch.add_device(P3)
+    world.settle()  # it works for its own, and the strangers get back what a restart of the switch takes
+    world.switch.restart()
+    world.settle()
+    assert world.wired() == {P3: 1}
+    assert all(world.switch.is_wired(port_id) for port_id in (P1, P2, P3))
+    world.switch.remove_device(P2)  # its guest went
+    world.settle()
+    assert not world.switch.is_wired(P2)
+    world.controller.cloud, world.controller.ports = "ours", {P2: ours[P2]}
+    world.controller.segments["n1"] = Segment("n1", "vxlan", 1450, 5001)
+    world.settle()  # the right one is back, and has deleted a port meanwhile: from it that is an order
+    assert not world.switch.is_wired(P1)
+    assert world.switch.is_wired(P3)
+
+
+def test_strangers_of_whom_nothing_is_known_stop_everything() -> None:
+    world = World()
+    strange(world)
+    flows, world.switch.wired_by = world.switch.flows[INT], WireIntent()
+    world.settle()
+    assert world.switch.flows[INT] == flows
+    assert "2 ports of this host were wired by another database" in world.reasons()[SWITCH]
+    for port_id in (P1, P2):
+        world.switch.remove_device(port_id)
+    world.settle()
+    assert (world.reasons(), world.switch.admitted()) == ({}, set())
 
 
 def test_a_controller_that_forgot_everything_is_not_believed() -> None:

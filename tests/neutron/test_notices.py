@@ -88,6 +88,12 @@ def make_all(walk: Walk) -> list[tuple[str, str, str]]:
         {"subnet_id": subnet},
         "router.interface.delete",
     )
+    scope = walk.resource("alice", "address_scope", "/address-scopes", {"ip_version": 4}, {"name": "s"})
+    pool = walk.resource(
+        "alice", "subnetpool", "/subnetpools", {"name": "p", "prefixes": ["10.8.0.0/16"]}, {"name": "q"}
+    )
+    shared = {"object_type": "network", "object_id": network, "action": "access_as_shared", "target_tenant": "blue"}
+    policy = walk.resource("alice", "rbac_policy", "/rbac-policies", shared, {"target_tenant": "green"})
     return [
         ("alice", "network", f"/networks/{network}"),
         ("alice", "subnet", f"/subnets/{subnet}"),
@@ -95,6 +101,9 @@ def make_all(walk: Walk) -> list[tuple[str, str, str]]:
         ("alice", "port", f"/ports/{port}"),
         ("alice", "security_group", f"/security-groups/{group}"),
         ("alice", "security_group_rule", f"/security-group-rules/{rule_id}"),
+        ("alice", "address_scope", f"/address-scopes/{scope}"),
+        ("alice", "subnetpool", f"/subnetpools/{pool}"),
+        ("alice", "rbac_policy", f"/rbac-policies/{policy}"),
     ]
 
 

@@ -19,6 +19,7 @@ def bodies(cloud: Cloud) -> dict[str, Any]:
         "port": {"network_id": network},
         "router": {},
         "floatingip": {"floating_network_id": public},
+        "subnetpool": {"name": "p", "prefixes": ["10.8.0.0/16"]},
         "security_group": {"name": "x"},
         "security_group_rule": {"security_group_id": group, "direction": "ingress"},
     }
@@ -36,7 +37,7 @@ def several(kind: str, body: Any, count: int) -> list[Any]:
     return [dict(body) for _ in range(count)]
 
 
-KINDS = ["network", "subnet", "port", "router", "floatingip", "security_group", "security_group_rule"]
+KINDS = ["network", "subnet", "subnetpool", "port", "router", "floatingip", "security_group", "security_group_rule"]
 
 
 def collection(kind: str) -> str:

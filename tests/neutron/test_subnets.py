@@ -96,7 +96,7 @@ def test_pools_and_gateways(cloud: Cloud) -> None:
         {"ipv6_ra_mode": "magic"},
         {"allocation_pools": [{"start": "a", "end": "b"}]},
         {"allocation_pools": [{"start": "10.0.0.3"}]},
-        {"subnetpool_id": "x"},
+        {"prefixlen": 26},
     ],
 )
 def test_bad_input(cloud: Cloud, wrong: dict[str, object]) -> None:

@@ -20,10 +20,11 @@ from cumulet.core.client import Controller
 from cumulet.core.config import Config
 from cumulet.core.errors import Retry, Terminal
 from cumulet.core.reconcile import Loop
+from cumulet.core.schema import encode
 from cumulet.nova.compute.agent import ComputeAgent, read_boot_id
 from cumulet.nova.compute.console import console_app
 from cumulet.nova.compute.screens import Screens
-from cumulet.nova.model import Domain, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
+from cumulet.nova.model import Diagnostics, Domain, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
 from cumulet.sim.hypervisor import INVENTORY, Latency, SimHypervisor
 
 NO_SCREENS = Screens(lambda text: "", lambda server_id: socket.socket())
@@ -558,6 +559,23 @@ def test_the_console_of_a_hypervisor_that_does_not_answer_is_a_503() -> None:
 
     app = console_app(lambda host, token: True, read_log, NO_SCREENS)
     assert get(app, "/servers/s/console", {}) == (503, b"libvirt does not answer")
+
+
+def test_diagnostics_are_for_the_controller_only() -> None:
+    used = Diagnostics((7,), 512, 100, (), ())
+
+    def diagnose(server_id: str) -> Diagnostics | None:
+        if server_id == "lost":
+            raise Retry("libvirt does not answer")
+        return used if server_id == "s" else None
+
+    controller = Controller("nova-conductor", "http://127.0.0.1:1", "h1", "token")
+    app = console_app(controller.has_token, lambda server_id: b"", NO_SCREENS, diagnose)
+    good = {"X-Cumulet-Host": "h1", "X-Cumulet-Host-Token": "token"}
+    assert get(app, "/servers/s/diagnostics", good) == (200, encode(used))
+    assert get(app, "/servers/off/diagnostics", good)[0] == 404
+    assert get(app, "/servers/lost/diagnostics", good) == (503, b"libvirt does not answer")
+    assert get(app, "/servers/s/diagnostics", {**good, "X-Cumulet-Host-Token": "guess"})[0] == 401
 
 
 def test_the_boot_id_changes_with_the_kernel_and_with_the_node(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
 
@@ -90,7 +91,7 @@ def test_other_peoples_keys(cloud: Cloud) -> None:
         {"name": "kp", "public_key": "ssh-ed25519 AAAA\nssh-ed25519 AAAA"},
         {"name": "kp", "public_key": "x" * 20000},
         {"name": "kp", "type": "gpg", "public_key": "x"},
-        {"name": "kp", "type": "x509"},
+        {"name": "kp", "type": "gpg"},
         {"name": "kp", "type": "x509", "public_key": "x"},
         {"name": "kp", "colour": "red"},
         {},
@@ -130,3 +131,17 @@ def test_a_server_gets_its_owners_key(cloud: Cloud) -> None:
     assert cloud.refused("carol", "POST", "/servers", {"server": wish}) == (400, "Invalid key_name provided.")
     cloud.good("alice", "DELETE", "/os-keypairs/kp")
     assert cloud.show("alice", server)["key_name"] == "kp"
+
+
+def test_a_certificate_for_windows(cloud: Cloud) -> None:
+    made = cloud.good("alice", "POST", "/os-keypairs", {"keypair": {"name": "win", "type": "x509"}}, "2.2")
+    pair = made["keypair"]
+    certificate = x509.load_pem_x509_certificate(pair["public_key"].encode())
+    key = serialization.load_pem_private_key(pair["private_key"].encode(), None)
+    assert certificate.public_key() == key.public_key()
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    (principal,) = names
+    assert principal.value == b"\x0c\x0falice@localhost"
+    sent = {"name": "again", "type": "x509", "public_key": pair["public_key"]}
+    again = cloud.good("alice", "POST", "/os-keypairs", {"keypair": sent}, "2.92")["keypair"]
+    assert again["fingerprint"] == pair["fingerprint"]

@@ -52,6 +52,19 @@ def test_usage_of_all(cloud: Cloud) -> None:
     assert len(cloud.get("admin", f"{URL}?limit=1", "2.39")["tenant_usages"]) == 2, "no pages yet"
 
 
+def test_no_host_audits(cloud: Cloud) -> None:
+    url = "/os-instance_usage_audit_log"
+    log = cloud.get("admin", f"{url}/2026-03-31 10:00:00")["instance_usage_audit_log"]
+    assert (log["period_beginning"], log["period_ending"]) == ("2026-02-01 00:00:00", "2026-03-01 00:00:00")
+    assert (log["hosts_not_run"], log["num_hosts_done"], log["log"]) == (["h1"], 0, {})
+    assert log["overall_status"] == "0 of 1 hosts done. 0 errors."
+    assert set(cloud.get("admin", url)["instance_usage_audit_logs"]) == set(log)
+    assert cloud.get("admin", f"{url}/0001-01-01 00:00:00.5")["instance_usage_audit_log"]["num_hosts"] == 1
+    assert cloud.refused("admin", "GET", f"{url}/my_invalid_time")[0] == 400
+    for path in (url, f"{url}/2026-03-31 10:00:00"):
+        assert cloud.refused("alice", "GET", path)[0] == 403
+
+
 def test_what_is_refused(cloud: Cloud) -> None:
     for bad in ("start=yesterday", "start=2026-02-01T00:00:00&end=2026-01-01T00:00:00", "limit=x", "marker=nope"):
         assert cloud.refused("admin", "GET", f"{URL}?{bad}")[0] == 400
@@ -59,3 +72,4 @@ def test_what_is_refused(cloud: Cloud) -> None:
     assert cloud.refused("alice", "GET", URL)[0] == 403
     assert cloud.refused("alice", "GET", f"{URL}/blue")[0] == 403
     assert cloud.call("rita", "GET", f"{URL}/red")[0] == 200
+    assert cloud.refused("admin", "GET", f"{URL}/")[0] == 404, "no project has an empty name"

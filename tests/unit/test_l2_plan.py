@@ -24,7 +24,9 @@ from cumulet.neutron.l2.plan import (
     allocate_tags,
     find_base,
     list_lost,
+    list_strangers,
     plan_wiring,
+    with_strangers,
 )
 from cumulet.neutron.model import Rule, Segment, WireIntent, WirePort, device_name
 
@@ -345,3 +347,31 @@ def shuffled(intent: WireIntent) -> WireIntent:
         {key: tuple(reversed(some)) for key, some in reversed(intent.rules.items())},
         {key: tuple(reversed(some)) for key, some in reversed(intent.members.items())},
     )
+
+
+def test_strangers_are_wired_by_what_was_kept_and_meet_nobody_of_the_intent() -> None:
+    def port(port_id: str, network: str) -> WirePort:
+        return WirePort(port_id, network, "fa:16:3e:00:00:01", ("10.0.0.1",), "compute:nova", 1, 1)
+
+    kept = WireIntent(
+        (port(IDS[0], "n1"), port(IDS[1], "n2"), port(IDS[2], "n1")),
+        {"n1": Segment("n1", "vxlan", 1450, 7), "n2": Segment("n2", "vxlan", 1450, 8)},
+        cloud="theirs",
+    )
+    intent = WireIntent((port(IDS[3], "n3"),), {"n3": Segment("n3", "vxlan", 1450, 8)}, cloud="ours")
+    devices = tuple(
+        Device(device_name(key), key, number, number, network, cloud=cloud)
+        for number, (key, network, cloud) in enumerate(
+            ((IDS[0], "n1", "theirs"), (IDS[1], "n2", "theirs"), (IDS[3], "n3", "")), start=10
+        )
+    )
+    look = Look("netdev", True, devices, 2, 1, 3, {}, "192.0.2.1")
+    strangers = list_strangers(intent, look)
+    assert strangers == {IDS[0]: "theirs", IDS[1]: "theirs"}
+    whole = with_strangers(intent, strangers, kept)
+    wiring = plan_wiring(whole, look, strangers)
+    assert wiring.wired == {IDS[0]: 1, IDS[3]: 1}
+    assert wiring.reasons == {IDS[1]: "its network n2 is not in the intent"}  # its segment has been given to n3
+    assert {name: tag.cloud for name, tag in wiring.tags.items()} == {device_name(IDS[3]): "ours"}
+    assert wiring.by == whole
+    assert list_lost(whole, look) == []

@@ -258,7 +258,9 @@ def _switch(config: Config) -> Iterator[Finding]:
     for row in (row for bridge in bridges.values() for row in bridge.ports.values()):
         port = row.external_ids.get("iface-id")
         if port and port not in ports:
-            remedy = "it passes no packet; a server or a namespace that has it is named among the orphans"
+            wired = "it was wired by another database and goes on" if row.external_ids.get("net-id") else ""
+            passes = wired or "it passes no packet"
+            remedy = f"{passes}; a server or a namespace that has it is named among the orphans"
             yield Finding("wrong", "orphans", f"{row.name} on the switch belongs to no port", remedy)
         if row.error:
             yield Finding("wrong", "switch", f"{row.name}: {row.error}", "cumulet logs neutron-openvswitch-agent")

@@ -151,6 +151,7 @@ def _revision(config: Config) -> str:
 def _bootstrap(config: Config, known: secrets.Secrets) -> None:
     from cumulet.core.bus import LocalBus
     from cumulet.core.db import Database
+    from cumulet.core.facts import ensure_cloud_id
     from cumulet.keystone.model import CatalogEntry
     from cumulet.keystone.public import bootstrap
 
@@ -161,3 +162,4 @@ def _bootstrap(config: Config, known: secrets.Secrets) -> None:
     ]
     with Database(config.database_url, LocalBus()).transaction() as tx:
         bootstrap(tx, config, known.admin_password, catalog)
+        ensure_cloud_id(tx)

@@ -133,7 +133,7 @@ class Teller:
             "mtu": row.mtu,
             "up": row.admin_up,
             "external": row.external,
-            "shared": row.shared,
+            "shared": bool(self._tx.find(_shared(row.id))),
             "ordered_at": row.updated_at,
         }
         story = Story("network", row.id, row.name, "ACTIVE" if row.admin_up else "DOWN", wanted)
@@ -237,6 +237,11 @@ class Teller:
 
 def _named(table: sa.Table, named: Any) -> sa.Select[Any]:
     return sa.select(table).where(named(table))
+
+
+def _shared(thing_id: str) -> sa.Select[Any]:
+    rbacs = neutron.network_rbacs
+    return sa.select(rbacs.c.id).where(rbacs.c.object_id == thing_id, rbacs.c.action == "access_as_shared")
 
 
 def _router_bindings(router_id: str) -> sa.Select[Any]:

@@ -22,7 +22,7 @@ from sqlalchemy.sql.expression import Executable
 
 from cumulet.core import clock
 from cumulet.core.bus import Bus
-from cumulet.core.connections import BUSY_SECONDS, NoTurns, Sessions, Turns
+from cumulet.core.connections import BUSY_SECONDS, NoTurns, Session, Sessions, Turns
 from cumulet.core.context import REQUEST_ID, Context
 from cumulet.core.errors import Conflict, Retry, Unavailable
 from cumulet.core.metrics import COMMITS
@@ -114,21 +114,33 @@ class Database:
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """A transaction that may write.  Commits at the end of the block, rolls back on any exception."""
+        with self._writing() as session:
+            tx = Transaction(session.connection)
+            yield tx
+            tx.finish()
+            self.before_commit(tx)
+            session.commit()
+        self.after_commit(tx)
+        for topic, key in tx.hints:
+            self._bus.hint(topic, key)
+
+    @contextmanager
+    def rehearsal(self) -> Iterator[Transaction]:
+        """A transaction of which nothing lasts and no hint leaves: what would be, if it were."""
+        with self._writing() as session:
+            yield Transaction(session.connection)
+            session.rollback()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
         try:
             with self._turns.turn(), self._sessions.lease() as session:
                 session.begin(writes=True)
-                tx = Transaction(session.connection)
-                yield tx
-                tx.finish()
-                self.before_commit(tx)
-                session.commit()
-            self.after_commit(tx)
+                yield session
         except self._failures as error:
             if _was_chosen_to_lose(error):
                 raise Retry(f"the database broke a deadlock: {_cause(error)}") from error
             raise _unavailable(error) from error
-        for topic, key in tx.hints:
-            self._bus.hint(topic, key)
 
     @contextmanager
     def read(self) -> Iterator[Transaction]:

@@ -8,6 +8,7 @@ from cumulet.core.http import App, Reply, Request, Route
 from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
 from cumulet.neutron import (
+    address_scopes,
     agent_schedulers,
     agents,
     extensions,
@@ -17,10 +18,12 @@ from cumulet.neutron import (
     networks,
     ports,
     quotas,
+    rbac_policies,
     router_interfaces,
     routers,
     security_group_rules,
     security_groups,
+    subnet_pools,
     subnets,
     tags,
 )
@@ -39,6 +42,9 @@ RESOURCES = (
     floatingips,
     security_groups,
     security_group_rules,
+    subnet_pools,
+    address_scopes,
+    rbac_policies,
     quotas,
     agents,
     agent_schedulers,

@@ -11,6 +11,10 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "allowed-address-pairs": ("Allowed Address Pairs", "Provides allowed address pairs"),
     "availability_zone": ("Availability Zone", "The availability zone extension."),
     "binding": ("Port Binding", "Expose port bindings of a virtual port to external application"),
+    "default-subnetpools": (
+        "Default Subnetpools",
+        "Provides ability to mark and use a subnetpool as the default.",
+    ),
     "dhcp_agent_scheduler": ("DHCP Agent Scheduler", "Schedule networks among dhcp agents"),
     "dns-integration": ("DNS Integration", "Provides integration with DNS."),
     "empty-string-filtering": (
@@ -45,6 +49,13 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
         "Expose functions for quotas usage statistics per project",
     ),
     "quotas": ("Quota management support", "Expose functions for quotas management per project"),
+    "rbac-policies": (
+        "RBAC Policies",
+        "Allows creation and modification of policies that control tenant access to resources.",
+    ),
+    "rbac-address-scope": ("Add address_scope type to RBAC", "Add address_scope type to network RBAC"),
+    "rbac-security-groups": ("Add security_group type to network RBAC", "Add security_group type to network RBAC"),
+    "rbac-subnetpool": ("Add subnetpool type to RBAC", "Add subnetpool type to network RBAC"),
     "revision-if-match": (
         "If-Match constraints based on revision_number",
         "Extension indicating that If-Match based on revision_number is supported.",
@@ -64,6 +75,7 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
         "Subnet belongs to an external network",
         "Informs if the subnet belongs to an external network",
     ),
+    "subnet_allocation": ("Subnet Allocation", "Enables allocation of subnets from a subnet pool"),
     "tag-creation": ("Tag creation", "Allow to create multiple tags for a resource"),
     "tag-ports-during-bulk-creation": (
         "Tag Ports During Bulk Creation",

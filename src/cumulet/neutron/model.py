@@ -136,6 +136,7 @@ class WireIntent(Struct, frozen=True):
     segments: dict[str, Segment] = {}  # by network id
     rules: dict[str, tuple[Rule, ...]] = {}  # by security group id, those that the ports name
     members: dict[str, tuple[str, ...]] = {}  # addresses by security group id, those that rules name as remote
+    cloud: str = ""  # whose database this is
 
 
 class WireSeen(Struct, frozen=True):

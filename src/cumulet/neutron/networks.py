@@ -14,11 +14,12 @@ from cumulet.core.errors import Conflict, Forbidden, NotFound, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
-from cumulet.neutron import bindings, checks, effects, notices, port_rows, quotas, segments, standard
+from cumulet.neutron import bindings, checks, effects, notices, port_rows, quotas, segments, sharing, standard
 from cumulet.neutron.checks import IdText, NameText, Tag
 from cumulet.neutron.port_rows import PORTS
+from cumulet.neutron.sharing import ALL, EXTERNAL, SHARED
 from cumulet.neutron.standard import Json, Named, target
-from cumulet.neutron.tables import dhcp_bindings, floatingips, networks, ports, subnets
+from cumulet.neutron.tables import dhcp_bindings, floatingips, network_rbacs, networks, ports, subnets
 
 ZONE = "nova"
 
@@ -63,7 +64,6 @@ DEFAULTS = {
 }
 COLUMNS = {
     "admin_state_up": "admin_up",
-    "shared": "shared",
     "external": "external",
     "is_default": "is_default",
     "port_security_enabled": "port_security",
@@ -104,7 +104,18 @@ def _create(tx: Transaction, request: Request, body: NewNetwork) -> str:
         tx.write(networks.insert(), row)
     except Conflict as taken:
         raise (Retry("the VNI is taken") if segment.chosen else segments.in_use(segment)) from taken
+    _share(tx, row["id"], body)
     return str(row["id"])
+
+
+def _share(tx: Transaction, network_id: str, body: NetworkChange) -> None:
+    """``shared`` and ``router:external`` are policies for all; what is not external is so for nobody."""
+    for wanted, action in ((body.shared, SHARED), (body.external, EXTERNAL)):
+        if not isinstance(wanted, UnsetType):
+            sharing.share_with_all(tx, "network", networks, network_id, wanted, action)
+    if body.external is False:
+        only = sa.and_(network_rbacs.c.object_id == network_id, network_rbacs.c.action == EXTERNAL)
+        tx.write(sa.delete(network_rbacs).where(only))
 
 
 def _values(body: NetworkChange) -> Json:
@@ -139,14 +150,15 @@ def _only_default(tx: Transaction, network_id: str) -> None:
 
 def list_networks(request: Request) -> Json:
     with request.db.read() as tx:
-        listed = PROVIDER_LISTING if request.allows("get_network:provider:network_type", {}) else LISTING
-        page = listing.list_page(tx, sa.select(networks).where(_visible(request)), request, listed)
+        scoped = sa.select(networks).where(sharing.visible(request, networks))
+        page = listing.list_page(tx, scoped, request, _listing(request))
         return standard.document(request, "networks", page, network_views(tx, request, page.rows))
 
 
 def get_network(tx: Transaction, request: Request, network_id: str) -> Row[Any]:
-    """The network, if the caller may see it; 404 otherwise."""
-    row = tx.find(sa.select(networks).where(networks.c.id == network_id, _visible(request)))
+    """The network and whether it is ``shared`` with the caller, who may see it; 404 otherwise."""
+    scoped = sharing.with_shared(networks, standard.mine(request)).where(sharing.visible(request, networks))
+    row = tx.find(scoped.where(networks.c.id == network_id))
     if row is None:
         raise not_found(network_id)
     return row
@@ -173,9 +185,10 @@ def update_network(request: Request) -> Json:
         if body.mtu is not UNSET:
             values["mtu"] = segments.network_mtu(row.kind, request.config.network.mtu, body.mtu or 0)
             _check_mtu(tx, row.id, values["mtu"])
-        _check_change(tx, row, values)
+        _check_change(tx, row, values, body)
         if not standard.change(tx, networks, row, values):
             raise Retry(f"network {row.id} was changed by somebody else")
+        _share(tx, row.id, body)
         if "dns_domain" in values or values.get("mtu", row.mtu) != row.mtu:
             effects.bump_dhcp(tx, row.id)
         if values.get("mtu", row.mtu) != row.mtu:
@@ -194,16 +207,15 @@ def _check_mtu(tx: Transaction, network_id: str, mtu: int) -> None:
         raise checks.bad(f"Requested MTU is too small for IPv6, minimum is {segments.SMALLEST_MTU[6]}")
 
 
-def _check_change(tx: Transaction, row: Row[Any], values: Json) -> None:
+def _check_change(tx: Transaction, row: Row[Any], values: Json, body: NetworkChange) -> None:
     """A network does not stop to be shared or external while others rely on it."""
     there = sa.select(ports.c.id).where(ports.c.network_id == row.id)
-    if row.shared and values.get("shared") is False:
-        others = ports.c.project_id.not_in(["", row.project_id])
-        if not row.external and tx.find(there.where(others)):
-            raise Conflict(
-                f"Unable to reconfigure sharing settings for network {row.id}. Multiple tenants are using it.",
-                kind="InvalidSharedSetting",
-            )
+    left = sharing.targets(tx, row.id) - {ALL}
+    if body.shared is False and not row.external and sharing.used_by_others(tx, row, left):
+        raise Conflict(
+            f"Unable to reconfigure sharing settings for network {row.id}. Multiple tenants are using it.",
+            kind="InvalidSharedSetting",
+        )
     if row.external and values.get("external") is False:
         owners = ["network:router_gateway", "network:floatingip"]
         if tx.find(there.where(ports.c.device_owner.in_(owners))):
@@ -238,6 +250,7 @@ def delete_network(request: Request) -> None:
             )
         tx.write(sa.delete(subnets).where(subnets.c.network_id == row.id))
         tx.write(sa.delete(networks).where(networks.c.id == row.id))
+        sharing.forget(tx, row.id)
         notices.deleted(tx, request, "network", row.id)
 
 
@@ -263,21 +276,19 @@ def not_found(network_id: str) -> NotFound:
     return NotFound(f"Network {checks.shown(network_id)} could not be found.", kind="NetworkNotFound")
 
 
-def _visible(request: Request) -> sa.ColumnElement[bool]:
-    if standard.sees_all(request):
-        return sa.true()
-    mine = networks.c.project_id == standard.mine(request)
-    return sa.or_(mine, networks.c.shared.is_(True), networks.c.external.is_(True))
-
-
 def network_views(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[Json]:
     ids = [row.id for row in rows]
     within = sa.select(subnets.c.id, subnets.c.network_id).order_by(subnets.c.created_at, subnets.c.id)
     nets = standard.related(tx, within, subnets.c.network_id, ids)
     run = sa.select(dhcp_bindings.c.network_id).where(dhcp_bindings.c.wanted == "run")
     served = standard.related(tx, run, dhcp_bindings.c.network_id, ids)
+    shared = sharing.shared_ones(tx, request, ids)
     provider = request.allows("get_network:provider:network_type", {})
-    return [_view(row, [subnet.id for subnet in nets.get(row.id, ())], row.id in served, provider) for row in rows]
+    return [
+        _view(row, [subnet.id for subnet in nets.get(row.id, ())], row.id in served, provider)
+        | {"shared": row.id in shared}
+        for row in rows
+    ]
 
 
 def _view(row: Row[Any], subnet_ids: list[str], served: bool, provider: bool) -> Json:
@@ -286,7 +297,6 @@ def _view(row: Row[Any], subnet_ids: list[str], served: bool, provider: bool) ->
         "admin_state_up": row.admin_up,
         "status": "ACTIVE",
         "subnets": subnet_ids,
-        "shared": row.shared,
         "router:external": row.external,
         "is_default": row.is_default,
         "mtu": row.mtu,
@@ -309,7 +319,6 @@ LISTING = Listing(
     standard.columns(
         networks,
         admin_state_up=networks.c.admin_up,
-        shared=networks.c.shared,
         is_default=networks.c.is_default,
         mtu=networks.c.mtu,
         port_security_enabled=networks.c.port_security,
@@ -318,16 +327,20 @@ LISTING = Listing(
     | {"router:external": networks.c.external},
     standard.conditions(networks, status=lambda values: sa.true() if "ACTIVE" in values else sa.false()),
 )
-PROVIDER_LISTING = replace(
-    LISTING,
-    columns={
-        **LISTING.columns,
-        "provider:network_type": networks.c.kind,
-        "provider:physical_network": networks.c.physical_network,
-        "provider:segmentation_id": networks.c.segmentation_id,
-    },
-)
-"""For those who may see provider attributes: others must not learn them by filters either."""
+PROVIDER = {
+    "provider:network_type": networks.c.kind,
+    "provider:physical_network": networks.c.physical_network,
+    "provider:segmentation_id": networks.c.segmentation_id,
+}
+
+
+def _listing(request: Request) -> Listing:
+    """Who may not see provider attributes must not learn them by filters either."""
+    seen = PROVIDER if request.allows("get_network:provider:network_type", {}) else {}
+    shared = sharing.open_to(networks, standard.mine(request))
+    return replace(LISTING, columns={**LISTING.columns, **seen, "shared": shared})
+
+
 BASE = "/v2.0/networks"
 ROUTES = [
     Route("GET", BASE, list_networks, "get_network"),

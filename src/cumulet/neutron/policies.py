@@ -109,6 +109,28 @@ DEFAULTS: dict[str, str] = {
     "create_security_group_rule": MEMBER,
     "get_security_group_rule": READER,
     "delete_security_group_rule": MEMBER,
+    # subnet pools and address scopes
+    "create_subnetpool": MEMBER,
+    "create_subnetpool:shared": ADMIN,
+    "create_subnetpool:is_default": ADMIN,
+    "get_subnetpool": f"{READER} or rule:shared",
+    "update_subnetpool": MEMBER,
+    "update_subnetpool:is_default": ADMIN,
+    "delete_subnetpool": MEMBER,
+    "create_address_scope": MEMBER,
+    "create_address_scope:shared": ADMIN,
+    "get_address_scope": f"{READER} or rule:shared",
+    "update_address_scope": MEMBER,
+    "update_address_scope:shared": ADMIN,
+    "delete_address_scope": MEMBER,
+    # sharing with others
+    "create_rbac_policy": MEMBER,
+    "create_rbac_policy:target_tenant": "rule:restrict_wildcard",
+    "update_rbac_policy": MEMBER,
+    "update_rbac_policy:target_tenant": "rule:restrict_wildcard",
+    "get_rbac_policy": READER,
+    "delete_rbac_policy": MEMBER,
+    "restrict_wildcard": "(not field:rbac_policy:target_tenant=*) or rule:admin_only",
     # the rest
     "get_agent": ADMIN,
     "update_agent": ADMIN,
@@ -133,5 +155,13 @@ DEFAULTS: dict[str, str] = {
 } | {
     f"{verb}_{collection}_tags": READER if verb == "get" else MEMBER
     for verb in ("create", "get", "update", "delete")
-    for collection in ("subnets", "ports", "routers", "floatingips", "security_groups", "security_group_rules")
+    for collection in (
+        "subnetpools",
+        "subnets",
+        "ports",
+        "routers",
+        "floatingips",
+        "security_groups",
+        "security_group_rules",
+    )
 }

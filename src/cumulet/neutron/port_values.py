@@ -11,7 +11,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, NotFound
 from cumulet.core.http import Request
 from cumulet.core.schema import Strict
-from cumulet.neutron import checks, standard
+from cumulet.neutron import checks, sharing, standard
 from cumulet.neutron.addresses import Wish
 from cumulet.neutron.checks import IdText, NameText, Tag, bad
 from cumulet.neutron.projects import default_group
@@ -172,7 +172,7 @@ def dhcp_options(body: PortChange, before: Sequence[Json]) -> list[Json] | None:
 
 
 def groups(tx: Transaction, request: Request, body: PortChange, project_id: str) -> list[str] | None:
-    """The security groups that a body names, which must be the port's project's; None if it names none."""
+    """The security groups that a body names, which the port's project may use; None if it names none."""
     if isinstance(body.security_groups, UnsetType):
         return None
     wanted = list(dict.fromkeys(body.security_groups or []))
@@ -183,7 +183,7 @@ def groups(tx: Transaction, request: Request, body: PortChange, project_id: str)
     rows = tx.all(
         sa.select(security_groups.c.id).where(
             security_groups.c.id.in_(wanted),
-            sa.true() if request.context.admin else security_groups.c.project_id == project_id,
+            sa.true() if request.context.admin else sharing.usable_by(security_groups, project_id),
         )
     )
     missing = set(wanted) - {row.id for row in rows}

@@ -23,6 +23,7 @@ from cumulet.neutron.port_values import NewPortBody, PortBody, PortChange, Ports
 from cumulet.neutron.port_views import port_views
 from cumulet.neutron.projects import default_group
 from cumulet.neutron.public import port_not_found
+from cumulet.neutron.sharing import with_shared
 from cumulet.neutron.standard import Json, target
 from cumulet.neutron.tables import (
     networks,
@@ -97,7 +98,7 @@ def update_port(request: Request) -> Json:
     body: PortChange = request.body.port
     with request.db.transaction() as tx:
         row = get_port(tx, request, request.params["port_id"])
-        network = tx.find(sa.select(networks).where(networks.c.id == row.network_id))
+        network = _network_of(tx, request, row)
         about = target(row, network, device_owner=row.device_owner)
         standard.permit(request, "update_port", row, about)
         port_values.enforce(request, "update_port", body, about)
@@ -224,7 +225,7 @@ def _change_groups(tx: Transaction, request: Request, row: Row[Any], body: PortC
 def delete_port(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_port(tx, request, request.params["port_id"])
-        network = tx.find(sa.select(networks).where(networks.c.id == row.network_id))
+        network = _network_of(tx, request, row)
         standard.permit(request, "delete_port", row, target(row, network))
         if row.device_owner.startswith("network:"):
             raise _service_port(row, "deleted")
@@ -232,6 +233,10 @@ def delete_port(request: Request) -> None:
         port_rows.delete_port_rows(tx, request.context, [row])
         if row.server_id and row.host:
             tx.hint(f"nova.hosts.{row.host}", row.server_id)
+
+
+def _network_of(tx: Transaction, request: Request, row: Row[Any]) -> Row[Any] | None:
+    return tx.find(with_shared(networks, standard.mine(request)).where(networks.c.id == row.network_id))
 
 
 def _service_port(row: Row[Any], verb: str) -> Conflict:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Row
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound
-from cumulet.neutron import addresses, checks, effects, notices, port_rows, quotas, standard
+from cumulet.neutron import addresses, checks, effects, notices, port_rows, quotas, sharing, standard
 from cumulet.neutron.addresses import Wish
 from cumulet.neutron.model import Address, Port, PortWish
 from cumulet.neutron.port_rows import PORTS, NewPort
@@ -79,7 +79,7 @@ def default_networks(tx: Transaction, context: Context) -> list[str]:
     statement = (
         sa.select(networks.c.id)
         .where(
-            sa.or_(mine, networks.c.shared.is_(True)),
+            sa.or_(mine, sharing.open_to(networks, context.project_id)),
             networks.c.external.is_(False),
             networks.c.id.in_(sa.select(subnets.c.network_id)),
         )
@@ -243,10 +243,11 @@ def _dns_name(hostname: str) -> str:
 
 def _usable_network(tx: Transaction, context: Context, network_id: str) -> Row[Any]:
     """A network that servers of this project may be on, with at least one subnet."""
-    network = tx.find(sa.select(networks).where(networks.c.id == network_id))
-    mine = network is not None and (context.admin or network.project_id == context.project_id)
-    if network is None or not (mine or network.shared or network.external):
+    seen = sharing.with_shared(networks, context.project_id).where(networks.c.id == network_id)
+    network = tx.find(seen if context.admin else seen.where(sharing.usable_by(networks, context.project_id)))
+    if network is None:
         raise NotFound(f"Network {checks.shown(network_id)} could not be found.", kind="NetworkNotFound")
+    mine = context.admin or network.project_id == context.project_id
     if network.external and not (mine or network.shared):
         raise Forbidden(
             f"It is not allowed to create an interface on external network {network.id}",

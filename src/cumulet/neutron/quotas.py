@@ -13,11 +13,13 @@ from cumulet.neutron.projects import lock_project
 from cumulet.neutron.tables import (
     floatingips,
     network_quotas,
+    network_rbacs,
     networks,
     ports,
     routers,
     security_group_rules,
     security_groups,
+    subnet_pools,
     subnets,
 )
 
@@ -29,6 +31,8 @@ COUNTED: dict[str, tuple[sa.Table, int]] = {
     "floatingip": (floatingips, 50),
     "security_group": (security_groups, 10),
     "security_group_rule": (security_group_rules, 100),
+    "rbac_policy": (network_rbacs, 10),
+    "subnetpool": (subnet_pools, -1),
 }
 DEFAULTS = {resource: bound for resource, (_, bound) in COUNTED.items()}
 Bound = Annotated[int, Meta(ge=-1, le=2147483647)] | UnsetType
@@ -43,6 +47,8 @@ class Quota(Strict):
     floatingip: Bound = UNSET
     security_group: Bound = UNSET
     security_group_rule: Bound = UNSET
+    rbac_policy: Bound = UNSET
+    subnetpool: Bound = UNSET
     check_limit: bool | UnsetType = UNSET
     force: bool | UnsetType = UNSET
 

@@ -13,7 +13,7 @@ from cumulet.core.errors import BadRequest, Conflict, NotFound
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
-from cumulet.neutron import checks, effects, notices, projects, quotas, standard
+from cumulet.neutron import checks, effects, notices, projects, quotas, sharing, standard
 from cumulet.neutron.checks import IdText, NameText
 from cumulet.neutron.projects import ensure_default_group
 from cumulet.neutron.rule_values import rule_values
@@ -64,9 +64,9 @@ def _create(tx: Transaction, request: Request, body: NewRule) -> str:
             kind="SecurityGroupRemoteGroupAndRemoteIpPrefix",
         )
     values = rule_values(body)
-    for group_id in (body.security_group_id, values["remote_group_id"]):
-        if group_id is not None:
-            _check_group(tx, request, group_id, project_id)
+    _check_group(tx, request, body.security_group_id, project_id)
+    if values["remote_group_id"] is not None:
+        _check_group(tx, request, values["remote_group_id"], project_id, remote=True)
     row = projects.rule_row(project_id, body.security_group_id, **values, description=body.description or "")
     try:
         tx.write(security_group_rules.insert(), row)
@@ -75,11 +75,15 @@ def _create(tx: Transaction, request: Request, body: NewRule) -> str:
     return str(row["id"])
 
 
-def _check_group(tx: Transaction, request: Request, group_id: str, project_id: str) -> None:
-    """A rule names groups of its own project only, unless an administrator made it."""
-    statement = sa.select(security_groups.c.project_id).where(security_groups.c.id == group_id)
-    row = tx.find(statement)
-    if row is None or not (row.project_id == project_id or request.context.admin):
+def _check_group(
+    tx: Transaction, request: Request, group_id: str, project_id: str, *, remote: bool = False
+) -> None:
+    """A rule belongs to a group of its own project, and lets in one that its project may use."""
+    allowed = security_groups.c.project_id == project_id
+    if remote:
+        allowed = sharing.usable_by(security_groups, project_id)
+    statement = sa.select(security_groups.c.id).where(security_groups.c.id == group_id)
+    if not tx.find(statement if request.context.admin else statement.where(allowed)):
         raise NotFound(f"Security group {checks.shown(group_id)} does not exist", kind="SecurityGroupNotFound")
 
 

@@ -1,6 +1,7 @@
 """/v2.0/security-groups"""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,7 +14,7 @@ from cumulet.core.errors import Conflict, NotFound, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
-from cumulet.neutron import checks, effects, notices, projects, quotas, standard
+from cumulet.neutron import checks, effects, notices, projects, quotas, sharing, standard
 from cumulet.neutron.projects import ensure_default_group
 from cumulet.neutron.security_group_rules import rule_view
 from cumulet.neutron.standard import Json, Named, Owned
@@ -34,7 +35,7 @@ def create_groups(request: Request) -> Json:
     with request.db.transaction() as tx:
         ids = [_create(tx, request, body) for body in bodies]
         found = {row.id: row for row in tx.all(sa.select(security_groups).where(security_groups.c.id.in_(ids)))}
-        documents = _views(tx, [found[group_id] for group_id in ids])
+        documents = _views(tx, request, [found[group_id] for group_id in ids])
         notices.created(tx, request, "security_group", bodies, documents)
     return standard.created(documents, "security_group", "security_groups", bulk)
 
@@ -61,14 +62,16 @@ def _check_name(body: Named) -> None:
 def list_groups(request: Request) -> Json:
     ensure_default_group(request)
     with request.db.read() as tx:
-        scoped = sa.select(security_groups).where(standard.visible(request, security_groups))
-        page = listing.list_page(tx, scoped, request, LISTING)
-        return standard.document(request, "security_groups", page, _views(tx, page.rows))
+        scoped = sa.select(security_groups).where(sharing.visible(request, security_groups))
+        shared = sharing.open_to(security_groups, standard.mine(request))
+        listed = replace(LISTING, columns={**LISTING.columns, "shared": shared})
+        page = listing.list_page(tx, scoped, request, listed)
+        return standard.document(request, "security_groups", page, _views(tx, request, page.rows))
 
 
 def get_group(tx: Transaction, request: Request, group_id: str) -> Row[Any]:
     """The group, if the caller may see it; 404 otherwise."""
-    mine = standard.visible(request, security_groups)
+    mine = sharing.visible(request, security_groups)
     row = tx.find(sa.select(security_groups).where(security_groups.c.id == group_id, mine))
     if row is None:
         raise not_found(group_id)
@@ -78,7 +81,7 @@ def get_group(tx: Transaction, request: Request, group_id: str) -> Row[Any]:
 def show_group(request: Request) -> Json:
     with request.db.read() as tx:
         row = get_group(tx, request, request.params["security_group_id"])
-        return {"security_group": standard.selected(request, _views(tx, [row])[0])}
+        return {"security_group": standard.selected(request, _views(tx, request, [row])[0])}
 
 
 def update_group(request: Request) -> Json:
@@ -91,7 +94,7 @@ def update_group(request: Request) -> Json:
             raise Conflict("Updating default security group not allowed.", kind="SecurityGroupCannotUpdateDefault")
         if not standard.change(tx, security_groups, row, standard.attributes(body)):
             raise Retry(f"security group {row.id} was changed by somebody else")
-        document = _views(tx, [get_group(tx, request, row.id)])[0]
+        document = _views(tx, request, [get_group(tx, request, row.id)])[0]
         notices.updated(tx, request, "security_group", body, document)
     return {"security_group": document}
 
@@ -116,6 +119,7 @@ def delete_group(request: Request) -> None:
             tx.write(sa.delete(security_groups).where(security_groups.c.id == row.id))
         except Conflict as used:
             raise in_use from used
+        sharing.forget(tx, row.id)
         notices.deleted(tx, request, "security_group", row.id)
 
 
@@ -137,14 +141,15 @@ def not_found(group_id: str) -> NotFound:
     return NotFound(f"Security group {checks.shown(group_id)} does not exist", kind="SecurityGroupNotFound")
 
 
-def _views(tx: Transaction, rows: Sequence[Row[Any]]) -> list[Json]:
+def _views(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[Json]:
     within = sa.select(security_group_rules).order_by(security_group_rules.c.created_at, security_group_rules.c.id)
     rules = standard.related(tx, within, security_group_rules.c.security_group_id, [row.id for row in rows])
+    shared = sharing.shared_ones(tx, request, [row.id for row in rows])
     return [
         {
             **standard.standard_view(row),
             "stateful": True,
-            "shared": False,
+            "shared": row.id in shared,
             "security_group_rules": [rule_view(rule) for rule in rules.get(row.id, ())],
         }
         for row in rows

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Row
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, NotFound
-from cumulet.neutron import checks, effects, port_rows, standard
+from cumulet.neutron import checks, effects, port_rows, sharing, standard
 from cumulet.neutron.model import Inlet, SecurityGroup
 from cumulet.neutron.projects import default_group
 from cumulet.neutron.tables import port_groups, ports, security_group_rules, security_groups
@@ -66,8 +66,10 @@ def find_groups(tx: Transaction, context: Context, names: Sequence[str]) -> list
     wanted = list(dict.fromkeys(names))
     rows = tx.all(
         sa.select(security_groups.c.id, security_groups.c.name).where(
-            security_groups.c.project_id == context.project_id,
-            sa.or_(security_groups.c.id.in_(wanted), security_groups.c.name.in_(wanted)),
+            sa.or_(
+                sa.and_(sharing.usable_by(security_groups, context.project_id), security_groups.c.id.in_(wanted)),
+                sa.and_(security_groups.c.project_id == context.project_id, security_groups.c.name.in_(wanted)),
+            )
         )
     )
     found = []

@@ -1,5 +1,6 @@
 """/v2.0/subnets"""
 
+from dataclasses import replace
 from ipaddress import ip_network
 from typing import Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from sqlalchemy.engine import Row
 
 from cumulet.core import listing
 from cumulet.core.db import Transaction
-from cumulet.core.errors import Conflict, Retry
+from cumulet.core.errors import BadRequest, Conflict, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
@@ -20,8 +21,10 @@ from cumulet.neutron import (
     effects,
     ipam,
     notices,
+    pool_allocation,
     quotas,
     segments,
+    sharing,
     standard,
     subnet_plan,
 )
@@ -51,8 +54,11 @@ class NewSubnet(SubnetChange, kw_only=True):
     tenant_id: IdText | UnsetType = UNSET
     tags: list[Tag] | UnsetType = UNSET
     network_id: IdText
-    ip_version: Annotated[int, Meta(ge=4, le=6)]
+    ip_version: Annotated[int, Meta(ge=4, le=6)] | UnsetType = UNSET
     cidr: str | UnsetType | None = UNSET
+    subnetpool_id: IdText | UnsetType | None = UNSET
+    prefixlen: Annotated[int, Meta(ge=0, le=128)] | UnsetType | None = UNSET
+    use_default_subnetpool: bool | UnsetType = UNSET
     ipv6_ra_mode: Mode = UNSET
     ipv6_address_mode: Mode = UNSET
 
@@ -83,6 +89,7 @@ def _create(tx: Transaction, request: Request, body: NewSubnet) -> str:
     network = get_network(tx, request, body.network_id)
     check_tenant(request, network, project_id, "subnet")
     request.enforce("create_subnet", target(network, network))
+    body, pool_id = pool_allocation.take(tx, request, project_id, body)
     plan = subnet_plan.new_plan(body)
     if plan.ip_version == 6 and network.mtu < segments.SMALLEST_MTU[6]:
         raise checks.bad(
@@ -92,8 +99,13 @@ def _create(tx: Transaction, request: Request, body: NewSubnet) -> str:
     # the network's revision decides between two that make overlapping subnets at once
     if not standard.change(tx, networks, network, {}):
         raise Retry(f"network {network.id} was changed by somebody else")
-    _check_overlap(tx, network.id, plan)
-    row = {**standard.new_row(project_id, body), "network_id": network.id, **plan.columns()}
+    _check_neighbours(tx, network.id, plan, pool_id)
+    row = {
+        **standard.new_row(project_id, body),
+        "network_id": network.id,
+        "subnetpool_id": pool_id,
+        **plan.columns(),
+    }
     tx.write(subnets.insert(), row)
     subnet = tx.find(sa.select(subnets).where(subnets.c.id == row["id"]))
     assert subnet is not None
@@ -103,8 +115,14 @@ def _create(tx: Transaction, request: Request, body: NewSubnet) -> str:
     return str(subnet.id)
 
 
-def _check_overlap(tx: Transaction, network_id: str, plan: Plan) -> None:
+def _check_neighbours(tx: Transaction, network_id: str, plan: Plan, pool_id: str | None) -> None:
+    """Subnets of a network do not overlap; those of one IP version come from one pool, or none of them does."""
     for other in addresses.subnets_of(tx, network_id):
+        if other.ip_version == plan.ip_version and other.subnetpool_id != pool_id:
+            raise BadRequest(
+                "Subnets hosted on the same network must be allocated from the same subnet pool.",
+                kind="NetworkSubnetPoolAffinityError",
+            )
         if ipam.overlapping(other.cidr, plan.cidr):
             raise checks.bad(
                 f"Requested subnet with cidr: {plan.cidr} for network: {network_id} overlaps with another subnet"
@@ -126,13 +144,16 @@ def _give_automatic_addresses(tx: Transaction, subnet: Row[Any]) -> None:
 
 def list_subnets(request: Request) -> Json:
     with request.db.read() as tx:
-        page = listing.list_page(tx, _SUBNETS.where(_visible(request)), request, LISTING)
+        shared = sharing.open_to(networks, standard.mine(request))
+        listed = replace(LISTING, columns={**LISTING.columns, "shared": shared})
+        page = listing.list_page(tx, _SUBNETS.where(_visible(request)), request, listed)
         return standard.document(request, "subnets", page, [_view(row) for row in page.rows])
 
 
 def get_subnet(tx: Transaction, request: Request, subnet_id: str) -> Row[Any]:
     """The subnet with its network's ``shared``, ``external`` and ``network_project_id``; 404 if not visible."""
-    row = tx.find(_SUBNETS.where(subnets.c.id == subnet_id, _visible(request)))
+    shared = sharing.open_to(networks, standard.mine(request)).label("shared")
+    row = tx.find(_SUBNETS.add_columns(shared).where(subnets.c.id == subnet_id, _visible(request)))
     if row is None:
         raise subnet_not_found(subnet_id)
     return row
@@ -231,12 +252,7 @@ def _visible(request: Request) -> sa.ColumnElement[bool]:
     if standard.sees_all(request):
         return sa.true()
     mine = standard.mine(request)
-    return sa.or_(
-        subnets.c.project_id == mine,
-        networks.c.project_id == mine,
-        networks.c.shared.is_(True),
-        networks.c.external.is_(True),
-    )
+    return sa.or_(subnets.c.project_id == mine, sharing.usable_by(networks, mine))
 
 
 def _view(row: Row[Any]) -> Json:
@@ -252,15 +268,15 @@ def _view(row: Row[Any]) -> Json:
         "allocation_pools": row.pools,
         "dns_nameservers": row.dns_servers,
         "host_routes": row.routes,
-        "subnetpool_id": None,
+        "subnetpool_id": row.subnetpool_id,
         "service_types": [],
         "router:external": row.external,
     }
 
 
-_SUBNETS = sa.select(
-    subnets, networks.c.shared, networks.c.external, networks.c.project_id.label("network_project_id")
-).join(networks, networks.c.id == subnets.c.network_id)
+_SUBNETS = sa.select(subnets, networks.c.external, networks.c.project_id.label("network_project_id")).join(
+    networks, networks.c.id == subnets.c.network_id
+)
 
 
 def _same_cidr(values: list[str]) -> sa.ColumnElement[bool]:
@@ -284,7 +300,7 @@ LISTING = Listing(
         ipv6_ra_mode=subnets.c.ipv6_ra_mode,
         ipv6_address_mode=subnets.c.ipv6_address_mode,
         cidr=subnets.c.cidr,
-        shared=networks.c.shared,
+        subnetpool_id=subnets.c.subnetpool_id,
     )
     | {"router:external": networks.c.external},
     standard.conditions(subnets, cidr=_same_cidr),

@@ -38,7 +38,6 @@ networks = Table(
     metadata,
     *_standard(),
     Column("admin_up", Boolean, nullable=False, default=True),
-    Column("shared", Boolean, nullable=False, default=False),
     Column("external", Boolean, nullable=False, default=False),
     Column("is_default", Boolean, nullable=False, default=False),
     Column("port_security", Boolean, nullable=False, default=True),  # what new ports get
@@ -64,6 +63,7 @@ subnets = Table(
     Column("network_id", Id, ForeignKey("networks.id"), nullable=False, index=True),
     Column("ip_version", Integer, nullable=False),
     Column("cidr", Prefix, nullable=False),
+    Column("subnetpool_id", Id, index=True),  # where the prefix was taken from
     Column("gateway_ip", Ip),
     Column("dhcp", Boolean, nullable=False, default=True),
     Column("ipv6_address_mode", String(20)),
@@ -72,6 +72,23 @@ subnets = Table(
     Column("dns_servers", JSON, nullable=False, default=list),
     Column("routes", JSON, nullable=False, default=list),  # [{"destination": cidr, "nexthop": ip}]
 )
+
+# Prefixes to take subnets' from.  What is taken is what subnets have.
+subnet_pools = Table(
+    "subnet_pools",
+    metadata,
+    *_standard(),
+    Column("ip_version", Integer, nullable=False),
+    Column("prefixes", JSON, nullable=False),
+    Column("min_prefixlen", Integer, nullable=False),
+    Column("default_prefixlen", Integer, nullable=False),
+    Column("max_prefixlen", Integer, nullable=False),
+    Column("default_quota", Integer),  # what each project may take; null: no bound
+    Column("address_scope_id", Id, index=True),
+    Column("is_default", Boolean, nullable=False, default=False),
+)
+
+address_scopes = Table("address_scopes", metadata, *_standard(), Column("ip_version", Integer, nullable=False))
 
 ports = Table(
     "ports",
@@ -228,6 +245,26 @@ Index(
     "uq_security_group_rules_same",
     security_group_rules.c.security_group_id,
     security_group_rules.c.fingerprint,
+    unique=True,
+)
+
+# Who else may use a thing: ``target`` is a project, or '*' for all.  ``shared`` of the API is a question to this
+# table, never stored.
+network_rbacs = Table(
+    "network_rbacs",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("project_id", Id, nullable=False, index=True),
+    Column("object_type", String(16), nullable=False),  # 'network', 'security_group', 'subnetpool', …
+    Column("object_id", Id, nullable=False),
+    Column("action", String(24), nullable=False),  # 'access_as_shared', 'access_as_external'
+    Column("target", Id, nullable=False),
+)
+Index(
+    "uq_network_rbacs_same",
+    network_rbacs.c.object_id,
+    network_rbacs.c.action,
+    network_rbacs.c.target,
     unique=True,
 )
 

@@ -24,6 +24,7 @@ from cumulet.neutron.routers import get_router
 from cumulet.neutron.security_group_rules import get_rule
 from cumulet.neutron.security_groups import get_group
 from cumulet.neutron.standard import Json
+from cumulet.neutron.subnet_pools import get_pool
 from cumulet.neutron.subnets import get_subnet
 from cumulet.neutron.tables import (
     floatingips,
@@ -32,12 +33,14 @@ from cumulet.neutron.tables import (
     routers,
     security_group_rules,
     security_groups,
+    subnet_pools,
     subnets,
 )
 
 TAGGED: dict[str, tuple[Any, sa.Table]] = {
     "networks": (get_network, networks),
     "subnets": (get_subnet, subnets),
+    "subnetpools": (get_pool, subnet_pools),
     "ports": (get_port, ports),
     "routers": (get_router, routers),
     "floatingips": (get_floatingip, floatingips),

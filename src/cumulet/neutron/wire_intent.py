@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
 from cumulet.core.db import Transaction
+from cumulet.core.facts import find_cloud_id
 from cumulet.core.tables import agents
 from cumulet.neutron import ipam
 from cumulet.neutron.bindings import L2_AGENT
@@ -74,9 +75,9 @@ MEMBER_PAIRS = (
 def wire_intent(tx: Transaction, host: str) -> WireIntent:
     """The ports of ``host`` with all that wiring them takes."""
     here = {"host": host}
-    rows = tx.all(PORTS, here)
+    rows, cloud = tx.all(PORTS, here), find_cloud_id(tx)
     if not rows:
-        return WireIntent()
+        return WireIntent(cloud=cloud)
     ips, pairs = grouped(tx.all(ADDRESSES, here), "port_id"), grouped(tx.all(PAIRS, here), "port_id")
     groups = grouped(tx.all(PORT_GROUPS, here), "port_id")
     rules = grouped(tx.all(RULES, here), "security_group_id")
@@ -90,6 +91,7 @@ def wire_intent(tx: Transaction, host: str) -> WireIntent:
             for row in found
             if row.security_group_id not in rules
         },
+        cloud=cloud,
         members=_members(tx, here, {rule.remote_group_id for found in rules.values() for rule in found}),
     )
 

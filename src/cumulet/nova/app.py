@@ -28,6 +28,7 @@ from cumulet.nova import (
     server_actions,
     server_create,
     server_deletion,
+    server_diagnostics,
     server_external_events,
     server_groups,
     server_images,
@@ -40,6 +41,7 @@ from cumulet.nova import (
     servers,
     services,
     usage,
+    usage_audits,
     versions,
 )
 from cumulet.nova.console_tokens import API, CONSOLE_PORT, ConsoleTokens, reach
@@ -58,6 +60,7 @@ _RESOURCES = (
     server_tags,
     server_password,
     server_security_groups,
+    server_diagnostics,
     server_external_events,
     server_groups,
     instance_actions,
@@ -80,6 +83,7 @@ _RESOURCES = (
     extensions,
     empty_collections,
     usage,
+    usage_audits,
 )
 _KINDS = {
     400: "badRequest",
@@ -122,6 +126,7 @@ def build_app(
         caller=env.caller,
         render_error=render_error,
         versions=versions.VERSIONS,
+        slash_ends=False,
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
         extras=server_actions.Extras(
             env.secrets.host_secret,

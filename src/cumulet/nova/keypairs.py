@@ -1,13 +1,15 @@
 """``/os-keypairs``: public keys of a user, to be put into new servers.
 
 A key belongs to a user, not to a project; administrators may act for another user (``user_id``).  Until 2.91
-the cloud makes a pair for who sends none: the private key is in the answer and nowhere else.
+the cloud makes a pair for who sends none: the private key is in the answer and nowhere else.  A pair of type x509
+is a certificate that its user logs in to Windows with, and its key.
 """
 
 import base64
 import binascii
 import hashlib
 import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,6 +17,7 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from msgspec import UNSET, UnsetType
 from sqlalchemy.engine import Row
 
@@ -31,6 +34,9 @@ from cumulet.nova.tables import keypairs
 
 LONGEST_KEY = 16384
 RSA_BITS = 2048
+CERTIFICATE_DAYS = 3650
+PRINCIPAL_NAME = x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3")
+DER_TEXT = 0x0C
 
 
 class NewKeypair(Strict):
@@ -105,7 +111,7 @@ def create_keypair(request: Request) -> Json:
     if wish.public_key is UNSET and request.version >= (2, 92):
         raise BadRequest("Invalid input for field/attribute keypair. 'public_key' is a required property")
     if wish.public_key is UNSET:
-        values["public_key"], private_key = _generate(kind)
+        values["public_key"], private_key = _generate(kind, user_id)
     else:
         values["public_key"] = wish.public_key
     values["fingerprint"] = _fingerprint(kind, values["public_key"])
@@ -149,16 +155,38 @@ def delete_keypair(request: Request) -> Reply:
     return Reply()
 
 
-def _generate(kind: str) -> tuple[str, str]:
+def _generate(kind: str, user_id: str) -> tuple[str, str]:
     """A new pair: (public, private).  RSA in PEM is what every SSH client reads."""
-    if kind != "ssh":
-        raise BadRequest("Keypair data is invalid: a key pair of this type is not generated, send its public_key")
+    if kind not in ("ssh", "x509"):
+        raise BadRequest(f"Invalid input for field/attribute type. Value: {kind[:300]}. It is 'ssh' or 'x509'")
     key = rsa.generate_private_key(public_exponent=65537, key_size=RSA_BITS)
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )
+    if kind == "x509":
+        return _certificate(key, user_id).public_bytes(serialization.Encoding.PEM).decode(), private.decode()
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     return f"{public.decode()} Generated-by-Cumulet", private.decode()
+
+
+def _certificate(key: rsa.RSAPrivateKey, user_id: str) -> x509.Certificate:
+    """Signed by itself, as Windows wants it for logins: for a client, with the user's principal name."""
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, user_id[:64])])
+    principal = f"{user_id[:64]}@localhost".encode()
+    now = datetime.now(UTC)
+    other = x509.OtherName(PRINCIPAL_NAME, bytes([DER_TEXT, len(principal)]) + principal)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now)
+        .not_valid_after(now + timedelta(days=CERTIFICATE_DAYS))
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([other]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
 
 
 def _fingerprint(kind: str, public_key: str) -> str:

@@ -12,6 +12,7 @@ from cumulet.core.schema import Count
 
 LONGEST_REASON = 4000
 """A fault or a wait in more words is cut off, by who says it and by who writes it down."""
+Counter = Annotated[int, Meta(ge=0, le=0x7FFFFFFFFFFFFFFF)]
 Power = Annotated[str, Meta(pattern="^(on|off|paused|suspended|crashed|absent)$")]
 HostAddress = Annotated[str, Meta(pattern=r"^[][0-9A-Za-z_.:-]{0,255}$")]
 
@@ -124,6 +125,39 @@ class Inventory(Struct, frozen=True):
     cpu_model: str
     address: HostAddress  # the host name or address at which nova-compute answers (console log)
     details: dict[str, Any] = {}
+
+
+class NicCounters(Struct, frozen=True):
+    """What a NIC has moved since the server was switched on; ``rx`` is what the guest received."""
+
+    device: Annotated[str, Meta(max_length=64)]
+    port_id: Annotated[str, Meta(max_length=64)]
+    rx_octets: Counter
+    rx_packets: Counter
+    rx_errors: Counter
+    rx_drop: Counter
+    tx_octets: Counter
+    tx_packets: Counter
+    tx_errors: Counter
+    tx_drop: Counter
+
+
+class DiskCounters(Struct, frozen=True):
+    device: Annotated[str, Meta(max_length=64)]
+    read_bytes: Counter
+    read_requests: Counter
+    write_bytes: Counter
+    write_requests: Counter
+
+
+class Diagnostics(Struct, frozen=True):
+    """What a running server uses, as its host counts it."""
+
+    cpu_nanoseconds: Annotated[tuple[Counter, ...], Meta(max_length=1024)]
+    memory_mb: Counter
+    memory_used_mb: Counter
+    nics: Annotated[tuple[NicCounters, ...], Meta(max_length=256)]
+    disks: Annotated[tuple[DiskCounters, ...], Meta(max_length=256)]
 
 
 class ComputeDetails(Struct, frozen=True):

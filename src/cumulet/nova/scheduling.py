@@ -170,6 +170,24 @@ def explain(wish: Wish, rooms: Sequence[Room], there: Members | None = None) -> 
     return f"No valid host was found. {'; '.join([hosts, ', '.join(counts)] if rooms else [hosts])}"
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """On one host: the filter that refuses it ("" if none does), and its weight, the memory that is free on it."""
+
+    host: str
+    refused_by: str
+    weight: int
+
+
+def judge(wish: Wish, rooms: Iterable[Room], there: Members | None = None) -> list[Verdict]:
+    """What ``place`` would think of each host."""
+    checks = filters(wish, there)
+    return [
+        Verdict(room.host, next((name + note for name, keep, note in checks if not keep(room)), ""), room.memory_mb)
+        for room in rooms
+    ]
+
+
 def filters(wish: Wish, there: Members | None = None) -> list[Filter]:
     """In order: name, which rooms stay, and a note on what is asked for."""
     need, group = wish.need, wish.group

@@ -4,7 +4,6 @@ An action writes a new wish and a row of history; the host does the rest.  What 
 upstream's: its 409s are what clients know.
 """
 
-import http.client
 import re
 from typing import Any
 from urllib.parse import quote
@@ -18,16 +17,14 @@ from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound, Unava
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.policy import Policies
 from cumulet.core.schema import UNSET, Strict, UnsetType, given
-from cumulet.core.secrets import host_token
 from cumulet.core.tables import agents
 from cumulet.nova import versions
 from cumulet.nova.checks import check_description
 from cumulet.nova.console_tokens import CONSOLE_PORT, ConsoleTokens
+from cumulet.nova.host_calls import ask_host
 from cumulet.nova.servers import POLICY, Order, change_server, check_unlocked, get_server, order, record
 from cumulet.nova.services import COMPUTE, host_address
 
-CONSOLE_SECONDS = 5.0
-LONGEST_CONSOLE = 16 << 20
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f]")
 _REBOOTABLE = {"SOFT": ("active",), "HARD": ("active", "stopped", "paused", "suspended", "error")}
 
@@ -207,10 +204,7 @@ def show_console_output(request: Request) -> Json:
         row = get_server(tx, request, "os_compute_api:os-console-output")
         check_placed(row)
         agent = tx.find(sa.select(agents).where(agents.c.binary == COMPUTE, agents.c.host == row.host))
-    address = host_address(agent)
-    if not address:
-        raise Unavailable(f"the host of instance {row.id} has not said where its console logs can be had")
-    log = _fetch(request.app.extras, row.host, address, row.id, length)
+    log = _fetch(request.app.extras, row.host, host_address(agent), row.id, length)
     return {"output": _UNPRINTABLE.sub("", log.decode(errors="replace"))}
 
 
@@ -225,20 +219,11 @@ def _length(asked: int | str | None) -> int | None:
 
 def _fetch(extras: Extras, host: str, address: str, server_id: str, length: int | None) -> bytes:
     path = f"/servers/{quote(server_id)}/console" + ("" if length is None else f"?length={length}")
-    headers = {"X-Cumulet-Host": host, "X-Cumulet-Host-Token": host_token(extras.host_secret, host)}
-    connection = http.client.HTTPConnection(address.strip("[]"), extras.console_port, timeout=CONSOLE_SECONDS)
-    try:
-        connection.request("GET", path, headers=headers)
-        response = connection.getresponse()
-        log = response.read(LONGEST_CONSOLE)
-    except (OSError, http.client.HTTPException) as error:
-        raise Unavailable(f"the host of instance {server_id} does not answer; try again later") from error
-    finally:
-        connection.close()
-    if response.status == 404:
+    status, log = ask_host(extras.host_secret, host, address, extras.console_port, path, server_id)
+    if status == 404:
         raise NotFound("Guest does not have a console available.", kind="ConsoleNotAvailable")
-    if response.status != 200:
-        raise Unavailable(f"the host of instance {server_id} answers {response.status} for its console log")
+    if status != 200:
+        raise Unavailable(f"the host of instance {server_id} answers {status} for its console log")
     return log
 
 

@@ -19,19 +19,19 @@ from sqlalchemy.engine import Row
 
 from cumulet.core import clock
 from cumulet.core.db import Transaction
-from cumulet.core.errors import ApiError, BadRequest, Conflict, Forbidden, NotFound
+from cumulet.core.errors import BadRequest, Forbidden, NotFound
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import UNSET, given
 from cumulet.glance import public as glance
 from cumulet.glance.model import Image
-from cumulet.neutron import public as neutron
 from cumulet.neutron.model import PortWish
-from cumulet.nova import availability_zones, notices, quotas, server_groups, server_views, versions
+from cumulet.nova import availability_zones, notices, quotas, server_dry_run, server_groups, server_views, versions
 from cumulet.nova.checks import check_description, check_metadata, check_name
 from cumulet.nova.flavors import get_flavor
 from cumulet.nova.hostnames import check_hostname, hostname_from
 from cumulet.nova.keypairs import find_keypair
 from cumulet.nova.paging import boolean
+from cumulet.nova.server_ports import choose_ports, create_ports
 from cumulet.nova.server_wishes import BlockDevice, CreateServer, NewServer, port_wishes
 from cumulet.nova.servers import POLICY, Order, check_access_ip, check_disk_config, record
 from cumulet.nova.tables import servers
@@ -69,6 +69,8 @@ def create_servers(request: Request) -> Reply:
         raise Forbidden("A server belongs to a project: use a token that is scoped to one")
     versions.check_fields("server", given(wish), request.version)
     wanted = _check(request, wish)
+    if server_dry_run.is_asked(request):
+        return server_dry_run.rehearse(request, lambda tx: _create(tx, request, wanted)[0])
     with request.db.transaction() as tx:
         ids, reservation = _create(tx, request, wanted)
     if wish.return_reservation_id is not UNSET and boolean(wish.return_reservation_id, "return_reservation_id"):
@@ -235,14 +237,14 @@ def _create(tx: Transaction, request: Request, wanted: Wanted) -> tuple[list[str
         **_common_columns(request),
     }
     check_metadata_quota(tx, request.context.project_id, wanted.columns["metadata"])
-    ports = _chosen_ports(tx, request, wanted)
+    ports = choose_ports(tx, request, wanted.ports, wanted.must_have_network)
     number = quotas.claim(tx, request.context, flavor.vcpus, flavor.memory_mb, wanted.least, wanted.most)
     shared["server_group_id"] = server_groups.join(tx, request, wanted.columns["scheduler_hints"], number)
     rows = [_row(shared, wanted, index, number) for index in range(number)]
     tx.write(servers.insert(), rows)
     for row in rows:
         record(tx, request, row["id"], request.context.project_id, Order("create"), generation=1)
-        _create_ports(tx, request, row, ports, wanted.groups)
+        create_ports(tx, request, row, ports, wanted.groups)
         if wanted.tags:
             write_tags(tx, row["id"], wanted.tags)
         told = notices.find_row(tx, row["id"])
@@ -357,45 +359,6 @@ def check_metadata_quota(tx: Transaction, project_id: str, metadata: Mapping[str
         limit = quotas.read_limits(tx, project_id)["metadata_items"]
         if 0 <= limit < len(metadata):
             raise Forbidden(f"Maximum number of metadata items exceeds {limit}", kind="MetadataLimitExceeded")
-
-
-# ── ports ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _chosen_ports(tx: Transaction, request: Request, wanted: Wanted) -> Sequence[PortWish]:
-    """What was asked for; without a word, the project's only network, or none if there is none."""
-    if wanted.ports is not None:
-        return wanted.ports
-    networks = neutron.default_networks(tx, request.context)
-    if len(networks) > 1:
-        raise Conflict(
-            "More than one possible network found. Specify network ID(s) to select which one(s) to connect to.",
-            kind="NetworkAmbiguous",
-        )
-    if not networks and wanted.must_have_network:
-        project = request.context.project_id
-        raise BadRequest(f"Unable to automatically allocate a network for project {project}")
-    return [PortWish(network_id=network) for network in networks]
-
-
-def _create_ports(
-    tx: Transaction, request: Request, row: Mapping[str, Any], ports: Sequence[PortWish], groups: Sequence[str]
-) -> None:
-    """neutron's refusals as nova words them: what the body names and is not there is a bad request."""
-    try:
-        neutron.create_server_ports(tx, request.context, row["id"], row["hostname"], ports, groups)
-    except NotFound as error:
-        raise BadRequest(error.message, kind=error.kind) from error
-    except Conflict as error:
-        raise _port_conflict(error) from error
-
-
-def _port_conflict(error: Conflict) -> ApiError:
-    if error.kind == "OverQuota":
-        return Forbidden("Maximum number of ports exceeded", kind="PortLimitExceeded")
-    if error.kind in ("IpAddressInUse", "IpAddressAlreadyAllocated", "IpAddressGenerationFailure"):
-        return BadRequest(error.message, kind=error.kind)
-    return error
 
 
 ROUTES = (Route("POST", "/v2.1/servers", create_servers, POLICY + "create", 202, body=CreateServer),)

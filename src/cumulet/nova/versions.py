@@ -104,6 +104,31 @@ def _list_policies(document: Json) -> None:
     del document["rules"]
 
 
+_OLD_NIC = {
+    "rx": "octets", "rx_packets": "packets", "rx_errors": "errors", "rx_drop": "drop",
+    "tx": "octets", "tx_packets": "packets", "tx_errors": "errors", "tx_drop": "drop",
+}  # fmt: skip
+_OLD_DISK = {
+    "read": "read_bytes",
+    "read_req": "read_requests",
+    "write": "write_bytes",
+    "write_req": "write_requests",
+}
+
+
+def _plain_diagnostics(document: Json) -> None:
+    """Until 2.48 diagnostics were libvirt's own: one number for each counter of each device."""
+    flat = {f"cpu{cpu['id']}_time": cpu["time"] for cpu in document["cpu_details"]}
+    flat["memory"] = document["memory_details"]["maximum"] * 1024
+    flat["memory-rss"] = document["memory_details"]["used"] * 1024
+    for device, nic in zip(document["_nics"], document["nic_details"], strict=True):
+        flat |= {f"{device}_{old}": nic[f"{old[:2]}_{new}"] for old, new in _OLD_NIC.items()}
+    for device, disk in zip(document["_disks"], document["disk_details"], strict=True):
+        flat |= {f"{device}_{old}": disk[new] for old, new in _OLD_DISK.items()} | {f"{device}_errors": -1}
+    document.clear()
+    document.update(flat)
+
+
 _SERVER: tuple[tuple[Version, Callable[[Json], None]], ...] = (
     ((2, 96), without("pinned_availability_zone")),
     ((2, 90), _hide_hostname),
@@ -152,6 +177,7 @@ CHANGES: tuple[Change, ...] = (
     Change((2, 62), "action", _in_events("host", "hostId")),
     Change((2, 58), "action", without("updated_at")),
     Change((2, 51), "action", _no_events),
+    Change((2, 48), "diagnostics", _plain_diagnostics),
     Change((2, 41), "aggregate", without("uuid")),
     Change((2, 50), "quota_class_set", without("server_groups", "server_group_members")),
     Change((2, 64), "server_group", _list_policies),
@@ -165,6 +191,7 @@ _FILE_QUOTAS = ("injected_files", "injected_file_content_bytes", "injected_file_
 GONE: tuple[tuple[Version, str, tuple[str, ...]], ...] = (
     ((2, 1), "server", ("_flavor_link",)),
     ((2, 1), "server_update", ("_flavor_link",)),
+    ((2, 1), "diagnostics", ("_nics", "_disks")),
     ((2, 1), "server_rebuild", ("_flavor_link",)),
     ((2, 36), "quota_set", _NETWORK_QUOTAS),
     ((2, 57), "quota_set", _FILE_QUOTAS),

@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from cumulet.core.errors import Retry, Terminal
-from cumulet.nova.model import Domain, Inventory, ServerIntent, Verb
+from cumulet.nova.model import Diagnostics, DiskCounters, Domain, Inventory, NicCounters, ServerIntent, Verb
 from cumulet.sim.screen import open_screen
 
 GIB = 1 << 30
@@ -284,6 +284,14 @@ class SimHypervisor:
 
     def inventory(self) -> Inventory:
         return self._inventory
+
+    def diagnostics(self, server_id: str) -> Diagnostics | None:
+        """A guest that has just woken up and has done nothing."""
+        machine = self.machines.get(server_id)
+        if machine is None or machine.state != "on":
+            return None
+        nics = tuple(NicCounters(f"tap{port[:11]}", port, 0, 0, 0, 0, 0, 0, 0, 0) for port in sorted(machine.nics))
+        return Diagnostics((0,), 1, 0, nics, (DiskCounters("vda", 0, 0, 0, 0),))
 
     def console_log(self, server_id: str) -> bytes:
         machine = self.machines.get(server_id)

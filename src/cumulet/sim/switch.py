@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from cumulet.core.errors import Retry
 from cumulet.neutron.l2.flows import EX, INT, TUN
 from cumulet.neutron.l2.plan import UNWIRED, Base, Device, Look, Tag, Wiring
-from cumulet.neutron.model import device_name
+from cumulet.neutron.model import WireIntent, device_name
 
 _ADMITS = re.compile(r"table=0,priority=100,in_port=(\d+),")
 
@@ -28,6 +28,7 @@ class SimSwitch:
     flows: dict[str, frozenset[str]] = field(default_factory=dict)  # by bridge
     built: bool = False
     away: bool = False
+    wired_by: WireIntent = field(default_factory=WireIntent)
     _numbers: Iterator[int] = field(default_factory=lambda: iter(range(10, 1 << 15)))
     _on_change: Callable[[], None] = field(default=lambda: None)
 
@@ -57,6 +58,7 @@ class SimSwitch:
         if isinstance(change, Base):
             self._build(change)
             return
+        self.wired_by = change.by
         for name, tag in sorted(change.tags.items()):
             self._tag(name, tag)
         for bridge, wanted in sorted(change.flows.items()):
@@ -68,6 +70,9 @@ class SimSwitch:
         for peer in sorted(self.tunnels.keys() - change.tunnels):
             with self.effect(f"no tunnel to {peer}"):
                 del self.tunnels[peer]
+
+    def recall(self) -> WireIntent:
+        return self.wired_by
 
     def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
         self._on_change = on_change
@@ -123,9 +128,9 @@ class SimSwitch:
 
     def _tag(self, name: str, tag: Tag) -> None:
         device = self.devices.get(name)
-        if device and Tag(device.tag, device.network_id) != tag:
+        if device and device.marks != tag:
             with self.effect(f"tag {name} {tag.tag}"):
-                self.devices[name] = replace(device, tag=tag.tag, network_id=tag.network_id)
+                self.devices[name] = replace(device, tag=tag.tag, network_id=tag.network_id, cloud=tag.cloud)
 
     def _check(self) -> None:
         if self.away:

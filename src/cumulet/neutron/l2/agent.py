@@ -7,7 +7,8 @@ what the controller believes is in the intent.
 
 What may fail: Open vSwitch or the controller is away (nothing is touched; frames go on as they went), a device is
 not there yet (its port waits; the switch's own watch wakes the loop), one port is not expressible (it stays cut
-off, the others are wired).  A controller that suddenly knows none of many wired ports is not believed.
+off, the others are wired).  A controller that suddenly knows none of many wired ports is not believed; and one with
+another database than that by which a port was wired cannot cut it off: such strangers stay as they are.
 """
 
 import logging
@@ -19,7 +20,16 @@ from cumulet.core.config import Config
 from cumulet.core.errors import Retry, Terminal
 from cumulet.core.reconcile import Outcome, Reconciler
 from cumulet.core.service import HostEnv, Service
-from cumulet.neutron.l2.plan import Base, Look, Wiring, find_base, list_lost, plan_wiring
+from cumulet.neutron.l2.plan import (
+    Base,
+    Look,
+    Wiring,
+    find_base,
+    list_lost,
+    list_strangers,
+    plan_wiring,
+    with_strangers,
+)
 from cumulet.neutron.l2.switch import OvsSwitch
 from cumulet.neutron.model import WireIntent, WireSeen
 
@@ -37,6 +47,9 @@ class Switch(Protocol):
 
     def apply(self, change: Base | Wiring) -> None:
         """Change only what differs.  No port passes a frame before all of its flows are there."""
+
+    def recall(self) -> WireIntent:
+        """What it was last wired by; empty if that is not known."""
 
     def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
         """Call ``on_change`` when the switch may have changed, until what is returned is called."""
@@ -64,6 +77,7 @@ class L2Agent:
         self._controller, self._host, self._switch = controller, host, switch
         self._unwire_limit = config.network.unwire_limit
         self._resync_seconds = config.agents.resync_seconds
+        self._strangers: dict[str, str] = {}
         self._planned: tuple[WireIntent, Look, Wiring] | None = None
 
     def reconciler(self) -> Reconciler[Wanted]:
@@ -81,8 +95,9 @@ class L2Agent:
 
     def reconcile_all(self, due: Mapping[str, Wanted]) -> Mapping[str, Outcome]:
         """Wire everything, whichever keys are due: the flows of a bridge are one set."""
-        intent = next(iter(due.values())).intent
+        told = next(iter(due.values())).intent
         look = self._switch.look()
+        intent = self._with_strangers(told, look)
         lost = list_lost(intent, look)
         if len(lost) > self._unwire_limit:
             raise Retry(
@@ -98,12 +113,33 @@ class L2Agent:
         outcomes: dict[str, Outcome] = {key: Retry(reason) for key, reason in wiring.reasons.items()}
         if not look.complete:
             outcomes[SWITCH] = Retry("the bridges of this host are not complete")
-        return outcomes | self._report(intent, wiring)
+        return outcomes | self._report(told, wiring)
+
+    def strangers(self) -> list[str]:
+        """Ports of another cloud, which are left as they are."""
+        return sorted(self._strangers)
+
+    def _with_strangers(self, intent: WireIntent, look: Look) -> WireIntent:
+        """Retry if there is a stranger of whom nothing is known but that it is wired."""
+        strangers = list_strangers(intent, look)
+        if strangers != self._strangers and strangers:
+            LOG.warning("wired by another database, left as they are: %s", ", ".join(sorted(strangers)))
+        self._strangers = strangers
+        if not strangers:
+            return intent
+        found = with_strangers(intent, strangers, self._switch.recall())
+        if unknown := sorted(strangers.keys() - {port.id for port in found.ports}):
+            raise Retry(
+                f"{len(unknown)} ports of this host were wired by another database than the controller's, and "
+                "nothing is known of them: nothing is touched until their devices go; the first of them: "
+                f"{', '.join(unknown[:5])}"
+            )
+        return found
 
     def _plan(self, intent: WireIntent, look: Look) -> Wiring:
         """A plan is pure: for the same document and an equal look it is the one that was made before."""
         if self._planned is None or self._planned[0] is not intent or self._planned[1] != look:
-            self._planned = (intent, look, plan_wiring(intent, look))
+            self._planned = (intent, look, plan_wiring(intent, look, self._strangers))
         return self._planned[2]
 
     def _report(self, intent: WireIntent, wiring: Wiring) -> dict[str, Outcome]:
@@ -133,7 +169,7 @@ def build(env: HostEnv) -> Service:
         loops=(agent.reconciler(),),
         start=lambda wake: stops.append(switch.watch(lambda: wake(SWITCH))),
         stop=stop,
-        details=lambda: _details(env.config, switch),
+        details=lambda: _details(env.config, switch) | {"strangers": agent.strangers()},
     )
 
 

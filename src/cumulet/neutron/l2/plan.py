@@ -7,8 +7,10 @@ drops everything, and a reason; the others are not concerned.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from msgspec.structs import replace
 
 from cumulet.neutron.l2 import firewall, flows
 from cumulet.neutron.l2.firewall import Guest, Prefix, Unusable
@@ -18,11 +20,12 @@ PHYSICAL_NETWORK = "public"  # what br-ex leads to
 TAG_MAX = 4094
 GUESTS_MAX = 1000  # of one network: a broadcast's actions must fit into one flow (64 KiB)
 VNI_MAX = 0xFFFFFF
+NOBODY: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A port's device on br-int.  `network_id` is what this agent wrote there when it wired it, else ""."""
+    """A port's device on br-int.  `network_id` and `cloud` are what this agent wrote there when it wired it."""
 
     name: str
     port_id: str
@@ -30,6 +33,11 @@ class Device:
     tag: int | None = None
     network_id: str = ""
     error: str = ""
+    cloud: str = ""
+
+    @property
+    def marks(self) -> "Tag":
+        return Tag(self.tag, self.network_id, self.cloud)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,7 @@ class Look:
 class Tag:
     tag: int | None
     network_id: str
+    cloud: str = ""
 
 
 UNWIRED = Tag(None, "")
@@ -73,6 +82,7 @@ class Wiring:
     tunnels: frozenset[str] = frozenset()  # the other ends that are needed
     wired: Mapping[str, int] = field(default_factory=dict)  # port id → the generation that is then in force
     reasons: Mapping[str, str] = field(default_factory=dict)  # port id → why it is not (wholly) wired
+    by: WireIntent = field(default_factory=WireIntent)  # to be recalled, before anything else is done
 
 
 def list_peers(intent: WireIntent, look: Look) -> frozenset[str]:
@@ -96,7 +106,36 @@ def list_lost(intent: WireIntent, look: Look) -> list[Device]:
     return [device for device in look.devices if device.network_id and device.port_id not in known]
 
 
-def plan_wiring(intent: WireIntent, look: Look) -> Wiring:
+def list_strangers(intent: WireIntent, look: Look) -> dict[str, str]:
+    """Ports that are wired here as another cloud wanted them, of which this one knows nothing: id → whose."""
+    lost = list_lost(intent, look)
+    return {device.port_id: device.cloud for device in lost if device.cloud not in ("", intent.cloud)}
+
+
+def with_strangers(intent: WireIntent, strangers: Collection[str], kept: WireIntent) -> WireIntent:
+    """The intent, and all that the strangers need of what was ``kept``.  Whom nothing was kept of is left out.
+
+    Where both claim a segment the intent has it: its ports are not to meet those of others.
+    """
+    ports = tuple(port for port in kept.ports if port.id in strangers)
+    claimed = {_claim(segment) for segment in intent.segments.values()}
+    used = {port.network_id for port in ports}
+    segments = {key: one for key, one in kept.segments.items() if key in used and _claim(one) not in claimed}
+    return replace(
+        intent,
+        ports=(*intent.ports, *ports),
+        segments=segments | intent.segments,
+        rules=kept.rules | intent.rules,
+        members=kept.members | intent.members,
+    )
+
+
+def _claim(segment: Segment) -> tuple[str, int]:
+    return segment.kind, 0 if segment.kind == "flat" else segment.segmentation_id
+
+
+def plan_wiring(intent: WireIntent, look: Look, strangers: Mapping[str, str] = NOBODY) -> Wiring:
+    """``strangers``: ports of the intent that are another cloud's, by id; whose."""
     reasons: dict[str, str] = {}
     placed: dict[str, Place] = {}
     devices, networks, groups = _Devices(look), _Networks(intent, look), _Groups(intent)
@@ -126,12 +165,13 @@ def plan_wiring(intent: WireIntent, look: Look) -> Wiring:
                 reasons[key] = note
     return Wiring(
         fresh=fresh,
-        tags=_tag_changes(wired.values(), tags),
+        tags=_tag_changes(wired.values(), tags, lambda port: strangers.get(port.id, intent.cloud)),
         flows=_all_flows(look, networks, guests, tags, groups),
         untags=frozenset(device.name for device in list_lost(intent, look)),
         tunnels=list_peers(intent, look),
         wired={key: place.port.generation for key, place in wired.items()},
         reasons=reasons,
+        by=intent,
     )
 
 
@@ -167,9 +207,14 @@ def allocate_tags(networks: Collection[str], devices: Iterable[Device]) -> tuple
     return tags | new, frozenset(new.values())
 
 
-def _tag_changes(places: Iterable[Place], tags: Mapping[str, int]) -> dict[str, Tag]:
-    wanted = ((place.device, Tag(tags[place.port.network_id], place.port.network_id)) for place in places)
-    return {device.name: tag for device, tag in wanted if Tag(device.tag, device.network_id) != tag}
+def _tag_changes(
+    places: Iterable[Place], tags: Mapping[str, int], cloud_of: Callable[[WirePort], str]
+) -> dict[str, Tag]:
+    wanted = (
+        (place.device, Tag(tags[place.port.network_id], place.port.network_id, cloud_of(place.port)))
+        for place in places
+    )
+    return {device.name: tag for device, tag in wanted if device.marks != tag}
 
 
 class _Devices:

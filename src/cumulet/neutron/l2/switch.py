@@ -26,13 +26,15 @@ from cumulet.host.ovsdb import Switch as Rows
 from cumulet.host.ovsdb_watch import Watch
 from cumulet.neutron.l2 import underlay
 from cumulet.neutron.l2.flows import EX, INT, LEARN_SECONDS, PHY, TUN
+from cumulet.neutron.l2.kept import Kept
 from cumulet.neutron.l2.plan import UNWIRED, Base, Device, Look, Tag, Wiring
 from cumulet.neutron.l2.shield import ensure_shield
 from cumulet.neutron.l2.uplink import OWNER, SWITCH_END, Uplink
+from cumulet.neutron.model import WireIntent
 
 LOG = logging.getLogger(__name__)
 MARKS = {"owner": OWNER}
-PORT_ID, NETWORK_ID = "iface-id", "net-id"  # external_ids of a device: written by who plugs it, and by us
+PORT_ID, NETWORK_ID, CLOUD = "iface-id", "net-id", "cloud-id"  # of a device: by who plugs it; the others by us
 INT_TO_TUN, TUN_TO_INT, INT_TO_EX, EX_TO_INT = "patch-tun", "patch-int", "int-br-ex", "phy-br-ex"
 _PATCHES = ((INT, INT_TO_EX, EX, EX_TO_INT), (INT, INT_TO_TUN, TUN, TUN_TO_INT))
 _ANSWER_SECONDS = 10.0
@@ -47,6 +49,7 @@ class OvsSwitch:
         self._ovsdb = Ovsdb(self._database, _ANSWER_SECONDS)
         self._openflow = OpenFlow(self._run)
         self._uplink = Uplink(config)
+        self._kept = Kept(config.run / "openvswitch" / "wired.json")
         self._tunnel_address = config.network.tunnel_address
         self._looked: Rows | None = None  # the last look, for the change that follows it
         self._settled = ""  # the ovs-vswitchd that is known to have read its configuration
@@ -125,6 +128,7 @@ class OvsSwitch:
 
     def _wire(self, wiring: Wiring, netlink: Netlink, nft: Nft) -> None:
         rows = self._looked or self._rows()
+        self._kept.save(wiring.by)
         if PHY in rows.bridges and self._tunnel_address:
             underlay.ensure_addresses(rows.bridges[PHY], netlink)
         if self.datapath == "netdev":
@@ -150,7 +154,7 @@ class OvsSwitch:
                 continue
             with contextlib.suppress(netns.NetnsError):  # the host itself has nothing to say to a guest
                 netns.sysctl(f"net/ipv6/conf/{name}/disable_ipv6", 1)
-            marks = {NETWORK_ID: wanted.network_id}
+            marks = {NETWORK_ID: wanted.network_id, CLOUD: wanted.cloud}
             change.ensure_port(INT, name, row.type, row.options, wanted.tag, marks)
         change.commit()
 
@@ -175,6 +179,9 @@ class OvsSwitch:
                 OvsdbError
             ):  # Open vSwitch 3.1 takes the datapath for something else; it needs none if it has one
                 connection.call("dpctl/flush-conntrack", [zone])
+
+    def recall(self) -> WireIntent:
+        return self._kept.load()
 
     def watch(self, on_change: Callable[[], None]) -> Callable[[], None]:
         return Watch(self._database, on_change).close
@@ -202,6 +209,7 @@ def _device(row: PortRow) -> Device:
         tag=row.tag,
         network_id=row.external_ids.get(NETWORK_ID, ""),
         error=row.error or "",
+        cloud=row.external_ids.get(CLOUD, ""),
     )
 
 

@@ -281,7 +281,12 @@ def build(env: HostEnv) -> Service:
         topic=f"nova.hosts.{env.host}",
     )
     return Service(
-        app=console_app(env.nova.has_token, hypervisor.console_log, Screens(env.nova.sign, hypervisor.open_screen)),
+        app=console_app(
+            env.nova.has_token,
+            hypervisor.console_log,
+            Screens(env.nova.sign, hypervisor.open_screen),
+            hypervisor.diagnostics,
+        ),
         loops=agent.reconcilers(),
         start=hypervisor.listen,
         stop=hypervisor.close,

@@ -1,7 +1,7 @@
-"""nova-compute's own small API: the tail of a server's serial console, for nova-api, and its screen (``screens``).
+"""nova-compute's own small API: the tail of a server's console, what it uses, and its screen (``screens``).
 
-Who wants the log shows this host's token, which only the controller can make; the log stays on the host until
-somebody wants to read it.
+Who wants the first two shows this host's token, which only the controller can make; both stay on the host until
+somebody wants to read them.
 """
 
 import re
@@ -13,36 +13,62 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from cumulet.core.errors import Retry, Terminal
+from cumulet.core.schema import encode
 from cumulet.nova.compute.screens import Screens
+from cumulet.nova.model import Diagnostics
 
+Authorized = Callable[[str, str], bool]
 SERVER_ID = re.compile(r"[0-9a-zA-Z-]{1,64}")
 
 
 def console_app(
-    authorized: Callable[[str, str], bool], read_log: Callable[[str], bytes], screens: Screens
+    authorized: Authorized,
+    read_log: Callable[[str], bytes],
+    screens: Screens,
+    diagnose: Callable[[str], Diagnostics | None] = lambda server_id: None,
 ) -> Starlette:
-    """``GET /servers/{id}/console?length=N``: the last ``N`` lines, all there are without ``length``."""
+    """``GET /servers/{id}/console?length=N``: the last ``N`` lines, all there are without ``length``.
+
+    ``GET /servers/{id}/diagnostics``: what the server uses; 404 if it does not run.
+    """
 
     def show_console(request: Request) -> Response:
-        headers = request.headers
-        if not authorized(headers.get("x-cumulet-host", ""), headers.get("x-cumulet-host-token", "")):
-            return PlainTextResponse("this is not the token of this host", 401)
-        server_id, length = request.path_params["id"], request.query_params.get("length", "")
-        if not SERVER_ID.fullmatch(server_id):
-            return PlainTextResponse(f"not a server: {server_id!r}", 404)
+        length = request.query_params.get("length", "")
         if length and not re.fullmatch(r"-?[0-9]{1,9}", length, re.ASCII):
             return PlainTextResponse(f"not a number of lines: {length!r}", 400)
-        try:
-            log = read_log(server_id)
-        except (Retry, Terminal) as reason:
-            return PlainTextResponse(str(reason), 503)
+        log = read_log(request.path_params["id"])
         return Response(last_lines(log, int(length) if length else -1), media_type="application/octet-stream")
+
+    def show_diagnostics(request: Request) -> Response:
+        found = diagnose(request.path_params["id"])
+        return Response(encode(found), media_type="application/json") if found else PlainTextResponse("off", 404)
 
     def show_health(request: Request) -> Response:
         return PlainTextResponse("OK")
 
-    routes = [Route("/servers/{id}/console", show_console), Route("/healthcheck", show_health)]
+    routes = [
+        Route("/servers/{id}/console", _guarded(authorized, show_console)),
+        Route("/servers/{id}/diagnostics", _guarded(authorized, show_diagnostics)),
+        Route("/healthcheck", show_health),
+    ]
     return Starlette(routes=[*routes, screens.route()])
+
+
+def _guarded(authorized: Authorized, show: Callable[[Request], Response]) -> Callable[[Request], Response]:
+    """``show``, for who has the token and asks for what may be a server."""
+
+    def answer(request: Request) -> Response:
+        headers, server_id = request.headers, request.path_params["id"]
+        if not authorized(headers.get("x-cumulet-host", ""), headers.get("x-cumulet-host-token", "")):
+            return PlainTextResponse("this is not the token of this host", 401)
+        if not SERVER_ID.fullmatch(server_id):
+            return PlainTextResponse(f"not a server: {server_id!r}", 404)
+        try:
+            return show(request)
+        except (Retry, Terminal) as reason:
+            return PlainTextResponse(str(reason), 503)
+
+    return answer
 
 
 def last_lines(log: bytes, length: int) -> bytes:

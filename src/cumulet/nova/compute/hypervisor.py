@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from socket import socket
 from typing import Protocol
 
-from cumulet.nova.model import Domain, Inventory, ServerIntent, Verb
+from cumulet.nova.model import Diagnostics, Domain, Inventory, ServerIntent, Verb
 
 
 class Hypervisor(Protocol):
@@ -67,6 +67,9 @@ class Hypervisor(Protocol):
         """The domain, its taps and its files: nothing is left."""
 
     def inventory(self) -> Inventory: ...
+
+    def diagnostics(self, server_id: str) -> Diagnostics | None:
+        """What it uses; None if it does not run."""
 
     def console_log(self, server_id: str) -> bytes:
         """The tail of the serial console's log, at most ``console_log_bytes``."""

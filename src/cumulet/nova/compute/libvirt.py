@@ -29,6 +29,7 @@ from cumulet.host.ovsdb import Ovsdb
 from cumulet.nova.compute import domain_xml
 from cumulet.nova.compute.connection import Connection
 from cumulet.nova.compute.copies import end_copies, take_copy
+from cumulet.nova.compute.diagnostics import read_counters
 from cumulet.nova.compute.domain_xml import Marks, Traits
 from cumulet.nova.compute.domains import (
     Found,
@@ -42,7 +43,7 @@ from cumulet.nova.compute.domains import (
 from cumulet.nova.compute.image_cache import Fetch, ImageCache
 from cumulet.nova.compute.server_files import GIB, ServerFiles, direct_io
 from cumulet.nova.compute.taps import Taps
-from cumulet.nova.model import Domain, Inventory, ServerIntent, Verb
+from cumulet.nova.model import Diagnostics, Domain, Inventory, ServerIntent, Verb
 
 MIB = 1 << 20
 Store = Callable[[Verb, Path], None]
@@ -110,6 +111,10 @@ class LibvirtHypervisor:
 
     def look_at(self, server_id: str) -> Domain:
         return describe(self._find(server_id), self._taps.look(), self._files.find(server_id), server_id)
+
+    def diagnostics(self, server_id: str) -> Diagnostics | None:
+        found = self._find(server_id)
+        return self._connection.call(lambda c: read_counters(c, found)) if found and found.state == "on" else None
 
     def console_log(self, server_id: str) -> bytes:
         return self._files.console_tail(server_id, self._config.compute.console_log_bytes)
