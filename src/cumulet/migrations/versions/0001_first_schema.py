@@ -3,6 +3,7 @@
 import sqlalchemy as sa
 from alembic import op
 
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -165,6 +166,22 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("user_id", "name", name=op.f("pk_keypairs")),
     )
+    op.create_table(
+        "metadef_namespaces",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("namespace", sa.String(length=255), nullable=False),
+        sa.Column("display_name", sa.String(length=255), nullable=True),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("visibility", sa.String(length=16), nullable=False),
+        sa.Column("protected", sa.Boolean(), nullable=False),
+        sa.Column("owner", sa.String(length=255), nullable=True),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("updated_at", sa.String(length=27), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_metadef_namespaces")),
+    )
+    with op.batch_alter_table("metadef_namespaces", schema=None) as batch_op:
+        batch_op.create_index("uq_metadef_namespaces_namespace", ["namespace"], unique=True)
+
     op.create_table(
         "network_projects",
         sa.Column("project_id", sa.String(length=64), nullable=False),
@@ -614,6 +631,22 @@ def upgrade() -> None:
         sa.Column("used", sa.Integer(), nullable=False),
         sa.ForeignKeyConstraint(["provider_id"], ["providers.id"], name=op.f("fk_inventories_provider_id")),
         sa.PrimaryKeyConstraint("provider_id", "resource_class", name=op.f("pk_inventories")),
+    )
+    op.create_table(
+        "metadef_items",
+        sa.Column("namespace_id", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("document", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("updated_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"],
+            ["metadef_namespaces.id"],
+            name=op.f("fk_metadef_items_namespace_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("namespace_id", "kind", "name", name=op.f("pk_metadef_items")),
     )
     op.create_table(
         "ports",
@@ -1106,6 +1139,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_ports_device_id")
 
     op.drop_table("ports")
+    op.drop_table("metadef_items")
     op.drop_table("inventories")
     op.drop_table("implied_roles")
     op.drop_table("image_tags")
@@ -1199,6 +1233,10 @@ def downgrade() -> None:
     op.drop_table("network_rbacs")
     op.drop_table("network_quotas")
     op.drop_table("network_projects")
+    with op.batch_alter_table("metadef_namespaces", schema=None) as batch_op:
+        batch_op.drop_index("uq_metadef_namespaces_namespace")
+
+    op.drop_table("metadef_namespaces")
     op.drop_table("keypairs")
     with op.batch_alter_table("images", schema=None) as batch_op:
         batch_op.drop_index("ix_images_work")
