@@ -136,7 +136,20 @@ class Table:
             self.doors.good(
                 "alice", "keystone", "DELETE", f"/v3/users/{alice}/application_credentials/{each['id']}"
             )
+        service = self.street.values["service_id"]
+        wishes = [{"service_id": service, "resource_name": name, "default_limit": 1} for name in ("used", "free")]
+        registered = self.doors.good(
+            "admin", "keystone", "POST", "/v3/registered_limits", {"registered_limits": wishes}
+        )
+        used, free = (
+            {"service_id": service, "resource_name": name, "resource_limit": 1, "project_id": red}
+            for name in ("used", "free")
+        )
+        limits = self.doors.good("admin", "keystone", "POST", "/v3/limits", {"limits": [used]})
+        self.new_limits = [free]
         return {
+            "registered_limit_id": registered["registered_limits"][1]["id"],
+            "limit_id": limits["limits"][0]["id"],
             "application_credential_id": robot["id"],
             "access_rule_id": unused,
             "credential_id": make("alice", "/v3/credentials", "credential", type="totp", blob="x")["id"],
@@ -236,6 +249,8 @@ class Table:
             "target.project.domain_id": "default" if "project_id" in named else home,
             "target.domain.id": "default",
             "target.domain_id": home,
+            "target.limit.project_id": project,
+            "target.limit.project.domain_id": "default" if "limit_id" in named else home,
             "target.role.name": "member",
             "target.role.domain_id": None,
         }
@@ -256,6 +271,8 @@ class Table:
             values |= {"network_id": self.blue_network, "subnet_id": self.blue_subnet}
         values |= {"user_id": self.ids[name], "trustor_user_id": self.ids[name]}
         known = BODIES.get((app, f"{route.method} {route.path} {route.action}".strip()))
+        if route.path == "/v3/limits":
+            values["limits"] = self.new_limits
         if route.path == "/v3/OS-TRUST/trusts":
             values["roles"] = [{"name": "reader"}]
         if route.path.endswith("/credentials/OS-EC2"):
@@ -330,6 +347,7 @@ BODIES: dict[tuple[str, str], Any] = {
         "title": "t",
         "type": "string",
     },
+    ("keystone", "PATCH /v3/limits/{limit_id}"): {"limit": {"resource_limit": 2}},
     ("keystone", "POST /v3/roles"): {"role": {"name": "y"}},
     ("keystone", "POST /v3/credentials"): {"credential": {"type": "totp", "blob": "y"}},
     ("glance-api", "PATCH /v2/images/{image_id}"): [{"op": "replace", "path": "/name", "value": "other"}],
