@@ -688,6 +688,27 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("project_id", "name", name=op.f("pk_project_tags")),
     )
     op.create_table(
+        "registered_limits",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("service_id", sa.String(length=64), nullable=False),
+        sa.Column("region_id", sa.String(length=255), nullable=False),
+        sa.Column("resource_name", sa.String(length=255), nullable=False),
+        sa.Column("default_limit", sa.Integer(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["service_id"], ["services.id"], name=op.f("fk_registered_limits_service_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_registered_limits")),
+    )
+    with op.batch_alter_table("registered_limits", schema=None) as batch_op:
+        batch_op.create_index(
+            "uq_registered_limits_service_region_resource",
+            ["service_id", "region_id", "resource_name"],
+            unique=True,
+        )
+
+    op.create_table(
         "security_group_rules",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("project_id", sa.String(length=64), nullable=False),
@@ -926,6 +947,29 @@ def upgrade() -> None:
         batch_op.create_index("ix_group_members_user", ["user_id"], unique=False)
 
     op.create_table(
+        "limits",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("registered_limit_id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("resource_limit", sa.Integer(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_limits_project_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["registered_limit_id"],
+            ["registered_limits.id"],
+            name=op.f("fk_limits_registered_limit_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_limits")),
+    )
+    with op.batch_alter_table("limits", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_limits_registered_limit_id"), ["registered_limit_id"], unique=False)
+        batch_op.create_index("uq_limits_project_registered", ["project_id", "registered_limit_id"], unique=True)
+
+    op.create_table(
         "port_addresses",
         sa.Column("network_id", sa.String(length=64), nullable=False),
         sa.Column("ip", sa.String(length=39), nullable=False),
@@ -1075,6 +1119,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_port_addresses_port_id"))
 
     op.drop_table("port_addresses")
+    with op.batch_alter_table("limits", schema=None) as batch_op:
+        batch_op.drop_index("uq_limits_project_registered")
+        batch_op.drop_index(batch_op.f("ix_limits_registered_limit_id"))
+
+    op.drop_table("limits")
     with op.batch_alter_table("group_members", schema=None) as batch_op:
         batch_op.drop_index("ix_group_members_user")
 
@@ -1128,6 +1177,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_security_group_rules_project_id"))
 
     op.drop_table("security_group_rules")
+    with op.batch_alter_table("registered_limits", schema=None) as batch_op:
+        batch_op.drop_index("uq_registered_limits_service_region_resource")
+
+    op.drop_table("registered_limits")
     op.drop_table("project_tags")
     with op.batch_alter_table("ports", schema=None) as batch_op:
         batch_op.drop_index("uq_ports_mac")
