@@ -64,6 +64,7 @@ def _run(config: Config, names: list[str]) -> None:
     with _alone(config):
         parts.become_subreaper()
         parts.allow_many_files()
+        parts.allow_long_queues()
         prepare.after_reboot(config)
         record.write_parent(config)
         services = [service for service in SERVICES if not names or service.name in names]
