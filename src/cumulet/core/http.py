@@ -290,6 +290,8 @@ class App:
             raise NotFound("The resource could not be found.", kind="HTTPNotFound")
         method = "GET" if request.method == "HEAD" and "HEAD" not in node.routes else request.method
         routes = node.routes.get(method)
+        if not routes and request.path.endswith("/"):  # a thing with an empty name
+            raise NotFound("The resource could not be found.", kind="HTTPNotFound")
         if not routes:
             allowed = ", ".join(sorted(node.routes))
             raise MethodNotAllowed("The method is not allowed for this URL.", headers={"Allow": allowed})

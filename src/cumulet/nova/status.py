@@ -41,7 +41,9 @@ _verbs = (
         _a.server_id,
         _unfinished("reboot", sa.case((_a.params["type"].as_string() == "HARD", 2), else_=1)).label("reboot"),
         _unfinished("rebuild").label("rebuild"),
-        _unfinished("createImage").label("snapshot"),
+        sa.func.max(sa.case((_a.action == "createImage", 1), (_a.action == "createBackup", 2), else_=0)).label(
+            "snapshot"
+        ),
     )
     .where(_a.verb, _a.finished_at.is_(None))
     .group_by(_a.server_id)
@@ -67,7 +69,7 @@ _faulty = sa.or_(_unplaceable, _broken, _s.forced_error)
 _reboot = sa.func.coalesce(_verbs.c.reboot, 0)
 _rebooting = sa.and_(_reboot > 0, _s.power == "on")
 _rebuilding = sa.func.coalesce(_verbs.c.rebuild, 0) > 0
-_snapshotting = sa.func.coalesce(_verbs.c.snapshot, 0) > 0
+_snapshot = sa.func.coalesce(_verbs.c.snapshot, 0)
 _coming = sa.and_(_s.power == "on", _seen != "on", sa.not_(_reached))
 
 vm_state: ColumnElement[str] = sa.case(
@@ -90,7 +92,9 @@ task_state: ColumnElement[str | None] = sa.case(
     (sa.not_(_launched), "spawning"),
     (_rebuilding, "rebuilding"),
     (_rebooting, sa.case((_reboot == 2, "rebooting_hard"), else_="rebooting")),
-    (_snapshotting, sa.case((_acted, "image_uploading"), else_="image_snapshot")),  # it is told when it is copied
+    # its host tells when it is copied
+    (sa.and_(_snapshot > 0, _acted), "image_uploading"),
+    (_snapshot > 0, sa.case((_snapshot == 2, "image_backup"), else_="image_snapshot")),
     (sa.and_(_coming, _seen == "paused"), "unpausing"),
     (sa.and_(_coming, _seen == "suspended"), "resuming"),
     (_coming, "powering-on"),

@@ -99,7 +99,7 @@ server_actions = Table(
     Column("generation", Integer, nullable=False),  # done when a host has acted on this generation
     Column(
         "verb", Boolean, nullable=False, default=False
-    ),  # a host must carry it out once (reboot, rebuild, createImage)
+    ),  # a host must carry it out once (reboot, rebuild, createImage, createBackup)
     Column("params", JSON, nullable=False, default=dict),
     # written by nova-conductor (by nova-scheduler where no host was found)
     Column("finished_at", Time),
