@@ -93,7 +93,10 @@ def _load(config: Config, services: Sequence[Named]) -> None:
     if not all(service.agent for service in services):
         db.prepare(config.database_url)
         rehearsal = importlib.import_module("cumulet.cli.rehearsal")  # agents alone do without the database
-        rehearsal.rehearse(config, services)
+        try:
+            rehearsal.rehearse(config, services)
+        except Exception:
+            LOG.exception("services start without a rehearsal")
 
 
 def end_former(config: Config) -> None:
