@@ -65,10 +65,11 @@ TARGETS: dict[str, dict[str, str]] = {
 services, with the hosts' agents on hosts made of dictionaries; ``command``: neither."""
 
 LIMITS: dict[str, str] = {
-    "idle_pss_mb": "each named service is a process, and CPython 3.11 keeps the count of references in the object "
-    "itself: using what the parent has loaded writes to it, so 6 MB at least of the 63 MB of Python objects become "
-    "each process's own, and up to 18 MB in those that run statements. What is loaded, compiled and run before the "
-    "fork (`cli/rehearsal.py`) keeps the rest shared.",
+    "idle_pss_mb": "each named service is a process, and between 6 and 19 MB of what it shares with its parent "
+    "have become its own; hardly any of that is new memory, so these are pages that it has written to. CPython 3.11 "
+    "writes reference counts into the objects that it uses, which would explain it; how much else does is not "
+    "measured. What is loaded, compiled and run before the fork (`cli/rehearsal.py`) is meant to keep "
+    "the rest shared.",
 }
 """Name → what limits it, for the page of figures; only of those that are known to miss their targets."""
 

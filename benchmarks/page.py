@@ -11,7 +11,7 @@ from benchmarks.figures import LIMITS, Figure
 from cumulet.host import kvm
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
-NO_LIMIT = "no limit of its own is known; measure it again on a machine that does nothing else"
+NO_LIMIT = "what limits it is not known yet"
 COMMAND = "./cumulet bench --write"
 HEAD = (
     "Measured on {date} by `{command}` on {machine}. That command writes this page; `./cumulet bench NAME` "
