@@ -68,8 +68,8 @@ LIMITS: dict[str, str] = {
     "idle_pss_mb": "each named service is a process, and between 6 and 19 MB of what it shares with its parent "
     "have become its own; hardly any of that is new memory, so these are pages that it has written to. "
     "CPython 3.11 writes reference counts into the objects that it uses, which would explain it; how "
-    "much else does is not measured. What is loaded, compiled and run before the fork (`cli/rehearsal.py`) is meant to keep "
-    "the rest shared.",
+    "much else does is not measured. What is loaded, compiled and run before the fork (`cli/rehearsal.py`) "
+    "is meant to keep the rest shared.",
 }
 """Name → what limits it, for the page of figures; only of those that are known to miss their targets."""
 
