@@ -12,6 +12,7 @@ a server that is to be on and stands still (its disk is full, say) is shown PAUS
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
+from cumulet.core.fixed import fixed
 from cumulet.nova import zones
 from cumulet.nova.tables import aggregate_hosts, aggregates, server_actions, server_hosts, servers
 
@@ -32,7 +33,7 @@ _s, _h, _a = servers.c, server_hosts.c, server_actions.c
 
 def _unfinished(action: str, value: sa.ColumnElement[int] | int = 1) -> sa.ColumnElement[int]:
     """The greatest ``value`` among a server's verbs of this name, 0 if there is none."""
-    return sa.func.max(sa.case((_a.action == action, value), else_=0))
+    return fixed(f"servers.{action}", sa.func.max(sa.case((_a.action == action, value), else_=0)))
 
 
 _verbs = (
@@ -136,6 +137,9 @@ status: ColumnElement[str] = sa.case(
     (_rebooting, sa.case((_deleting, "ACTIVE"), (_reboot == 2, "HARD_REBOOT"), else_="REBOOT")),
     else_=_plain_status,
 )
+
+vm_state, task_state = fixed("servers.vm_state", vm_state), fixed("servers.task_state", task_state)
+power_state, status = fixed("servers.power_state", power_state), fixed("servers.status", status)
 
 changed_at: tuple[ColumnElement[str], ...] = (_s.updated_at, _s.gone_at, _h.seen_at, _h.launched_at)
 """Times of changes by each of a server's writers; the latest is its ``updated``."""

@@ -107,7 +107,6 @@ server_actions = Table(
     Column("host", Name),
 )
 Index("ix_server_actions_server", server_actions.c.server_id, server_actions.c.id)
-Index("ix_server_actions_verbs", server_actions.c.verb, server_actions.c.finished_at)
 Index("ix_server_actions_unfinished", server_actions.c.finished_at, server_actions.c.server_id)
 
 # Tokens that wait for a browser.  Written by nova-consoleauth alone; whoever reads them opens nothing with them.
