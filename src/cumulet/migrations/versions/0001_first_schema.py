@@ -366,6 +366,26 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_routers_project_id"), ["project_id"], unique=False)
 
     op.create_table(
+        "security_group_rule_templates",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("description", sa.String(length=255), nullable=False),
+        sa.Column("direction", sa.String(length=8), nullable=False),
+        sa.Column("ethertype", sa.String(length=4), nullable=False),
+        sa.Column("protocol", sa.String(length=16), nullable=True),
+        sa.Column("protocol_number", sa.Integer(), nullable=True),
+        sa.Column("port_min", sa.Integer(), nullable=True),
+        sa.Column("port_max", sa.Integer(), nullable=True),
+        sa.Column("remote_prefix", sa.String(length=43), nullable=True),
+        sa.Column("remote_group_id", sa.String(length=64), nullable=True),
+        sa.Column("in_default", sa.Boolean(), nullable=False),
+        sa.Column("in_others", sa.Boolean(), nullable=False),
+        sa.Column("gone", sa.Boolean(), nullable=False),
+        sa.Column("fingerprint", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_security_group_rule_templates")),
+        sa.UniqueConstraint("fingerprint", name=op.f("uq_security_group_rule_templates_fingerprint")),
+    )
+    op.create_table(
         "security_groups",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("project_id", sa.String(length=64), nullable=False),
@@ -1241,6 +1261,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_security_groups_project_id"))
 
     op.drop_table("security_groups")
+    op.drop_table("security_group_rule_templates")
     with op.batch_alter_table("routers", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_routers_project_id"))
 
