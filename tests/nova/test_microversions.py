@@ -76,6 +76,9 @@ def test_documents(cloud: Cloud) -> None:
         status, document, _ = cloud.app.call("GET", path)
         assert status == 200
         assert document["version"]["links"][0]["href"] == "http://127.0.0.1:8774/v2.1/"
+    headers = {"X-Auth-Token": "alice"}
+    assert cloud.app.call("GET", "/v2.1/versions/v2.1", headers=headers)[1] == document
+    assert cloud.app.call("GET", "/v2.1/versions/v3", headers=headers)[0] == 404
     assert cloud.app.call("GET", "/healthcheck")[:2] == (200, b"OK")
 
 

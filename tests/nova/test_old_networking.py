@@ -78,6 +78,7 @@ def test_rules(cloud: Cloud) -> None:
         (twice, 400),
         ({**twice, "ip_protocol": "none"}, 400),
         ({**twice, "from_port": -5}, 400),
+        ({**twice, "parent_group_id": "-5"}, 400),
         ({**twice, "to_port": 70000}, 400),
         ({**twice, "from_port": 80}, 400),
         ({"parent_group_id": parent, "ip_protocol": "tcp", "cidr": "x"}, 400),

@@ -8,6 +8,7 @@ from msgspec import Meta
 from cumulet.core.errors import BadRequest, Conflict
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict
+from cumulet.nova.server_wishes import UUID
 from cumulet.neutron.model import Inlet, SecurityGroup
 from cumulet.nova.network_proxy import ask, mine
 from cumulet.nova.paging import boolean, whole_number
@@ -73,6 +74,8 @@ def delete_group(request: Request) -> Reply:
 
 def create_rule(request: Request) -> Json:
     wish: NewRule = request.body.security_group_rule
+    if not UUID.fullmatch(wish.parent_group_id):
+        raise BadRequest(f"Security group id is not in proper format ({wish.parent_group_id[:300]})")
     ports = {"port_range_min": _port(wish.from_port), "port_range_max": _port(wish.to_port)}
     rule = {
         "security_group_id": wish.parent_group_id,

@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Mapping
 from functools import cache
 from typing import Any
 
-from cumulet.core.errors import BadRequest
+from cumulet.core.errors import BadRequest, NotFound
 from cumulet.core.http import Json, Request, Route
 from cumulet.core.microversion import Change, Version, Versions, text
-from cumulet.core.policy import PUBLIC
+from cumulet.core.policy import AUTHENTICATED, PUBLIC
 
 VERSIONS = Versions("compute", (2, 1), (2, 96), "X-OpenStack-Nova-API-Version")
 UPDATED = "2013-07-23T11:33:21Z"
@@ -315,7 +315,14 @@ def show_version(request: Request) -> Json:
     return {"version": document | {"links": [*document["links"], described], "media-types": [media]}}
 
 
+def show_named_version(request: Request) -> Json:
+    if request.params["id"] != "v2.1":
+        raise NotFound("The resource could not be found.")
+    return show_version(request)
+
+
 ROUTES = (
     Route("GET", "/", list_versions, PUBLIC),
     Route("GET", "/v2.1", show_version, PUBLIC),
+    Route("GET", "/v2.1/versions/{id}", show_named_version, AUTHENTICATED),
 )
