@@ -8,11 +8,11 @@ from msgspec import Meta
 from cumulet.core.errors import BadRequest, Conflict
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict
-from cumulet.nova.server_wishes import UUID
 from cumulet.neutron.model import Inlet, SecurityGroup
 from cumulet.nova.network_proxy import ask, mine
 from cumulet.nova.paging import boolean, whole_number
 from cumulet.nova.server_security_groups import group_view, rule_view
+from cumulet.nova.server_wishes import UUID
 
 Text = Annotated[str, Meta(max_length=255)]
 Names = dict[str, tuple[str, str]]
