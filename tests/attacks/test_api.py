@@ -1,4 +1,4 @@
-"""The APIs themselves: what is private, what is bounded, what errors tell (families API-1 to API-7)."""
+"""The APIs themselves: what is private, what is bounded, what errors tell (API-1 to API-3, API-5 to API-7)."""
 
 import asyncio
 import time

@@ -1,4 +1,4 @@
-"""All routes of all services against all kinds of callers (API-7, IMG-10, TOK-6): who is let in where.
+"""All routes of all services against all kinds of callers (API-7, IMG-10): who is let in where.
 
 Nothing here is written down per route but the exceptions: a route that is added is attacked by the next run.
 """

@@ -3,7 +3,7 @@
 The table's side knows the rules' texts, who the callers are and whose things the URLs name; it reads the rule
 language with a reader of its own (``tests.attacks.rules``).  Nothing is ever changed: the database refuses each
 write with a status of its own, which here means that the caller was let in.  A row of the table that the cloud
-answers otherwise is a difference, and there must be none.
+answers otherwise is a difference, and there must be none (API-7).
 """
 
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""A server that is deleted is gone: in each state of its life, at each moment of its making (RES-1 and RES-2)."""
+"""A server that is deleted is gone: in each state, at each moment of its making (RES-1, RES-2, API-4)."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

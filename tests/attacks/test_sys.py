@@ -1,4 +1,4 @@
-"""A running cloud as its machine's other users see it: modes, sockets, command lines, logs (SYS-1, 2, LOG-1)."""
+"""A running cloud as its machine's other users see it: modes, sockets, command lines, logs (SYS-1, LOG-1)."""
 
 import base64
 import json

@@ -368,10 +368,13 @@ def test_strangers_are_wired_by_what_was_kept_and_meet_nobody_of_the_intent() ->
     look = Look("netdev", True, devices, 2, 1, 3, {}, "192.0.2.1")
     strangers = list_strangers(intent, look)
     assert strangers == {IDS[0]: "theirs", IDS[1]: "theirs"}
-    whole = with_strangers(intent, strangers, kept)
+    whole = with_strangers(intent, strangers, kept, look)
     wiring = plan_wiring(whole, look, strangers)
     assert wiring.wired == {IDS[0]: 1, IDS[3]: 1}
     assert wiring.reasons == {IDS[1]: "its network n2 is not in the intent"}  # its segment has been given to n3
     assert {name: tag.cloud for name, tag in wiring.tags.items()} == {device_name(IDS[3]): "ours"}
     assert wiring.by == whole
     assert list_lost(whole, look) == []
+    alone = replace(look, to_tunnels=0, from_int=0, tunnel_address="")
+    whole = with_strangers(intent, strangers, kept, alone)
+    assert plan_wiring(whole, alone, strangers).reasons == {}  # nothing leaves this host, so nobody meets

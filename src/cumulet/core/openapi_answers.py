@@ -78,11 +78,11 @@ def _usual_errors(route: "Route", versioned: bool) -> set[int]:
     """What the checks before every handler answer, and what handlers of this kind do."""
     found = {400}
     if route.policy != PUBLIC:
-        found |= {401, 403}
+        found |= {401, 403, 503}
     if "{" in route.path or route.since or route.until or route.method not in READS:
         found.add(404)
     if route.method not in READS:
-        found |= {409, 413, 503}
+        found |= {409, 413}
     if versioned:
         found.add(406)
     return found

@@ -97,8 +97,8 @@ URL, UNTIL = "/v2.1/os-hosts", (2, 42)
 ROUTES = (
     Route("GET", URL, list_all, POLICY + "list", until=UNTIL),
     Route("GET", URL + "/{host}", show_host, POLICY + "show", until=UNTIL),
-    Route("PUT", URL + "/{host}", update_host, POLICY + "update", body=HostChange, until=UNTIL),
-    Route("GET", URL + "/{host}/reboot", refuse_power, POLICY + "reboot", until=UNTIL),
-    Route("GET", URL + "/{host}/shutdown", refuse_power, POLICY + "shutdown", until=UNTIL),
-    Route("GET", URL + "/{host}/startup", refuse_power, POLICY + "start", until=UNTIL),
+    Route("PUT", URL + "/{host}", update_host, POLICY + "update", body=HostChange, also=(501,), until=UNTIL),
+    Route("GET", URL + "/{host}/reboot", refuse_power, POLICY + "reboot", also=(501,), until=UNTIL),
+    Route("GET", URL + "/{host}/shutdown", refuse_power, POLICY + "shutdown", also=(501,), until=UNTIL),
+    Route("GET", URL + "/{host}/startup", refuse_power, POLICY + "start", also=(501,), until=UNTIL),
 )

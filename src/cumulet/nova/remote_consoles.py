@@ -104,5 +104,5 @@ ROUTES = (
         "POST", "/v2.1/servers/{id}/action", get_vnc_console, POLICY,
         body=VncConsole, action="os-getVNCConsole", until=(2, 5),
     ),
-    Route("GET", "/v2.1/os-console-auth-tokens/{token}", show_token, TOKENS_POLICY, hides=True),
+    Route("GET", "/v2.1/os-console-auth-tokens/{token}", show_token, TOKENS_POLICY, also=(503,), hides=True),
 )  # fmt: skip

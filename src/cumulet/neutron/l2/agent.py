@@ -127,7 +127,7 @@ class L2Agent:
         self._strangers = strangers
         if not strangers:
             return intent
-        found = with_strangers(intent, strangers, self._switch.recall())
+        found = with_strangers(intent, strangers, self._switch.recall(), look)
         if unknown := sorted(strangers.keys() - {port.id for port in found.ports}):
             raise Retry(
                 f"{len(unknown)} ports of this host were wired by another database than the controller's, and "

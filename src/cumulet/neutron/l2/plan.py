@@ -112,15 +112,16 @@ def list_strangers(intent: WireIntent, look: Look) -> dict[str, str]:
     return {device.port_id: device.cloud for device in lost if device.cloud not in ("", intent.cloud)}
 
 
-def with_strangers(intent: WireIntent, strangers: Collection[str], kept: WireIntent) -> WireIntent:
+def with_strangers(intent: WireIntent, strangers: Collection[str], kept: WireIntent, look: Look) -> WireIntent:
     """The intent, and all that the strangers need of what was ``kept``.  Whom nothing was kept of is left out.
 
-    Where both claim a segment the intent has it: its ports are not to meet those of others.
+    Where both claim a segment that leads out of this host, the intent has it: its ports are not to meet those of
+    others.
     """
     ports = tuple(port for port in kept.ports if port.id in strangers)
-    claimed = {_claim(segment) for segment in intent.segments.values()}
+    claimed = {_claim(segment, look) for segment in intent.segments.values()} - {_STAYS_HERE}
     used = {port.network_id for port in ports}
-    segments = {key: one for key, one in kept.segments.items() if key in used and _claim(one) not in claimed}
+    segments = {key: one for key, one in kept.segments.items() if key in used and _claim(one, look) not in claimed}
     return replace(
         intent,
         ports=(*intent.ports, *ports),
@@ -130,8 +131,17 @@ def with_strangers(intent: WireIntent, strangers: Collection[str], kept: WireInt
     )
 
 
-def _claim(segment: Segment) -> tuple[str, int]:
-    return segment.kind, 0 if segment.kind == "flat" else segment.segmentation_id
+_STAYS_HERE = (0, 0)
+
+
+def _claim(segment: Segment, look: Look) -> tuple[int, int]:
+    """Where a segment's frames leave br-int, and under which number."""
+    outside = _outside(segment, look)
+    return (outside, 0 if segment.kind == "flat" else segment.segmentation_id) if outside else _STAYS_HERE
+
+
+def _outside(segment: Segment, look: Look) -> int:
+    return look.to_tunnels if segment.kind == "vxlan" else look.to_external
 
 
 def plan_wiring(intent: WireIntent, look: Look, strangers: Mapping[str, str] = NOBODY) -> Wiring:
@@ -245,8 +255,8 @@ class _Networks:
         claimed: dict[tuple[int, int], str] = {}
         for key, segment in sorted(intent.segments.items()):
             fault = _segment_fault(segment, look)
-            place = (self.outside(segment), 0 if segment.kind == "flat" else segment.segmentation_id)
-            if not fault and place[0] and place in claimed:
+            place = _claim(segment, look)
+            if not fault and place != _STAYS_HERE and place in claimed:
                 fault = f"its segment is that of network {claimed[place]} too"
             if fault:
                 self._faults[key] = f"its network {key} cannot be wired: {fault}"
@@ -255,7 +265,7 @@ class _Networks:
                 self.segments[key] = segment
 
     def outside(self, segment: Segment) -> int:
-        return self._look.to_tunnels if segment.kind == "vxlan" else self._look.to_external
+        return _outside(segment, self._look)
 
     def check(self, network_id: str) -> None:
         if network_id not in self.segments:
