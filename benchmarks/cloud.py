@@ -30,7 +30,7 @@ def measure(names: Collection[str], config: Config) -> Iterator[Figure]:
     """The cloud is there and stopped."""
     if "database_setup_s" in names:
         for named in SERVICES:
-            child.builder(named)
+            child.load(named)
         yield figure("database_setup_s", repeated(3, lambda: node.database_setup(config)))
     starts = [node.start(config)]
     if "start_healthy_s" in names:

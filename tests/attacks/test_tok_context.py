@@ -162,7 +162,7 @@ def test_answers_may_not_be_kept_for_others(doors: Doors) -> None:
 def serving(apps: dict[str, App]) -> Iterator[dict[str, int]]:
     """The apps on sockets of their own, as the cloud serves them: their ports."""
     sockets = {name: socket.create_server(("127.0.0.1", 0)) for name in apps}
-    servers = [(run._server(app), sockets[name]) for name, app in apps.items()]
+    servers = [(run._server(app, False), sockets[name]) for name, app in apps.items()]
 
     loops: list[asyncio.AbstractEventLoop] = []
 

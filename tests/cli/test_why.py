@@ -3,10 +3,14 @@
 from datetime import UTC, datetime
 from typing import Any
 
+import sqlalchemy as sa
+
 from cumulet.cli import stories, why
 from cumulet.cli.culprits import Culprits
 from cumulet.cli.status import Health
 from cumulet.cli.stories import Story
+from cumulet.core import clock
+from cumulet.core.tables import agents
 from tests.sim.conftest import make_world
 from tests.sim.world import World
 
@@ -116,3 +120,33 @@ def test_networks_routers_and_floating_ips_by_name_and_address(make_world: Any) 
     assert by_mac.id == port.id
     assert tell(world, "nothing") == []
     assert tell(world, "%") == []
+
+
+def test_an_agent_that_is_away_is_named_where_all_was_well(make_world: Any) -> None:
+    """The last report may be right no more: who made it is silent, since then."""
+    world: World = make_world(hosts=("h1",))
+    world.create_server()
+    wish = {"floating_network_id": world.base["public"]}
+    floating = world.call(world.neutron, "POST", "/v2.0/floatingips", {"floatingip": wish})["floatingip"]
+    world.settle()
+    (port,) = tell(world, "vm")[0].also
+    url = f"/v2.0/floatingips/{floating['id']}"
+    world.call(world.neutron, "PUT", url, {"floatingip": {"port_id": port.id}})
+    world.settle()
+    things = {
+        port.id: "neutron-openvswitch-agent",
+        "private": "neutron-dhcp-agent",
+        "r": "neutron-l3-agent",
+        floating["floating_ip_address"]: "neutron-l3-agent",
+    }
+    for thing in things:
+        assert tell(world, thing)[0].waiting == []
+    since = clock.later(-600)
+    with world.db.transaction() as tx:
+        tx.write(sa.update(agents).values(seen_at=since))
+    for thing, agent in things.items():
+        (story,) = tell(world, thing)
+        (silent,) = story.waiting
+        assert (silent.service, silent.host, silent.kind) == (agent, "h1", "silent")
+        assert silent.since == since
+        assert f"{agent} on h1 IS SILENT: gives no sign of life; since " in text([story])

@@ -13,7 +13,7 @@ from cumulet.core.db import Database
 from cumulet.core.errors import ApiError, Conflict, Retry, Unauthorized
 from cumulet.core.http import App, Caller, Reply, Request, Route
 from cumulet.core.microversion import Change, Versions, render
-from cumulet.core.policy import HOST, PUBLIC, Policies
+from cumulet.core.policy import HOST, PUBLIC, Policies, PolicyError
 
 
 class Wish(schema.Strict):
@@ -238,3 +238,17 @@ def test_the_api_describes_its_answers(app: App) -> None:
     assert [each["required"] for each in actions] == [["stop"], ["start"]]
     sent = paths["/things/{id}/data"]["put"]["requestBody"]["content"]
     assert list(sent) == ["application/octet-stream"]
+
+
+def test_a_rule_that_nobody_defined_is_said_at_the_start(app: App) -> None:
+    routes = [Route("GET", "/other", lambda request: {}, "things:forgotten")]
+    with pytest.raises(PolicyError, match="things:forgotten"):
+        App(
+            "x",
+            routes,
+            db=app.db,
+            config=app.config,
+            policies=app.policies,
+            caller=Caller(user, host),
+            render_error=render_error,
+        )

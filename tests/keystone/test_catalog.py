@@ -119,6 +119,16 @@ def test_bootstrap_again_changes_nothing(keystone: Keystone) -> None:
     assert everything() == before, "and the token still lives"
 
 
+def test_bootstrap_mends_a_password_that_somebody_changed(keystone: Keystone) -> None:
+    keystone.bootstrap()
+    change = {"user": {"password": "of somebody else"}}
+    admin = keystone.good("GET", "/users?name=admin")["users"][0]["id"]
+    assert keystone.call("PATCH", f"/users/{admin}", change, keystone.admin)[0] == 200
+    keystone.bootstrap()
+    assert keystone.login(by_password("admin", "of somebody else"))[0] == 401
+    assert keystone.login(by_password("admin", ADMIN_PASSWORD))[0] == 201
+
+
 def test_bootstrap_mends(keystone: Keystone) -> None:
     moved = (CATALOG[0], CATALOG[1].__class__("compute", "nova", "http://elsewhere:8774/v2.1"))
     keystone.bootstrap(catalog=moved)

@@ -109,4 +109,5 @@ def test_delete(cloud: Cloud) -> None:
         assert cloud.refused("alice", method, url) == (404, "Image not found.")
     assert image not in ids(cloud, "")
     assert len(cloud.notified("image.delete")) == 1
+    assert cloud.refused("alice", "DELETE", "/images/")[0] == 404
     assert cloud.refused("alice", "GET", "/images", version="2.36")[0] == 404

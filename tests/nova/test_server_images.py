@@ -42,12 +42,12 @@ def task(cloud: Cloud, server: str) -> tuple[str, str | None]:
 def test_the_image_is_there_at_once_and_gets_its_data_from_the_host(cloud: Cloud) -> None:
     base = cloud.add_image(min_ram=64, properties={"os_distro": "cirros", "hw_disk_bus": "virtio"})
     server = cloud.running(imageRef=base)
-    made = snapshot(cloud, server, metadata={"why": "tests", "image_type": "lie"})
+    made = snapshot(cloud, server, metadata={"why": "tests", "hw_disk_bus": "scsi"})
     row = image(cloud, made)
     assert (row.name, row.owner, row.visibility, row.stored_at) == ("backup", "red", "private", None)
     assert (row.disk_format, row.container_format, row.min_disk, row.min_ram) == ("qcow2", "bare", 1, 64)
     assert row.properties == {
-        "os_distro": "cirros", "hw_disk_bus": "virtio", "why": "tests", "image_type": "snapshot",
+        "os_distro": "cirros", "hw_disk_bus": "scsi", "why": "tests", "image_type": "snapshot",
         "instance_uuid": server, "user_id": "alice", "base_image_ref": base,
     }  # fmt: skip
     assert len(cloud.notified("image.create")) == 1
@@ -112,6 +112,67 @@ def test_a_server_that_is_not_running(cloud: Cloud, down: str, power: str) -> No
     assert task(cloud, server) == (status, "image_snapshot")
     cloud.report(server, power, reached=False, verbs_done=cloud.verbs(server))
     assert task(cloud, server) == (status, None)
+
+
+def backup(cloud: Cloud, server: str, rotation: int | str, kind: str = "daily") -> str:
+    """A backup that is done: its id."""
+    wish = {"name": "backup", "backup_type": kind, "rotation": rotation, "metadata": {"why": "tests"}}
+    before = set(there(cloud))
+    cloud.good("alice", "POST", f"/servers/{server}/action", {"createBackup": wish})
+    (made,) = set(there(cloud)) - before
+    assert task(cloud, server) == ("ACTIVE", "image_backup")
+    with cloud.db.transaction() as tx:
+        tx.write(sa.update(images).where(images.c.id == made).values(stored_at=now()))
+    cloud.report(server, "on", verbs_done=cloud.verbs(server))
+    return made
+
+
+def there(cloud: Cloud) -> list[str]:
+    mine = sa.select(images.c.id).where(images.c.deleted_at.is_(None), images.c.name == "backup")
+    with cloud.db.read() as tx:
+        return [row.id for row in tx.all(mine.order_by(images.c.created_at))]
+
+
+def test_the_oldest_backups_of_a_kind_go(cloud: Cloud) -> None:
+    server, other = cloud.running(), cloud.running()
+    weekly, elsewhere = backup(cloud, server, 1, "weekly"), backup(cloud, other, 1)
+    daily = [backup(cloud, server, 2) for _ in range(3)]
+    assert there(cloud) == [weekly, elsewhere, *daily[1:]]
+    assert image(cloud, daily[2]).properties == {
+        "image_type": "backup", "backup_type": "daily", "instance_uuid": server, "user_id": "alice",
+        "base_image_ref": cloud.image, "why": "tests",
+    }  # fmt: skip
+    with cloud.db.transaction() as tx:
+        tx.write(sa.update(images).where(images.c.id == daily[1]).values(protected=True))
+    newest = backup(cloud, server, "1")
+    assert there(cloud) == [weekly, elsewhere, daily[1], newest], "who is protected stays"
+    backup(cloud, server, 0)
+    assert there(cloud) == [weekly, elsewhere, daily[1]]
+    action = cloud.get("alice", f"/servers/{server}/os-instance-actions")["instanceActions"][0]
+    assert (action["action"], action["message"]) == ("createBackup", None)
+
+
+def test_a_backup_s_answer_and_what_is_refused(cloud: Cloud) -> None:
+    server = cloud.running()
+    url, wish = f"/servers/{server}/action", {"name": "backup", "backup_type": "daily", "rotation": 1}
+    for bad in (
+        {"rotation": -1},
+        {"rotation": "x"},
+        {"backup_type": ""},
+        {"name": ""},
+        {"x": 1},
+        {"rotation": None},
+    ):
+        assert cloud.refused("alice", "POST", url, {"createBackup": {**wish, **bad}})[0] == 400
+    assert cloud.refused("rita", "POST", url, {"createBackup": wish})[0] == 403
+    assert cloud.refused("bob", "POST", url, {"createBackup": wish})[0] == 404
+    assert cloud.good("alice", "POST", url, {"createBackup": wish}) == {"image_id": there(cloud)[0]}
+    assert "task_state image_backup" in cloud.refused("alice", "POST", url, {"createBackup": wish})[1]
+    cloud.report(server, "on", verbs_done=cloud.verbs(server))
+    answer = cloud.answer("alice", "POST", url, {"createBackup": wish}, "2.44")
+    assert answer[2]["Location"].startswith("http://127.0.0.1:9292/images/")
+    cloud.report(server, "on", verbs_done=cloud.verbs(server))
+    assert cloud.call("alice", "POST", url, {"createBackup": {**wish, "rotation": 0}}) == (202, b"")
 
 
 def test_what_is_refused(cloud: Cloud) -> None:

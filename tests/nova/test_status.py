@@ -35,9 +35,11 @@ LEGAL = {
     ("active", "suspending"): "ACTIVE",
     ("active", "rebuilding"): "REBUILD",
     ("active", "image_snapshot"): "ACTIVE",
+    ("active", "image_backup"): "ACTIVE",
     ("active", "image_uploading"): "ACTIVE",
     ("stopped", "rebuilding"): "REBUILD",
     ("stopped", "image_snapshot"): "SHUTOFF",
+    ("stopped", "image_backup"): "SHUTOFF",
     ("stopped", "image_uploading"): "SHUTOFF",
     ("paused", None): "PAUSED",
     ("paused", "powering-off"): "PAUSED",
@@ -45,12 +47,14 @@ LEGAL = {
     ("paused", "suspending"): "PAUSED",
     ("paused", "deleting"): "PAUSED",
     ("paused", "image_snapshot"): "PAUSED",
+    ("paused", "image_backup"): "PAUSED",
     ("paused", "image_uploading"): "PAUSED",
     ("suspended", None): "SUSPENDED",
     ("suspended", "powering-off"): "SUSPENDED",
     ("suspended", "resuming"): "SUSPENDED",
     ("suspended", "deleting"): "SUSPENDED",
     ("suspended", "image_snapshot"): "SUSPENDED",
+    ("suspended", "image_backup"): "SUSPENDED",
     ("suspended", "image_uploading"): "SUSPENDED",
     ("error", None): "ERROR",
     ("error", "deleting"): "ERROR",
@@ -112,7 +116,10 @@ def _verb(server_id: str, name: str) -> dict[str, Any]:
 
 def test_every_combination_is_legal() -> None:
     case = Case()
-    powers, verbs = ("on", "off", "paused", "suspended"), ("", "SOFT", "HARD", "rebuild", "createImage")
+    powers, verbs = (
+        ("on", "off", "paused", "suspended"),
+        ("", "SOFT", "HARD", "rebuild", "createImage", "createBackup"),
+    )
     for power, deleted, fault, verb in product(powers, range(3), (None, "none", "forced"), verbs):
         wish: dict[str, Any] = {
             "power": power,
@@ -139,7 +146,7 @@ def test_every_combination_is_legal() -> None:
             }
             case.add(host=host, **wish)
     rows = case.read()
-    assert len(rows) == 180 * 113
+    assert len(rows) == 216 * 113
     for row in rows.values():
         assert LEGAL[row.vm_state, row.task_state] == row.status, row
         assert row.power_state in (0, 1, 3, 4, 6)
@@ -185,6 +192,7 @@ BEHIND = {"seen_generation": GENERATION - 1}
         ({"host": BEHIND, "verb": "rebuild"}, ("REBUILD", "active", "rebuilding", 1)),
         ({"host": {**OFF, **BEHIND}, "power": "off", "verb": "rebuild"}, ("REBUILD", "stopped", "rebuilding", 4)),
         ({"host": BEHIND, "verb": "createImage"}, ("ACTIVE", "active", "image_snapshot", 1)),
+        ({"host": BEHIND, "verb": "createBackup"}, ("ACTIVE", "active", "image_backup", 1)),
         ({"host": {}, "verb": "createImage"}, ("ACTIVE", "active", "image_uploading", 1)),
         ({"host": BEHIND, "verb": "SOFT"}, ("REBOOT", "active", "rebooting", 1)),
         ({"host": {**OFF, **BEHIND}, "verb": "HARD"}, ("HARD_REBOOT", "active", "rebooting_hard", 4)),

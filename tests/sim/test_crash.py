@@ -273,6 +273,17 @@ def has_an_image(status: str) -> Callable[[World], None]:
     return check
 
 
+def has_one_backup(world: World) -> None:
+    """However often it was asked for, the newest one is there and the others are gone."""
+    assert world.status(find(world)) == "ACTIVE"
+    made = sa.select(images.c.stored_at).where(images.c.name == "backup", images.c.deleted_at.is_(None))
+    with world.db.read() as tx:
+        (found,) = tx.all(made)
+    assert found.stored_at
+    assert machine(world).copies == set()
+
+
+BACKUP = {"name": "backup", "backup_type": "daily", "rotation": 1}
 REBUILD, SNAPSHOT = {"imageRef": OTHER_IMAGE}, {"name": "snapshot"}
 OPERATIONS = (
     Operation("boot", boot, is_now("ACTIVE")),
@@ -291,6 +302,7 @@ OPERATIONS = (
     Operation("rebuild off", act("rebuild", REBUILD), rebuilt("SHUTOFF"), stopped),
     Operation("snapshot", act("createImage", SNAPSHOT), has_an_image("ACTIVE"), running),
     Operation("snapshot asleep", act("createImage", SNAPSHOT), has_an_image("SUSPENDED"), sleeping),
+    Operation("backup", act("createBackup", BACKUP), has_one_backup, running),
     Operation("soft reboot", act("reboot", {"type": "SOFT"}), is_now("ACTIVE"), running),
     Operation("hard reboot", act("reboot", {"type": "HARD"}), is_now("ACTIVE"), running),
     Operation("console", ask_for_console, opened, running),

@@ -66,6 +66,11 @@ class Culprits:
         """The loops that fail on this key, whichever they are."""
         return list(self._failing.get(key, ()))
 
+    def away(self, service: str, host: str) -> list[Waiting]:
+        """That ``service`` is silent: what it has seen once may be so no more, and nothing new is done there."""
+        trouble = self._trouble.get((service, host))
+        return [trouble] if trouble and trouble.kind == "silent" else []
+
     def behind(self, key: str, service: str, host: str, reason: str, since: str) -> list[Waiting]:
         """Why ``service`` has not done its part for ``key``; at least ``reason``, if it says nothing itself."""
         found = [one for one in self.of(key) if (one.service, one.host) == (service, host)]

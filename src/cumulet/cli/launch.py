@@ -46,15 +46,22 @@ def ssh(options: argparse.Namespace) -> int:
     if not address:
         sys.exit(f"server {options.name} has no floating IP: 'cumulet launch {options.name}' gives it one")
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
-    os.execvp("ssh", [*ssh_command(server["id"], address), *words])
+    os.execvp("ssh", [*ssh_command(_disk(cloud, server["id"]), address), *words])
 
 
-def ssh_command(server_id: str, address: str) -> list[str]:
-    """ssh with our key; the host's key is remembered under the server's id, since addresses change hands."""
+def _disk(cloud: Cloud, server_id: str) -> str:
+    """A name for the server's disk: its latest rebuild's, and its own if there was none."""
+    actions = cloud.get("compute", f"/servers/{server_id}/os-instance-actions")["instanceActions"]
+    rebuilds = [action["request_id"] for action in actions if action["action"] == "rebuild"]
+    return str(rebuilds[0]) if rebuilds else server_id
+
+
+def ssh_command(disk: str, address: str) -> list[str]:
+    """ssh with our key.  The host's key is remembered under its disk's name: addresses change hands."""
     known = _home() / "known_hosts.cumulet"
     return [
         "ssh", "-i", str(private_key()), "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=accept-new",
-        "-o", f"UserKnownHostsFile={known}", "-o", f"HostKeyAlias={server_id}", "-o", "LogLevel=ERROR",
+        "-o", f"UserKnownHostsFile={known}", "-o", f"HostKeyAlias={disk}", "-o", "LogLevel=ERROR",
         "-o", "ConnectTimeout=10", f"cirros@{address}",
     ]  # fmt: skip
 

@@ -85,13 +85,14 @@ def _run(config: Config, names: list[str]) -> None:
 
 
 def _load(config: Config, services: Sequence[Named]) -> None:
-    """Load the code of these services, and make what several of them need: once, here, so that they share it."""
+    """Load the code of these services and let them rehearse: once, here, so that they share what they need."""
     for service in services:
-        child.builder(service)
+        child.load(service)
     preload()
     if not all(service.agent for service in services):
-        importlib.import_module("cumulet.keystone.public")
         db.prepare(config.database_url)
+        rehearsal = importlib.import_module("cumulet.cli.rehearsal")  # agents alone do without the database
+        rehearsal.rehearse(config, services)
 
 
 def end_former(config: Config) -> None:

@@ -116,11 +116,13 @@ class Teller:
             words = {0: "not wired", row.generation: "wired as wanted"}
             wiring = words.get(row.wired_generation, "wired as was wanted before")
             story.seen = [{"host": row.host, "wiring": wiring, "at": row.wired_at}]
-        if row.host is not None and row.wired_generation != row.generation and row.admin_up:
+        if row.host is None:
+            story.waiting = self._culprits.of(row.id)
+        elif row.wired_generation != row.generation and row.admin_up:
             reason = "has not wired it as it is wanted now"
             story.waiting = self._behind(row.id, "neutron-openvswitch-agent", row.host, reason, row.updated_at)
         else:
-            story.waiting = self._culprits.of(row.id)
+            story.waiting = self._done(row.id, "neutron-openvswitch-agent", row.host)
         floating = sa.select(neutron.floatingips).where(neutron.floatingips.c.port_id == row.id)
         story.also = [self.floating_ip(one) for one in self._some(floating)]
         return story
@@ -176,6 +178,8 @@ class Teller:
             if not placed:
                 reason = "has not put it in place yet"
                 story.waiting += self._behind(row.router_id, "neutron-l3-agent", one.host, reason, row.updated_at)
+            else:
+                story.waiting += self._culprits.away("neutron-l3-agent", one.host)
         return story
 
     def _server_wish(self, row: Row[Any]) -> Json:
@@ -217,6 +221,10 @@ class Teller:
         others = [one for one in self._culprits.of(key) if (one.service, one.host) != (service, host)]
         return [*self._culprits.behind(key, service, host, reason, since), *others]
 
+    def _done(self, key: str, service: str, host: str) -> list[Waiting]:
+        """``service`` has done its part, as far as it can be known: loops that fail, and whether it is there."""
+        return [*self._culprits.of(key), *self._culprits.away(service, host)]
+
     def _bindings(self, row: Row[Any], query: Any, service: str, what: str) -> tuple[list[Json], list[Waiting]]:
         """A network's or a router's hosts: what each has seen, and what those wait for that are behind."""
         seen, waiting = [], []
@@ -229,6 +237,8 @@ class Teller:
             if one.seen_generation != one.generation or one.fault or one.running != (one.wanted == "run"):
                 reason = one.fault or "has not acted on the newest order yet"
                 waiting += self._behind(row.id, service, one.host, reason, one.seen_at or row.updated_at)
+            else:
+                waiting += self._culprits.away(service, one.host)
         return seen, waiting or self._culprits.of(row.id)
 
     def _some(self, query: Any) -> list[Row[Any]]:

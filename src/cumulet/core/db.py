@@ -9,6 +9,7 @@ write at once.  Losing a race raises ``Conflict`` or ``Retry`` in the caller, ne
 """
 
 import logging
+import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ from sqlalchemy.engine import Connection, Engine, Row
 from sqlalchemy.sql.expression import Executable
 
 from cumulet.core import clock
-from cumulet.core.bus import Bus
+from cumulet.core.bus import Bus, LocalBus
 from cumulet.core.connections import BUSY_SECONDS, NoTurns, Session, Sessions, Turns
 from cumulet.core.context import REQUEST_ID, Context
 from cumulet.core.errors import Conflict, Retry, Unavailable
@@ -173,6 +174,33 @@ _prepared: dict[str, Engine] = {}
 def prepare(url: str) -> None:
     """Make what each ``Database`` of this URL needs, without connecting: before a fork, for children to share."""
     _prepared[url] = _engine(url)
+
+
+class _Rehearsal(Database):
+    """Its writers wait for nobody, and nothing is counted."""
+
+    def __init__(self, url: str, bus: Bus) -> None:
+        super().__init__(url, bus)
+        self._turns = NoTurns()
+
+    def after_commit(self, tx: Transaction) -> None:
+        pass
+
+
+@contextmanager
+def rehearsal(url: str) -> Iterator[Database]:
+    """An empty database in memory; what is compiled for it is compiled for the prepared one of ``url``."""
+    engine = _prepared[url]
+
+    def connect(*_: Any) -> sqlite3.Connection:
+        return sqlite3.connect(":memory:", check_same_thread=False)
+
+    event.listen(engine, "do_connect", connect)
+    try:
+        yield _Rehearsal(url, LocalBus())
+    finally:
+        event.remove(engine, "do_connect", connect)
+        engine.dispose()
 
 
 def _cause(error: Exception) -> BaseException:

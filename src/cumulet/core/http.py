@@ -37,7 +37,7 @@ from cumulet.core.errors import (
     Unavailable,
 )
 from cumulet.core.metrics import REQUEST_SECONDS, REQUESTS
-from cumulet.core.policy import AUTHENTICATED, HOST, PUBLIC, Policies
+from cumulet.core.policy import AUTHENTICATED, HOST, PUBLIC, Policies, PolicyError
 
 LOG = logging.getLogger(__name__)
 ACCESS = logging.getLogger("cumulet.access")
@@ -187,6 +187,9 @@ class App:
         self.name, self.db, self.config, self.policies = name, db, config, policies
         self.versions, self.endpoint, self.extras, self.own_target = versions, endpoint, extras, own_target
         self.routes = [*routes, Route("GET", "/openapi.json", _openapi, PUBLIC)]
+        unknown = {route.policy for route in self.routes} - {PUBLIC, AUTHENTICATED, HOST} - set(policies.texts)
+        if unknown:
+            raise PolicyError(f"{name}: routes name rules that nobody has defined: {', '.join(sorted(unknown))}")
         self._caller, self.render_error = caller, render_error
         self._tree = _tree(self.routes)
         self._workers = workers
@@ -290,6 +293,8 @@ class App:
             raise NotFound("The resource could not be found.", kind="HTTPNotFound")
         method = "GET" if request.method == "HEAD" and "HEAD" not in node.routes else request.method
         routes = node.routes.get(method)
+        if not routes and request.path.endswith("/"):  # a thing with an empty name
+            raise NotFound("The resource could not be found.", kind="HTTPNotFound")
         if not routes:
             allowed = ", ".join(sorted(node.routes))
             raise MethodNotAllowed("The method is not allowed for this URL.", headers={"Allow": allowed})

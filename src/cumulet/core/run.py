@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import importlib
 import logging
+import os
 import signal
 import socket
 import threading
@@ -15,21 +16,17 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
-from prometheus_client import generate_latest
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
-from cumulet.core import clock, schema
+from cumulet.core import clock, status
 from cumulet.core.bounded import BoundedHttp
 from cumulet.core.bus import Bus
 from cumulet.core.heartbeat import Heartbeat
-from cumulet.core.metrics import REGISTRY
 from cumulet.core.reconcile import Loop, Reconciler
 from cumulet.core.service import Service
 
 LOG = logging.getLogger(__name__)
 GRACE_SECONDS = 10
+ENDINGS = (signal.SIGTERM, signal.SIGINT)
 LONGEST_MESSAGE = 1 << 20  # of a websocket
 LOADED_LATER = (
     "cumulet.core.websocket",
@@ -98,18 +95,32 @@ def serve(
     threads = [threading.Thread(target=loop.run, name=loop.reconciler.name) for loop in loops]
     for thread in threads:
         thread.start()
+    if status_socket:
+        status.serve(status_socket, loops)
     LOG.info("%s started", name)
     try:
-        with asyncio.Runner(loop_factory=_event_loop) as runner:
-            runner.run(_serve(service, loops, status_socket, api_sockets))
+        _until_the_end(service, api_sockets)
     finally:
-        for loop in loops:
-            loop.stop()
-        for thread in threads:
-            thread.join(GRACE_SECONDS)
-        if service.stop:
-            service.stop()
+        _end(service, loops, threads)
         LOG.info("%s stopped", name)
+
+
+def _end(service: Service, loops: Sequence[Loop[Any]], threads: Sequence[threading.Thread]) -> None:
+    for loop in loops:
+        loop.stop()
+    for thread in threads:
+        thread.join(GRACE_SECONDS)
+    if service.stop:
+        service.stop()
+
+
+def _until_the_end(service: Service, api_sockets: Sequence[socket.socket]) -> None:
+    """What the main thread does: it serves the API, if there is one."""
+    if service.app and api_sockets:
+        with asyncio.Runner(loop_factory=_event_loop) as runner:
+            runner.run(_serve(service, api_sockets))
+    else:
+        _wait_for_the_end()
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
@@ -118,29 +129,27 @@ def _event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _serve(
-    service: Service,
-    loops: Sequence[Loop[Any]],
-    status_socket: socket.socket | None,
-    api_sockets: Sequence[socket.socket],
-) -> None:
-    servers: list[tuple[_Server, list[socket.socket]]] = []
-    if status_socket:
-        servers.append((_server(_status_app(loops)), [status_socket]))
-    if service.app and api_sockets:
-        servers.append((_server(service.app, service.websockets), list(api_sockets)))
-    done = asyncio.Event()
+async def _serve(service: Service, api_sockets: Sequence[socket.socket]) -> None:
+    server, done = _server(service.app, service.websockets), asyncio.Event()
     running = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in ENDINGS:
         running.add_signal_handler(number, done.set)
-    tasks = [running.create_task(server.serve(sockets)) for server, sockets in servers]
+    serving = running.create_task(server.serve(list(api_sockets)))
     await done.wait()
-    for server, _ in servers:
-        server.end()
-    await asyncio.gather(*tasks)
+    server.end()
+    await serving
 
 
-def _server(app: Any, websockets: bool = False) -> _Server:
+def _wait_for_the_end() -> None:
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    for number in ENDINGS:
+        signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    os.read(reader, 1)
+
+
+def _server(app: Any, websockets: bool) -> _Server:
     return _Server(
         uvicorn.Config(
             app,
@@ -157,29 +166,6 @@ def _server(app: Any, websockets: bool = False) -> _Server:
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
-
-
-def _status_app(loops: Sequence[Loop[Any]]) -> Any:
-    """``/healthcheck``, ``/loops``, ``/metrics`` and ``POST /resync`` on the service's own socket."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        path = Request(scope).url.path
-        if path == "/metrics":
-            response = Response(generate_latest(REGISTRY), media_type="text/plain; version=0.0.4")
-        elif path == "/loops":
-            response = Response(schema.encode([loop.status() for loop in loops]), media_type="application/json")
-        elif path == "/resync":
-            for loop in loops:
-                loop.resync()
-            response = Response(status_code=204)
-        elif path == "/healthcheck":
-            bad = [f"{loop.reconciler.name}: {loop.read_failure}" for loop in loops if loop.read_failure]
-            response = Response("; ".join(bad) or "OK", 503 if bad else 200)
-        else:
-            response = Response(status_code=404)
-        await response(scope, receive, send)
-
-    return app
 
 
 def _heartbeat(

@@ -3,6 +3,8 @@
 import uuid
 from collections.abc import Iterable
 
+import sqlalchemy as sa
+
 from cumulet.core import clock
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
@@ -17,6 +19,7 @@ from cumulet.glance.compute_images import (
     show_image,
 )
 from cumulet.glance.model import Image, SnapshotWish
+from cumulet.glance.registry_filters import has_property
 from cumulet.glance.registry_notes import PUBLISHER, describe
 from cumulet.glance.removal import remove_image
 from cumulet.glance.tables import images
@@ -31,6 +34,7 @@ __all__ = [
     "image_ticket",
     "list_images",
     "load_policies",
+    "rotate_backups",
     "show_image",
     "upload_ticket",
 ]
@@ -86,3 +90,18 @@ def delete_snapshot(tx: Transaction, image_id: str) -> None:
     now = remove_image(tx, image_id, images.c.stored_at.is_(None))
     if now:
         tx.notify(Context(project_id=found[0].owner or ""), "image.delete", PUBLISHER, describe(found[0], now))
+
+
+def rotate_backups(tx: Transaction, owner: str, server_id: str, kind: str, keep: int) -> None:
+    """Of a server's backups of this kind the newest ``keep`` stay, and those that are protected."""
+    made_for = {"image_type": "backup", "backup_type": kind, "instance_uuid": server_id}
+    mine = sa.and_(
+        images.c.owner == owner,
+        images.c.stored_at.is_not(None),
+        *(has_property(name, value) for name, value in made_for.items()),
+    )
+    found = tx.all(records.SELECT.where(mine).order_by(images.c.created_at.desc(), images.c.id.desc()))
+    for record in records.records_of(tx, found[keep:]):
+        now = remove_image(tx, record.id, images.c.protected.is_(sa.false()))
+        if now:
+            tx.notify(Context(project_id=owner), "image.delete", PUBLISHER, describe(record, now))

@@ -4,10 +4,13 @@
 password and roles, the URL of an endpoint); what an administrator has added stays.
 """
 
+import hashlib
+import os
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
+from pathlib import Path
 
 import sqlalchemy as sa
 
@@ -16,6 +19,7 @@ from cumulet.core.config import Config
 from cumulet.core.context import Context
 from cumulet.core.db import Database, Transaction
 from cumulet.core.errors import Unauthorized
+from cumulet.core.secrets import same
 from cumulet.keystone import keys, passwords, token_format
 from cumulet.keystone.model import DEFAULT_DOMAIN, SYSTEM, CatalogEntry
 from cumulet.keystone.standing import find_standing_of
@@ -129,27 +133,45 @@ def _ensure_admin(tx: Transaction, config: Config, password: str, project_id: st
     """The user ``admin`` with this password; their tokens die only if it was another one."""
     rounds = config.identity.bcrypt_rounds
     row = tx.find(sa.select(users).where(users.c.domain_id == DEFAULT_DOMAIN, users.c.name == "admin"))
+    stored = row.password_hash if row else ""
     if row is None:
-        user_id = uuid.uuid4().hex
-        tx.write(
-            users.insert(),
-            {
-                "id": user_id,
-                "domain_id": DEFAULT_DOMAIN,
-                "name": "admin",
-                "default_project_id": project_id,
-                "password_hash": passwords.make_hash(password, rounds),
-                "created_at": clock.now(),
-            },
-        )
-        return user_id
-    if not passwords.matches(password, row.password_hash, rounds):
-        changed = {
-            "password_hash": passwords.make_hash(password, rounds),
-            "token_revision": users.c.token_revision + 1,
-        }
-        tx.write(sa.update(users).where(users.c.id == row.id).values(changed))
-    return str(row.id)
+        stored = passwords.make_hash(password, rounds)
+        user = {"id": uuid.uuid4().hex, "domain_id": DEFAULT_DOMAIN, "name": "admin", "password_hash": stored}
+        tx.write(users.insert(), {**user, "default_project_id": project_id, "created_at": clock.now()})
+        user_id = user["id"]
+    else:
+        user_id = str(row.id)
+        if _was_checked(config, password, stored):
+            return user_id
+        if not passwords.matches(password, stored, rounds):
+            stored = passwords.make_hash(password, rounds)
+            changed = {"password_hash": stored, "token_revision": users.c.token_revision + 1}
+            tx.write(sa.update(users).where(users.c.id == user_id).values(changed))
+    _note_checked(config, password, stored)
+    return user_id
+
+
+def _was_checked(config: Config, password: str, stored: str | None) -> bool:
+    """Whether this very hash was found to be this password's before: no start spends a bcrypt on it again."""
+    try:
+        return same(_checked_file(config).read_text(), _pair(password, stored))
+    except FileNotFoundError:
+        return False
+
+
+def _note_checked(config: Config, password: str, stored: str | None) -> None:
+    """Among the keys, as secret as they are."""
+    descriptor = os.open(_checked_file(config), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(_pair(password, stored))
+
+
+def _checked_file(config: Config) -> Path:
+    return keys.directory(config) / "admin-checked"
+
+
+def _pair(password: str, stored: str | None) -> str:
+    return hashlib.sha256(f"{stored} {password}".encode(errors="surrogatepass")).hexdigest()
 
 
 def _ensure_endpoints(tx: Transaction, region: str, entry: CatalogEntry) -> None:

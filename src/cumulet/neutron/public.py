@@ -272,31 +272,46 @@ def _release(tx: Transaction, rows: Sequence[Row[Any]]) -> None:
             effects.bump_dhcp(tx, row.network_id)
 
 
+_SHOWN = (
+    *(ports.c[name] for name in ("id", "network_id", "name", "mac", "device_id", "device_owner", "server_id")),
+    *(ports.c[name] for name in ("nova_made", "admin_up")),
+    *(port_bindings.c[name] for name in ("host", "generation", "wired_generation", "wired_at")),
+)
+
+_NETWORKS = sa.select(
+    networks.c.id,
+    networks.c.name.label("network_name"),
+    networks.c.mtu,
+    subnets.c.id.label("subnet_id"),
+    *(subnets.c[name] for name in ("cidr", "gateway_ip", "dns_servers", "routes", "dhcp", "ip_version")),
+    subnets.c.ipv6_address_mode,
+).outerjoin(subnets, subnets.c.network_id == networks.c.id)
+"""Networks, with a row for each of their subnets."""
+
+
 def _load(tx: Transaction, statement: sa.Select[Any]) -> list[Port]:
-    """Ports of servers as nova sees them: one query per table, however many."""
-    rows = tx.all(statement.order_by(ports.c.created_at, ports.c.id))
+    """Ports of servers (``statement`` chooses them) as nova sees them: one query per table, however many."""
+    rows = tx.all(statement.with_only_columns(*_SHOWN).order_by(ports.c.created_at, ports.c.id))
     ids = [row.id for row in rows]
-    places = (
-        sa.select(port_addresses.c.port_id, port_addresses.c.ip, subnets)
-        .join(subnets, subnets.c.id == port_addresses.c.subnet_id)
-        .order_by(port_addresses.c.position)
-    )
+    places = sa.select(port_addresses.c.port_id, port_addresses.c.ip, port_addresses.c.subnet_id)
     groups = sa.select(port_groups.c.port_id, security_groups.c.name).join(
         security_groups, security_groups.c.id == port_groups.c.security_group_id
     )
     floating = sa.select(floatingips.c.port_id, floatingips.c.fixed_ip, floatingips.c.floating_ip)
-    network = sa.select(networks.c.id, networks.c.name, networks.c.mtu)
-    their_addresses = standard.related(tx, places, port_addresses.c.port_id, ids)
+    their_addresses = standard.related(
+        tx, places.order_by(port_addresses.c.position), port_addresses.c.port_id, ids
+    )
     their_groups = standard.related(tx, groups, port_groups.c.port_id, ids)
     their_floating = standard.related(tx, floating, floatingips.c.port_id, ids)
-    their_networks = standard.related(tx, network, networks.c.id, [row.network_id for row in rows])
+    their_networks = standard.related(tx, _NETWORKS, networks.c.id, [row.network_id for row in rows])
+    known = {subnet.subnet_id: _of_subnet(subnet) for found in their_networks.values() for subnet in found}
     return [
         Port(
             id=row.id,
             network_id=row.network_id,
-            network_name=their_networks[row.network_id][0].name,
+            network_name=their_networks[row.network_id][0].network_name,
             mac=row.mac,
-            addresses=tuple(_address(place) for place in their_addresses.get(row.id, ())),
+            addresses=tuple(Address(p.ip, **known[p.subnet_id]) for p in their_addresses.get(row.id, ())),
             mtu=their_networks[row.network_id][0].mtu,
             wired=row.host is not None and row.wired_generation == row.generation,
             device_id=row.server_id or row.device_id,
@@ -310,15 +325,15 @@ def _load(tx: Transaction, statement: sa.Select[Any]) -> list[Port]:
     ]
 
 
-def _address(row: Row[Any]) -> Address:
-    return Address(
-        ip=row.ip,
-        subnet_id=row.id,
-        cidr=row.cidr,
-        gateway=row.gateway_ip or "",
-        dns=tuple(row.dns_servers),
-        routes=tuple((route["destination"], route["nexthop"]) for route in row.routes),
-        dhcp=row.dhcp,
-        ip_version=row.ip_version,
-        ipv6_mode=row.ipv6_address_mode or "",
-    )
+def _of_subnet(row: Row[Any]) -> dict[str, Any]:
+    """What all addresses of a subnet have in common."""
+    return {
+        "subnet_id": row.subnet_id,
+        "cidr": row.cidr,
+        "gateway": row.gateway_ip or "",
+        "dns": tuple(row.dns_servers or ()),
+        "routes": tuple((route["destination"], route["nexthop"]) for route in row.routes or ()),
+        "dhcp": row.dhcp,
+        "ip_version": row.ip_version,
+        "ipv6_mode": row.ipv6_address_mode or "",
+    }

@@ -130,8 +130,9 @@ def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], s
 def _verb(action: Row[Any], host: str, secret: str) -> Verb:
     """With what its host needs to carry it out."""
     args = action.params
-    if action.action == snapshots.ACTION:
-        args = {**args, "ticket": glance.upload_ticket(secret, args["image_id"], host)}
+    if action.action in snapshots.ACTIONS:
+        args = {"image_id": args["image_id"], "ticket": glance.upload_ticket(secret, args["image_id"], host)}
+        return Verb(action.id, snapshots.SNAPSHOT, args, action.request_id)
     return Verb(action.id, action.action, args, action.request_id)
 
 
@@ -241,6 +242,7 @@ def _finish_done(tx: Transaction, row: Row[Any], seen: Seen, actions: Sequence[R
         return
     tx.write(_FINISH, [{"number": a.id, "now": now, "why": why or None, "at": row.host} for a, why in done])
     snapshots.abandon(tx, [action for action, why in done if why])
+    snapshots.rotate(tx, [action for action, why in done if not why])
     launched_at = row.launched_at or now
     for action, why in done:
         event = notices.EVENTS.get(action.action)

@@ -32,6 +32,7 @@ _EVENTS = {
     "resume": "compute_resume_instance",
     "rebuild": "compute_rebuild_instance",
     "createImage": "compute_snapshot_instance",
+    "createBackup": "compute_backup_instance",
     "lock": "api_lock",
     "unlock": "api_unlock",
     "attach_interface": "compute_attach_interface",

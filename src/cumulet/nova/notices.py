@@ -23,6 +23,7 @@ EVENTS = {
     "resume": "resume",
     "rebuild": "rebuild",
     "createImage": "snapshot",
+    "createBackup": "snapshot",
 }
 """From an action's name to the event that tells of it."""
 

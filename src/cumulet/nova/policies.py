@@ -72,6 +72,7 @@ _OTHERS = {
     "os-availability-zone:detail": ADMIN,
     "os-console-auth-tokens": ADMIN,
     "os-console-output": MEMBER,
+    "os-create-backup": MEMBER,
     "os-deferred-delete:force": MEMBER,
     "os-deferred-delete:restore": MEMBER,
     "os-extended-server-attributes": ADMIN,

@@ -7,6 +7,7 @@ import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy.engine import Row
@@ -208,6 +209,7 @@ def _address(ip: str, version: int, kind: str, mac: str) -> Json:
     return {"version": version, "addr": ip, "OS-EXT-IPS:type": kind, "OS-EXT-IPS-MAC:mac_addr": mac}
 
 
+@lru_cache(maxsize=1024)
 def host_id(project_id: str, host: str | None) -> str:
     """A name for the host by which a project can tell hosts apart, and no more."""
     return hashlib.sha224((project_id + host).encode()).hexdigest() if host else ""

@@ -12,6 +12,7 @@ a server that is to be on and stands still (its disk is full, say) is shown PAUS
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
+from cumulet.core.fixed import fixed
 from cumulet.nova import zones
 from cumulet.nova.tables import aggregate_hosts, aggregates, server_actions, server_hosts, servers
 
@@ -32,7 +33,7 @@ _s, _h, _a = servers.c, server_hosts.c, server_actions.c
 
 def _unfinished(action: str, value: sa.ColumnElement[int] | int = 1) -> sa.ColumnElement[int]:
     """The greatest ``value`` among a server's verbs of this name, 0 if there is none."""
-    return sa.func.max(sa.case((_a.action == action, value), else_=0))
+    return fixed(f"servers.{action}", sa.func.max(sa.case((_a.action == action, value), else_=0)))
 
 
 _verbs = (
@@ -40,7 +41,9 @@ _verbs = (
         _a.server_id,
         _unfinished("reboot", sa.case((_a.params["type"].as_string() == "HARD", 2), else_=1)).label("reboot"),
         _unfinished("rebuild").label("rebuild"),
-        _unfinished("createImage").label("snapshot"),
+        sa.func.max(sa.case((_a.action == "createImage", 1), (_a.action == "createBackup", 2), else_=0)).label(
+            "snapshot"
+        ),
     )
     .where(_a.verb, _a.finished_at.is_(None))
     .group_by(_a.server_id)
@@ -66,7 +69,7 @@ _faulty = sa.or_(_unplaceable, _broken, _s.forced_error)
 _reboot = sa.func.coalesce(_verbs.c.reboot, 0)
 _rebooting = sa.and_(_reboot > 0, _s.power == "on")
 _rebuilding = sa.func.coalesce(_verbs.c.rebuild, 0) > 0
-_snapshotting = sa.func.coalesce(_verbs.c.snapshot, 0) > 0
+_snapshot = sa.func.coalesce(_verbs.c.snapshot, 0)
 _coming = sa.and_(_s.power == "on", _seen != "on", sa.not_(_reached))
 
 vm_state: ColumnElement[str] = sa.case(
@@ -89,7 +92,9 @@ task_state: ColumnElement[str | None] = sa.case(
     (sa.not_(_launched), "spawning"),
     (_rebuilding, "rebuilding"),
     (_rebooting, sa.case((_reboot == 2, "rebooting_hard"), else_="rebooting")),
-    (_snapshotting, sa.case((_acted, "image_uploading"), else_="image_snapshot")),  # it is told when it is copied
+    # its host tells when it is copied
+    (sa.and_(_snapshot > 0, _acted), "image_uploading"),
+    (_snapshot > 0, sa.case((_snapshot == 2, "image_backup"), else_="image_snapshot")),
     (sa.and_(_coming, _seen == "paused"), "unpausing"),
     (sa.and_(_coming, _seen == "suspended"), "resuming"),
     (_coming, "powering-on"),
@@ -132,6 +137,9 @@ status: ColumnElement[str] = sa.case(
     (_rebooting, sa.case((_deleting, "ACTIVE"), (_reboot == 2, "HARD_REBOOT"), else_="REBOOT")),
     else_=_plain_status,
 )
+
+vm_state, task_state = fixed("servers.vm_state", vm_state), fixed("servers.task_state", task_state)
+power_state, status = fixed("servers.power_state", power_state), fixed("servers.status", status)
 
 changed_at: tuple[ColumnElement[str], ...] = (_s.updated_at, _s.gone_at, _h.seen_at, _h.launched_at)
 """Times of changes by each of a server's writers; the latest is its ``updated``."""

@@ -99,7 +99,7 @@ server_actions = Table(
     Column("generation", Integer, nullable=False),  # done when a host has acted on this generation
     Column(
         "verb", Boolean, nullable=False, default=False
-    ),  # a host must carry it out once (reboot, rebuild, createImage)
+    ),  # a host must carry it out once (reboot, rebuild, createImage, createBackup)
     Column("params", JSON, nullable=False, default=dict),
     # written by nova-conductor (by nova-scheduler where no host was found)
     Column("finished_at", Time),
@@ -107,7 +107,6 @@ server_actions = Table(
     Column("host", Name),
 )
 Index("ix_server_actions_server", server_actions.c.server_id, server_actions.c.id)
-Index("ix_server_actions_verbs", server_actions.c.verb, server_actions.c.finished_at)
 Index("ix_server_actions_unfinished", server_actions.c.finished_at, server_actions.c.server_id)
 
 # Tokens that wait for a browser.  Written by nova-consoleauth alone; whoever reads them opens nothing with them.

@@ -714,7 +714,6 @@ def upgrade() -> None:
     with op.batch_alter_table("server_actions", schema=None) as batch_op:
         batch_op.create_index("ix_server_actions_server", ["server_id", "id"], unique=False)
         batch_op.create_index("ix_server_actions_unfinished", ["finished_at", "server_id"], unique=False)
-        batch_op.create_index("ix_server_actions_verbs", ["verb", "finished_at"], unique=False)
 
     op.create_table(
         "server_hosts",
@@ -1086,7 +1085,6 @@ def downgrade() -> None:
 
     op.drop_table("server_hosts")
     with op.batch_alter_table("server_actions", schema=None) as batch_op:
-        batch_op.drop_index("ix_server_actions_verbs")
         batch_op.drop_index("ix_server_actions_unfinished")
         batch_op.drop_index("ix_server_actions_server")
 
