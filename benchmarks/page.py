@@ -11,6 +11,7 @@ from benchmarks.figures import LIMITS, Figure
 from cumulet.host import kvm
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+NO_LIMIT = "what limits it is not known yet"
 COMMAND = "./cumulet bench --write"
 HEAD = (
     "Measured on {date} by `{command}` on {machine}. That command writes this page; `./cumulet bench NAME` "
@@ -38,7 +39,7 @@ def text(found: Sequence[Figure], date: str, where: str) -> str:
         lines.append(f"| {one.name} | {value} | {one.unit} | {one.runs} | {one.target} |")
     missed = [one for one in found if one.met is False]
     lines += ["", "## What misses its target, and why", ""]
-    lines += [f"- **{one.name}**: {LIMITS.get(one.name, 'not yet explained')}" for one in missed] or ["Nothing."]
+    lines += [f"- **{one.name}**: {LIMITS.get(one.name, NO_LIMIT)}" for one in missed] or ["Nothing."]
     return "\n".join(lines) + "\n"
 
 

@@ -289,7 +289,10 @@ def agrees(name: str, app: str, route: Route, allowed: bool, status: int, best: 
     return status not in (401, 403) or (line in BEYOND and BEYOND[line] in ("", name))
 
 
-PROXIED = ("/v2.1/images",)
+PROXIED = (
+    "/v2.1/images", "/v2.1/os-floating-ip", "/v2.1/os-networks", "/v2.1/os-security-group",
+    "/v2.1/os-tenant-networks",
+)  # fmt: skip
 """What one API takes from another goes by the other's rules, which are asked about there."""
 NOBODYS = ("/flavors", "/extensions/", "/os-keypairs/", "/agents/", "/v3/roles/{", "/regions/", "/os-hypervisors/")
 """Parts of URLs whose things are nobody's, or the caller's own."""
@@ -309,6 +312,10 @@ BODIES: dict[tuple[str, str], Any] = {
     ("keystone", "POST /v3/credentials"): {"credential": {"type": "totp", "blob": "y"}},
     ("glance-api", "PATCH /v2/images/{image_id}"): [{"op": "replace", "path": "/name", "value": "other"}],
     ("glance-api", "POST /v2/images/{image_id}/import"): {"method": {"name": "glance-direct"}},
+    ("nova-api", "POST /v2.1/os-server-external-events"): {
+        "events": [{"name": "network-changed", "server_uuid": "00000000-0000-0000-0000-000000000000"}]
+    },
+    ("nova-api", "POST /v2.1/os-server-groups"): {"server_group": {"name": "x", "policy": "affinity"}},
     ("nova-api", "PUT /v2.1/servers/{id}/metadata/{key}"): {"meta": {"k": "w"}},
     ("nova-api", "POST /v2.1/servers/{id}/action reboot"): {"reboot": {"type": "SOFT"}},
     ("nova-api", "POST /v2.1/servers/{id}/remote-consoles"): {

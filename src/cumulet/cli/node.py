@@ -64,6 +64,7 @@ def _run(config: Config, names: list[str]) -> None:
     with _alone(config):
         parts.become_subreaper()
         parts.allow_many_files()
+        parts.allow_long_queues()
         prepare.after_reboot(config)
         record.write_parent(config)
         services = [service for service in SERVICES if not names or service.name in names]
@@ -92,7 +93,10 @@ def _load(config: Config, services: Sequence[Named]) -> None:
     if not all(service.agent for service in services):
         db.prepare(config.database_url)
         rehearsal = importlib.import_module("cumulet.cli.rehearsal")  # agents alone do without the database
-        rehearsal.rehearse(config, services)
+        try:
+            rehearsal.rehearse(config, services)
+        except Exception:
+            LOG.exception("services start without a rehearsal")
 
 
 def end_former(config: Config) -> None:

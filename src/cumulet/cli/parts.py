@@ -4,6 +4,7 @@ A part may outlive the parent (kill -9, upgrade).  The next parent finds it by i
 pidfd, without starting a second one.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -18,6 +19,7 @@ from cumulet.host import libvirtd, openvswitch, process
 from cumulet.services import Named
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+QUEUE, LONG_QUEUE = Path("/proc/sys/net/unix/max_dgram_qlen"), 512
 NAMES = ("ovsdb-server", "ovs-vswitchd", "libvirtd")
 NETWORK_AGENTS = frozenset({"neutron-openvswitch-agent", "neutron-dhcp-agent", "neutron-l3-agent", "nova-compute"})
 
@@ -31,6 +33,16 @@ def allow_many_files() -> None:
     """Open vSwitch holds some descriptors for each port: our children may open as many as this process might."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+
+
+def allow_long_queues() -> None:
+    """Hints beyond the queue of a socket are lost until the next full pass: room for a hundred servers at once.
+
+    The kernel's own 10 are few, systemd makes 512 of them; where the setting may not be changed, so be it.
+    """
+    if int(QUEUE.read_text()) < LONG_QUEUE:
+        with contextlib.suppress(OSError):
+            QUEUE.write_text(str(LONG_QUEUE))
 
 
 def die_with_parent(parent: int) -> None:

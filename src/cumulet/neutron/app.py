@@ -117,8 +117,8 @@ ROUTES = [
 ]
 
 
-def build(env: ControllerEnv) -> Service:
-    app = App(
+def build_app(env: ControllerEnv) -> App:
+    return App(
         "neutron-server",
         ROUTES,
         db=env.db,
@@ -128,4 +128,7 @@ def build(env: ControllerEnv) -> Service:
         render_error=render_error,
         endpoint=f"http://{env.config.api.public_host}:{PORT}",
     )
-    return Service(app, loops=[Failover(env.db, env.config).reconciler()])
+
+
+def build(env: ControllerEnv) -> Service:
+    return Service(build_app(env), loops=[Failover(env.db, env.config).reconciler()])

@@ -12,8 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
 from cumulet.core.context import Context
+from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound
+from cumulet.core.http import App
 from cumulet.neutron import addresses, checks, effects, notices, port_rows, quotas, sharing, standard
 from cumulet.neutron.addresses import Wish
 from cumulet.neutron.model import Address, Port, PortWish
@@ -47,11 +49,19 @@ __all__ = [
     "list_host_ports",
     "list_security_groups",
     "list_server_ports",
+    "open_api",
     "release_ports",
     "remove_fixed_ip",
     "remove_security_group",
 ]
 OWNER = "compute:nova"
+
+
+def open_api(env: ControllerEnv) -> App:
+    """neutron's whole API in this process, for who speaks for a user, with the user's token."""
+    from cumulet.neutron.app import build_app  # which is made of modules that need this one
+
+    return build_app(env)
 
 
 def create_server_ports(

@@ -7,6 +7,7 @@ from cumulet.core.http import App, Reply, Request, Route
 from cumulet.core.policy import PUBLIC
 from cumulet.core.service import Service
 from cumulet.glance import public as glance
+from cumulet.neutron import public as neutron
 from cumulet.nova import (
     aggregates,
     availability_zones,
@@ -21,7 +22,10 @@ from cumulet.nova import (
     interfaces,
     keypairs,
     limits,
+    old_floating_ips,
     old_hosts,
+    old_networks,
+    old_security_groups,
     quota_classes,
     quotas,
     remote_consoles,
@@ -76,6 +80,9 @@ _RESOURCES = (
     services,
     hypervisors,
     old_hosts,
+    old_networks,
+    old_floating_ips,
+    old_security_groups,
     limits,
     quotas,
     quota_classes,
@@ -131,6 +138,7 @@ def build_app(
         extras=server_actions.Extras(
             env.secrets.host_secret,
             glance.load_policies(env),
+            neutron.open_api(env),
             console_tokens or reach(env.config, env.secrets.host_secret, API),
             console_port,
         ),

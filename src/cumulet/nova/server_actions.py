@@ -14,7 +14,7 @@ from sqlalchemy.engine import Row
 
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
-from cumulet.core.http import Json, Reply, Request, Route
+from cumulet.core.http import App, Json, Reply, Request, Route
 from cumulet.core.policy import Policies
 from cumulet.core.schema import UNSET, Strict, UnsetType, given
 from cumulet.core.tables import agents
@@ -86,6 +86,7 @@ class Extras(Struct, frozen=True):
 
     host_secret: str
     image_policies: Policies  # glance's, for compute's old API of images
+    network: App  # neutron's API, in this process (``nova.network_proxy``)
     console_tokens: ConsoleTokens
     console_port: int = CONSOLE_PORT
 

@@ -34,21 +34,21 @@ def list_groups(request: Request) -> Json:
     with request.db.read() as tx:
         server = get_server(tx, request, POLICY + "list")
         groups = neutron.list_security_groups(tx, server.id)
-    return {"security_groups": [_view(group) for group in groups]}
+    return {"security_groups": [group_view(group) for group in groups]}
 
 
-def _view(group: SecurityGroup) -> Json:
+def group_view(group: SecurityGroup) -> Json:
     """As compute had groups of its own: rules only let in, and from one place."""
     return {
         "id": group.id,
         "name": group.name,
         "description": group.description,
         "tenant_id": group.project_id,
-        "rules": [_rule(group, inlet) for inlet in group.inlets],
+        "rules": [rule_view(group, inlet) for inlet in group.inlets],
     }
 
 
-def _rule(group: SecurityGroup, inlet: Inlet) -> Json:
+def rule_view(group: SecurityGroup, inlet: Inlet) -> Json:
     """Upstream's form: -1 for any ICMP type or code and 1 to 65535 for any port; nothing for any protocol."""
     least, most = (None, None) if inlet.protocol is None else (-1, -1) if inlet.protocol in _ICMP else (1, 65535)
     everywhere = "::/0" if inlet.ethertype == "IPv6" else "0.0.0.0/0"

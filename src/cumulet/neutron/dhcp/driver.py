@@ -4,20 +4,12 @@ dnsmasq goes on when the agent ends and is found again by its pid file (``host.d
 """
 
 import logging
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 from cumulet.core.config import Config
 from cumulet.core.errors import Retry
 from cumulet.host import dnsmasq, netns, openvswitch, process
-from cumulet.host.interface import (
-    ensure_interface,
-    ensure_namespace,
-    own_namespaces,
-    remove_interface,
-    remove_namespace,
-)
+from cumulet.host.interface import ensure_interface, ensure_namespace
 from cumulet.host.jsonrpc import OvsdbError
 from cumulet.host.netlink import Netlink, NetlinkError, Route
 from cumulet.host.ovsdb import Ovsdb
@@ -25,6 +17,7 @@ from cumulet.host.ovsdb_rows import Switch
 from cumulet.neutron.dhcp import plan as planning
 from cumulet.neutron.dhcp import release
 from cumulet.neutron.model import DhcpIntent
+from cumulet.neutron.spaces import Spaces
 
 LOG = logging.getLogger(__name__)
 PREFIX = "qdhcp-"
@@ -35,22 +28,18 @@ class DnsmasqHost:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._ovsdb = Ovsdb(openvswitch.database_socket(str(config.run / "openvswitch")))
+        self._spaces = _spaces(config)
         self._switch: Switch | None = None
 
     def look(self) -> frozenset[str]:
         """The networks of which this host has something; one look at the switch for the whole pass."""
-        try:
-            self._switch = self._ovsdb.look()
-        except (OSError, OvsdbError) as error:
-            raise Retry(f"Open vSwitch does not answer: {error}") from error
-        names = own_namespaces(self._config.run, PREFIX)
-        return frozenset(name.removeprefix(PREFIX) for name in names)
+        self._switch, found = self._spaces.look()
+        return found
 
     def ensure(self, intent: DhcpIntent) -> tuple[str, ...]:
         """Everything for this network as wanted; what was refused of its configuration."""
         assert self._switch is not None
-        directory = self._directory(intent.network_id)
+        directory = self._spaces.directory(intent.network_id)
         wanted = planning.plan(intent, str(directory), tuple(self._config.network.dns_servers))
         namespace = PREFIX + intent.network_id
         outer, inner = planning.interface(intent)
@@ -60,10 +49,10 @@ class DnsmasqHost:
                 for key, value in planning.SYSCTLS.items():
                     netns.sysctl(key, value)
             ensure_interface(
-                self._ovsdb, self._switch, namespace, outer, inner,
+                self._spaces.ovsdb, self._switch, namespace, outer, inner,
                 intent.port_id, intent.mac, intent.mtu, planning.addresses(intent),
             )  # fmt: skip
-            self._remove_strangers(namespace, inner)
+            self._spaces.remove_devices(intent.network_id, {inner})  # of an earlier DHCP port
             _ensure_gateways(namespace, inner, intent)
             if dnsmasq.ensure(namespace, directory, wanted.arguments, wanted.files):
                 LOG.info("dnsmasq started in %s", namespace)
@@ -74,56 +63,21 @@ class DnsmasqHost:
         return wanted.refused
 
     def remove(self, network_id: str) -> None:
-        """Nothing of this network is left here."""
-        directory = self._directory(network_id)
-        namespace = PREFIX + network_id
-        try:
-            dnsmasq.end(directory)
-            for device in _outer_devices(namespace):
-                remove_interface(self._ovsdb, device)
-            remove_namespace(self._config.run, namespace)
-        except (OvsdbError, NetlinkError, netns.NetnsError, process.ProcessError) as error:
-            raise Retry(str(error)) from error
-        shutil.rmtree(directory, ignore_errors=True)
-
-    def _directory(self, network_id: str) -> Path:
-        return self._config.run / "dhcp" / network_id
-
-    def _remove_strangers(self, namespace: str, inner: str) -> None:
-        """Devices of an earlier DHCP port of the same network."""
-        for device in _outer_devices(namespace, besides=inner):
-            remove_interface(self._ovsdb, device)
+        self._spaces.remove(network_id)
 
 
 def remove_all(config: Config) -> None:
     """Take down every network that our agents set up on this machine; for ``cumulet down``."""
-    host = DnsmasqHost(config)
-    for name in own_namespaces(config.run, PREFIX):
-        try:
-            host.remove(name.removeprefix(PREFIX))
-        except Retry as reason:
-            LOG.warning("%s: %s", name, reason)
-            _remove_without_switch(config, name)
+    _spaces(config).remove_all()
 
 
-def _remove_without_switch(config: Config, namespace: str) -> None:
-    """The same when Open vSwitch is gone already, and the ports with it."""
-    directory = config.run / "dhcp" / namespace.removeprefix(PREFIX)
-    dnsmasq.end(directory)
-    with Netlink() as link:
-        for device in _outer_devices(namespace):
-            link.delete_link(device)
-    remove_namespace(config.run, namespace)
-    shutil.rmtree(directory, ignore_errors=True)
+def _spaces(config: Config) -> Spaces:
+    ovsdb = Ovsdb(openvswitch.database_socket(str(config.run / "openvswitch")))
+    return Spaces(config.run, PREFIX, "dhcp", _outer_device, ovsdb)
 
 
-def _outer_devices(namespace: str, besides: str = "") -> list[str]:
-    """The outer ends of the namespace's veth pairs, by our naming."""
-    if not netns.exists(namespace):
-        return []
-    with netns.enter(namespace), Netlink() as link:
-        inner = [name for name in link.links() if name.startswith("ns-") and name != besides]
-    return ["tap" + name.removeprefix("ns-") for name in inner]
+def _outer_device(inner: str) -> str:
+    return "tap" + inner.removeprefix("ns-") if inner.startswith("ns-") else ""
 
 
 def _ensure_gateways(namespace: str, inner: str, intent: DhcpIntent) -> None:
@@ -138,5 +92,4 @@ def _ensure_gateways(namespace: str, inner: str, intent: DhcpIntent) -> None:
 
 def networks_here(config: Config) -> Mapping[str, str]:
     """Namespace by network id, for the metadata agent."""
-    names = own_namespaces(config.run, PREFIX)
-    return {name.removeprefix(PREFIX): name for name in names if netns.exists(name)}
+    return {key: name for key, name in _spaces(config).name_by_id().items() if netns.exists(name)}

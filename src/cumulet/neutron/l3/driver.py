@@ -10,19 +10,12 @@ table itself, as empty chains, so that a crash in between repeats it and forgets
 
 import logging
 import shutil
-from pathlib import Path
 
 from cumulet.core.config import Config
 from cumulet.core.errors import Retry
 from cumulet.host import arp, dnsmasq, netns, openvswitch
 from cumulet.host.conntrack import Conntrack
-from cumulet.host.interface import (
-    ensure_interface,
-    ensure_namespace,
-    own_namespaces,
-    remove_interface,
-    remove_namespace,
-)
+from cumulet.host.interface import ensure_interface, ensure_namespace
 from cumulet.host.jsonrpc import OvsdbError
 from cumulet.host.netlink import Netlink, NetlinkError, Route
 from cumulet.host.nft import Nft, NftError
@@ -33,6 +26,7 @@ from cumulet.neutron.l3 import plan as planning
 from cumulet.neutron.l3.agent import Placed
 from cumulet.neutron.l3.plan import Flow, Plan
 from cumulet.neutron.model import RouterIntent
+from cumulet.neutron.spaces import Spaces
 
 LOG = logging.getLogger(__name__)
 PREFIX = "qrouter-"
@@ -47,17 +41,13 @@ class KernelRouters:
 
     def __init__(self, config: Config) -> None:
         self._config = config
-        self._ovsdb = Ovsdb(openvswitch.database_socket(str(config.run / "openvswitch")))
+        self._spaces = _spaces(config)
         self._switch: Switch | None = None
 
     def look(self) -> frozenset[str]:
         """The routers of which this host has something; one look at the switch for the whole pass."""
-        try:
-            self._switch = self._ovsdb.look()
-        except (OSError, OvsdbError) as error:
-            raise Retry(f"Open vSwitch does not answer: {error}") from error
-        names = own_namespaces(self._config.run, PREFIX)
-        return frozenset(name.removeprefix(PREFIX) for name in names)
+        self._switch, found = self._spaces.look()
+        return found
 
     def ensure(self, intent: RouterIntent) -> Placed:
         """Everything of this router as wanted, and nothing else of it."""
@@ -66,7 +56,7 @@ class KernelRouters:
         try:
             ensure_namespace(self._config.run, namespace)
             _ensure_rules(namespace, wanted)
-            self._ensure_interfaces(namespace, wanted)
+            self._ensure_interfaces(intent.id, wanted)
             refused = _ensure_routes(namespace, wanted) if wanted.up else []
             refused += self._ensure_advertising(intent.id, wanted)
             again_seconds = _tell(namespace, wanted)
@@ -75,23 +65,11 @@ class KernelRouters:
         return Placed(wanted.floating, (*wanted.refused, *refused), again_seconds)
 
     def remove(self, router_id: str) -> None:
-        """Nothing of this router is left here."""
-        namespace = PREFIX + router_id
-        try:
-            dnsmasq.end(self._directory(router_id))
-            for device in _outer_devices(namespace):
-                remove_interface(self._ovsdb, device)
-            remove_namespace(self._config.run, namespace)
-        except _FAILURES as error:
-            raise Retry(str(error)) from error
-        shutil.rmtree(self._directory(router_id), ignore_errors=True)
-
-    def _directory(self, router_id: str) -> Path:
-        return self._config.run / "ra" / router_id
+        self._spaces.remove(router_id)
 
     def _ensure_advertising(self, router_id: str, wanted: Plan) -> list[str]:
         """The dnsmasq that advertises, or none; what fails here is said and leaves the rest of the router alone."""
-        directory = self._directory(router_id)
+        directory = self._spaces.directory(router_id)
         try:
             if wanted.advertising:
                 if dnsmasq.ensure(PREFIX + router_id, directory, wanted.advertising, {}):
@@ -103,46 +81,28 @@ class KernelRouters:
             return [f"router advertisements: {error}"]
         return []
 
-    def _ensure_interfaces(self, namespace: str, wanted: Plan) -> None:
+    def _ensure_interfaces(self, router_id: str, wanted: Plan) -> None:
         assert self._switch is not None
-        for device in _outer_devices(namespace, besides={one.inner for one in wanted.interfaces}):
-            remove_interface(self._ovsdb, device)
+        self._spaces.remove_devices(router_id, {one.inner for one in wanted.interfaces})
         for one in wanted.interfaces:
             ensure_interface(
-                self._ovsdb, self._switch, namespace, one.outer, one.inner,
+                self._spaces.ovsdb, self._switch, PREFIX + router_id, one.outer, one.inner,
                 one.port_id, one.mac, one.mtu, one.addresses, wanted.up,
             )  # fmt: skip
 
 
 def remove_all(config: Config) -> None:
     """Take down every router that our agents set up on this machine; for ``cumulet down``."""
-    host = KernelRouters(config)
-    for name in own_namespaces(config.run, PREFIX):
-        try:
-            host.remove(name.removeprefix(PREFIX))
-        except Retry as reason:
-            LOG.warning("%s: %s", name, reason)
-            _remove_without_switch(config, name)
+    _spaces(config).remove_all()
 
 
-def _remove_without_switch(config: Config, namespace: str) -> None:
-    """The same when Open vSwitch is gone already, and the ports with it."""
-    directory = config.run / "ra" / namespace.removeprefix(PREFIX)
-    dnsmasq.end(directory)
-    shutil.rmtree(directory, ignore_errors=True)
-    with Netlink() as link:
-        for device in _outer_devices(namespace):
-            link.delete_link(device)
-    remove_namespace(config.run, namespace)
+def _spaces(config: Config) -> Spaces:
+    ovsdb = Ovsdb(openvswitch.database_socket(str(config.run / "openvswitch")))
+    return Spaces(config.run, PREFIX, "ra", _outer_device, ovsdb)
 
 
-def _outer_devices(namespace: str, besides: set[str] | frozenset[str] = frozenset()) -> list[str]:
-    """The outer ends of the namespace's veth pairs, by our naming."""
-    if not netns.exists(namespace):
-        return []
-    with netns.enter(namespace), Netlink() as link:
-        inner = [name for name in link.links() if planning.is_inner_device(name) and name not in besides]
-    return [planning.outer_device(name) for name in inner]
+def _outer_device(inner: str) -> str:
+    return planning.outer_device(inner) if planning.is_inner_device(inner) else ""
 
 
 def _ensure_rules(namespace: str, wanted: Plan) -> None:
