@@ -12,7 +12,7 @@ from cumulet.core.errors import ApiError
 from cumulet.core.http import Route
 from cumulet.core.policy import AUTHENTICATED, HOST, PUBLIC
 from tests.attacks.bodies import smallest
-from tests.attacks.doors import Doors
+from tests.attacks.doors import PASSWORD, Doors
 from tests.attacks.rules import Asked
 from tests.attacks.street import Street
 
@@ -136,7 +136,20 @@ class Table:
             self.doors.good(
                 "alice", "keystone", "DELETE", f"/v3/users/{alice}/application_credentials/{each['id']}"
             )
+        service = self.street.values["service_id"]
+        wishes = [{"service_id": service, "resource_name": name, "default_limit": 1} for name in ("used", "free")]
+        registered = self.doors.good(
+            "admin", "keystone", "POST", "/v3/registered_limits", {"registered_limits": wishes}
+        )
+        used, free = (
+            {"service_id": service, "resource_name": name, "resource_limit": 1, "project_id": red}
+            for name in ("used", "free")
+        )
+        limits = self.doors.good("admin", "keystone", "POST", "/v3/limits", {"limits": [used]})
+        self.new_limits = [free]
         return {
+            "registered_limit_id": registered["registered_limits"][1]["id"],
+            "limit_id": limits["limits"][0]["id"],
             "application_credential_id": robot["id"],
             "access_rule_id": unused,
             "credential_id": make("alice", "/v3/credentials", "credential", type="totp", blob="x")["id"],
@@ -159,7 +172,17 @@ class Table:
         grants += [f"{p}/{who}/roles/{v['role_id']}/inherited_to_projects" for p in inherited for who in people]
         gateway = {"router": {"external_gateway_info": {"network_id": v["floating_network_id"]}}}
         router = f"/v2.0/routers/{v['router_id']}"
+        name = v["name"]
+        definitions = {
+            "namespace": "x",
+            "owner": v["project_id"],
+            "objects": [{"name": name}],
+            "properties": {name: {"title": "t", "type": "string"}},
+            "tags": [{"name": name}],
+            "resource_type_associations": [{"name": name}],
+        }
         return [
+            ("glance-api", "POST", "/v2/metadefs/namespaces", definitions),
             *(("keystone", "PUT", url, None) for url in grants),
             ("keystone", "PUT", f"/v3/groups/{v['group_id']}/users/{v['user_id']}", None),
             ("keystone", "PUT", f"/v3/projects/{v['project_id']}/tags/x", None),
@@ -226,6 +249,8 @@ class Table:
             "target.project.domain_id": "default" if "project_id" in named else home,
             "target.domain.id": "default",
             "target.domain_id": home,
+            "target.limit.project_id": project,
+            "target.limit.project.domain_id": "default" if "limit_id" in named else home,
             "target.role.name": "member",
             "target.role.domain_id": None,
         }
@@ -242,10 +267,12 @@ class Table:
 
     def _body(self, name: str, app: str, route: Route) -> bytes:
         values = dict(self.street.values)
-        if PEOPLE[name].project == "blue" and "{" not in route.path:
+        if name in PEOPLE and PEOPLE[name].project == "blue" and "{" not in route.path:
             values |= {"network_id": self.blue_network, "subnet_id": self.blue_subnet}
         values |= {"user_id": self.ids[name], "trustor_user_id": self.ids[name]}
         known = BODIES.get((app, f"{route.method} {route.path} {route.action}".strip()))
+        if route.path == "/v3/limits":
+            values["limits"] = self.new_limits
         if route.path == "/v3/OS-TRUST/trusts":
             values["roles"] = [{"name": "reader"}]
         if route.path.endswith("/credentials/OS-EC2"):
@@ -308,10 +335,34 @@ RULES = {
 }  # fmt: skip
 """Where the rule that counts depends on what is asked for."""
 BODIES: dict[tuple[str, str], Any] = {
+    ("glance-api", "POST /v2/metadefs/namespaces/{namespace}/tags"): {"tags": [{"name": "z"}]},
+    ("glance-api", "PUT /v2/images/{image_id}/members/{member_id}"): {"status": "accepted"},
+    ("keystone", "POST /v3/users/{user_id}/password"): {
+        "user": {"password": "another", "original_password": PASSWORD}
+    },
+    ("glance-api", "POST /v2/metadefs/namespaces/{namespace}/properties"): {
+        "name": "new",
+        "title": "t",
+        "type": "string",
+    },
+    ("glance-api", "PUT /v2/metadefs/namespaces/{namespace}/properties/{name}"): {
+        "name": "new",
+        "title": "t",
+        "type": "string",
+    },
+    ("keystone", "PATCH /v3/limits/{limit_id}"): {"limit": {"resource_limit": 2}},
     ("keystone", "POST /v3/roles"): {"role": {"name": "y"}},
     ("keystone", "POST /v3/credentials"): {"credential": {"type": "totp", "blob": "y"}},
     ("glance-api", "PATCH /v2/images/{image_id}"): [{"op": "replace", "path": "/name", "value": "other"}],
     ("glance-api", "POST /v2/images/{image_id}/import"): {"method": {"name": "glance-direct"}},
+    ("neutron-server", "POST /v2.0/networks"): {"network": {}},
+    ("neutron-server", "POST /v2.0/routers"): {"router": {}},
+    ("neutron-server", "POST /v2.0/security-groups"): {"security_group": {"name": "y"}},
+    ("neutron-server", "POST /v2.0/subnetpools"): {"subnetpool": {"name": "y", "prefixes": ["10.99.0.0/16"]}},
+    ("neutron-server", "POST /v2.0/address-scopes"): {"address_scope": {"ip_version": 4}},
+    ("neutron-server", "POST /v2.0/default-security-group-rules"): {
+        "default_security_group_rule": {"direction": "ingress"}
+    },
     ("nova-api", "POST /v2.1/os-server-external-events"): {
         "events": [{"name": "network-changed", "server_uuid": "00000000-0000-0000-0000-000000000000"}]
     },

@@ -25,7 +25,14 @@ from cumulet.glance.imports import Imports
 from cumulet.glance.leftovers import Leftovers
 from cumulet.glance.registry_client import InProcessTransport, RegistryClient
 from cumulet.glance.store import Store
-from cumulet.glance.tables import image_members, image_tags, image_tasks, images
+from cumulet.glance.tables import (
+    image_members,
+    image_tags,
+    image_tasks,
+    images,
+    metadef_items,
+    metadef_namespaces,
+)
 from cumulet.glance.wiring import Wiring
 
 SECRETS = Secrets("admin", "of hosts", "of metadata", "of the registry")
@@ -221,7 +228,10 @@ def make_config(directory: Path) -> Config:
 
 def make_tables(db: Database) -> None:
     """glance's tables and the outbox, whatever else this process has loaded."""
-    metadata.create_all(db.engine, [images, image_tags, image_members, image_tasks, notifications])
+    metadata.create_all(
+        db.engine,
+        [images, image_tags, image_members, image_tasks, metadef_namespaces, metadef_items, notifications],
+    )
 
 
 def glance_in(directory: Path, outbound: Outbound | None = None) -> Glance:

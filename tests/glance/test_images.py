@@ -382,15 +382,16 @@ def test_error_pages_cannot_carry_markup(glance: Glance) -> None:
     assert "<script>" not in page
 
 
-def test_the_catalogue_of_properties_is_empty(glance: Glance) -> None:
+def test_the_catalogue_of_properties_begins_empty(glance: Glance) -> None:
     status, body = glance.call("amy", "GET", "/v2/metadefs/namespaces?limit=20&resource_types=OS::Glance::Image")
     assert (status, body["namespaces"]) == (200, [])
     assert glance.call("amy", "GET", body["schema"])[1]["properties"]["namespaces"]["items"]["name"] == "namespace"
-    assert glance.call("amy", "GET", "/v2/metadefs/resource_types") == (200, {"resource_types": []})
+    types = glance.call("amy", "GET", "/v2/metadefs/resource_types")[1]["resource_types"]
+    assert {"name": "OS::Glance::Image"} in types
     for path in ("namespaces", "resource_types"):
         assert glance.call("nobody", "GET", f"/v2/metadefs/{path}")[0] == 403
         assert glance.call("", "GET", f"/v2/metadefs/{path}")[0] == 401
-        assert glance.call("admin", "POST", f"/v2/metadefs/{path}", {"namespace": "x"})[0] == 405
+    assert glance.call("admin", "POST", "/v2/metadefs/resource_types", {"namespace": "x"})[0] == 405
 
 
 def test_a_page_of_nothing(glance: Glance) -> None:

@@ -110,12 +110,15 @@ def test_a_bad_place_or_bad_data_fails(world: Glance, web: Web, answer: bytes, r
     task = task_of(world, image)
     assert task["status"] == "failure"
     assert reason in task["message"]
-    assert world.show(image["id"])["status"] == "queued"
+    shown = world.show(image["id"])
+    assert (shown["status"], shown["os_glance_failed_import"]) == ("queued", "file")
     assert world.files() == []
     web.answers["/image"] = ok(DATA)
     assert world.order_import("alice", image["id"], "web-download", uri=URL)[0] == 202, "and it may be tried again"
+    assert "os_glance_failed_import" not in world.show(image["id"])
     world.work()
     assert world.show(image["id"])["status"] == "active"
+    assert "os_glance_failed_import" not in world.show(image["id"])
 
 
 def test_staged_data_that_is_bad(glance: Glance) -> None:

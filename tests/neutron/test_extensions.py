@@ -167,6 +167,13 @@ def quota(cloud: Cloud) -> None:
     assert cloud.refused("alice", "POST", "/networks", {"network": {}}) == (409, "OverQuota")
 
 
+def templates(cloud: Cloud) -> None:
+    wish = {"direction": "ingress", "protocol": "tcp", "port_range_min": 22, "port_range_max": 22}
+    cloud.good("admin", "POST", "/default-security-group-rules", {"default_security_group_rule": wish})
+    made = cloud.create("alice", "security_group", name="g")["security_group_rules"]
+    assert [rule["port_range_min"] for rule in made] == [None, None, 22]
+
+
 def revisions(cloud: Cloud) -> None:
     network = cloud.create("alice", "network")["id"]
     headers = {"X-Auth-Token": "alice", "If-Match": "revision_number=9"}
@@ -241,6 +248,7 @@ PROOFS: dict[str, Callable[[Cloud], None]] = {
     "router": has("router", "external_gateway_info"),
     "router_availability_zone": has("router", "availability_zones", "availability_zone_hints"),
     "security-group": has("security_group", "security_group_rules"),
+    "security-groups-default-rules": templates,
     "sorting": sorted_lists,
     "standard-attr-description": all_have("description"),
     "standard-attr-revisions": all_have("revision_number"),

@@ -309,6 +309,7 @@ def test_bindings_go_to_the_agent_with_the_least(cloud: Cloud) -> None:
             hosts = [row.host for row in tx.all(sa.select(table.c.host).order_by(table.c.host))]
         assert hosts == ["net1", "net1", "net2", "net2"]
     agents = cloud.get("admin", "/agents?agent_type=DHCP%20agent")["agents"]
+    assert cloud.get("admin", "/agents?agent_type=DHCP%20Agent")["agents"] == agents
     net1 = next(agent for agent in agents if agent["host"] == "net1")
     cloud.update("admin", "agent", net1["id"], admin_state_up=False)
     cloud.network(cidr="10.9.0.0/24")

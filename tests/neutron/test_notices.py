@@ -78,6 +78,9 @@ def make_all(walk: Walk) -> list[tuple[str, str, str]]:
     port = walk.resource("alice", "port", "/ports", {"network_id": network}, {"name": "p"})
     fip = walk.resource("alice", "floatingip", "/floatingips", {"floating_network_id": public}, {"port_id": port})
     group = walk.resource("alice", "security_group", "/security-groups", {"name": "g"}, {"name": "h"})
+    template = walk.resource(
+        "admin", "default_security_group_rule", "/default-security-group-rules", {"direction": "ingress"}, None
+    )
     rule = {"security_group_id": group, "direction": "ingress", "protocol": "tcp"}
     rule_id = walk.resource("alice", "security_group_rule", "/security-group-rules", rule, None)
     walk.step("alice", "DELETE", f"/floatingips/{fip}", None, "floatingip.delete.start", "floatingip.delete.end")
@@ -103,6 +106,7 @@ def make_all(walk: Walk) -> list[tuple[str, str, str]]:
         ("alice", "security_group_rule", f"/security-group-rules/{rule_id}"),
         ("alice", "address_scope", f"/address-scopes/{scope}"),
         ("alice", "subnetpool", f"/subnetpools/{pool}"),
+        ("admin", "default_security_group_rule", f"/default-security-group-rules/{template}"),
         ("alice", "rbac_policy", f"/rbac-policies/{policy}"),
     ]
 

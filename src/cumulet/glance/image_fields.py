@@ -134,4 +134,6 @@ def view(record: Record) -> dict[str, Any]:
     }
     if record.size is not None:
         document["stores"] = store.NAME
+    if record.import_failed:
+        document["os_glance_failed_import"] = store.NAME
     return document

@@ -55,6 +55,7 @@ class Record(Image, frozen=True, kw_only=True):
     revision: int
     attempt: str | None  # the upload that made, or is making, the data; with ``id`` the name of its file
     member: str | None = None  # the caller's project, where the image is shared with it
+    import_failed: bool = False  # it has no data, and an import that should have brought some failed
 
 
 class RecordPage(Struct, frozen=True):

@@ -15,6 +15,9 @@ _SEEN = (
     "'public':%(visibility)s or 'shared':%(visibility)s)"
 )
 
+_OPEN = "rule:context_is_admin or (role:reader and (project_id:%(project_id)s or 'public':%(visibility)s))"
+_DEFINED = ("namespace", "object", "property", "tag")
+
 DEFAULTS: dict[str, str] = {
     "default": "",
     "context_is_admin": "role:admin",
@@ -40,8 +43,18 @@ DEFAULTS: dict[str, str] = {
     "get_task": "rule:default",
     "get_tasks": "rule:default",
     "metadef_default": "",
-    "get_metadef_namespaces": "rule:context_is_admin or (role:reader and project_id:%(project_id)s)",
-    "list_metadef_resource_types": "rule:context_is_admin or (role:reader and project_id:%(project_id)s)",
+    "metadef_admin": "rule:context_is_admin",
+    "get_metadef_namespace": _OPEN,
+    "get_metadef_namespaces": _READER,
+    "list_metadef_resource_types": _OPEN,
+    "get_metadef_resource_type": _OPEN,
+    **{f"get_metadef_{name}": _OPEN for name in ("object", "objects", "property", "properties", "tag", "tags")},
+    **{f"{verb}_metadef_{name}": "rule:metadef_admin" for verb in ("add", "modify") for name in _DEFINED},
+    "add_metadef_tags": "rule:metadef_admin",
+    "add_metadef_resource_type_association": "rule:metadef_admin",
+    "remove_metadef_resource_type_association": "rule:metadef_admin",
+    "remove_metadef_property": "rule:metadef_admin",
+    **{f"delete_metadef_{name}": "rule:metadef_admin" for name in ("namespace", "object", "tag", "tags")},
     "deactivate": _MEMBER,
     "reactivate": _MEMBER,
 }

@@ -14,7 +14,7 @@ from cumulet.core.context import Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import NotFound
 from cumulet.glance.model import Image, Record
-from cumulet.glance.tables import image_members, image_tags, images
+from cumulet.glance.tables import image_members, image_tags, image_tasks, images
 
 STATUS: sa.Label[str] = sa.case(
     (images.c.deleted_at.is_not(None), "deleted"),
@@ -26,8 +26,14 @@ STATUS: sa.Label[str] = sa.case(
     else_="queued",
 ).label("status")
 
+IMPORT_FAILED: sa.Label[bool] = sa.and_(
+    images.c.stored_at.is_(None),
+    images.c.importing.is_(None),
+    sa.exists().where(image_tasks.c.image_id == images.c.id, image_tasks.c.failure.is_not(None)),
+).label("import_failed")
+
 HIDDEN = ("gone_at", "attempt_node", "attempt_seen_at", "staging", "staged_at", "staged_bytes", "importing")
-SELECT = sa.select(*(column for column in images.c if column.name not in HIDDEN), STATUS).where(
+SELECT = sa.select(*(column for column in images.c if column.name not in HIDDEN), STATUS, IMPORT_FAILED).where(
     images.c.deleted_at.is_(None)
 )
 _ONE = SELECT.where(images.c.id == sa.bindparam("image_id"))
@@ -100,6 +106,7 @@ def _record(row: Row[Any], tags: list[str]) -> Record:
         tags=tags,
         revision=row.revision,
         attempt=row.attempt,
+        import_failed=bool(row.import_failed),
     )
 
 

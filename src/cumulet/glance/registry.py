@@ -19,7 +19,14 @@ from cumulet.core.http import App, Caller, Reply, Request, Route
 from cumulet.core.policy import AUTHENTICATED, PUBLIC, Policies
 from cumulet.core.schema import Strict, encode, given
 from cumulet.core.service import Service
-from cumulet.glance import records, registry_data, registry_imports, registry_members, registry_reports
+from cumulet.glance import (
+    records,
+    registry_data,
+    registry_imports,
+    registry_members,
+    registry_metadefs,
+    registry_reports,
+)
 from cumulet.glance.model import Record, RecordPage
 from cumulet.glance.registry_client import MOVED, Failure, unseal
 from cumulet.glance.registry_filters import list_rows
@@ -149,6 +156,7 @@ ROUTES = [
     *registry_imports.ROUTES,
     *registry_reports.ROUTES,
     *registry_members.ROUTES,
+    *registry_metadefs.ROUTES,
 ]
 
 

@@ -25,6 +25,14 @@ from cumulet.core.context import Context
 from cumulet.core.errors import ApiError, Retry, Unauthorized, Unavailable
 from cumulet.core.http import App
 from cumulet.core.secrets import same, sign
+from cumulet.glance.metadef_model import (
+    Item,
+    ItemChange,
+    Namespace,
+    NamespaceChange,
+    NamespacePage,
+    NewNamespace,
+)
 from cumulet.glance.model import (
     Claim,
     DataState,
@@ -180,6 +188,34 @@ class RegistryClient:
         query = urlencode({"member_id": member_id})
         self._call(context, "DELETE", f"{_path('images', image_id, 'members')}?{query}", None, None)
 
+    def list_metadefs(self, context: Context, query: Sequence[tuple[str, str]]) -> NamespacePage:
+        """The page of namespaces that the API's query asks for."""
+        return self._call(context, "GET", f"/metadefs?{urlencode(query)}", None, NamespacePage)
+
+    def list_metadef_types(self, context: Context) -> list[str]:
+        return self._call(context, "GET", "/metadefs/types", None, list[str])
+
+    def get_metadef(self, context: Context, name: str) -> Namespace:
+        return self._call(context, "GET", _namespace_path("namespace", name), None, Namespace)
+
+    def create_metadef(self, context: Context, wanted: NewNamespace) -> Namespace:
+        return self._call(context, "POST", "/metadefs/namespace", wanted, Namespace)
+
+    def change_metadef(self, context: Context, name: str, change: NamespaceChange) -> Namespace:
+        return self._call(context, "PUT", _namespace_path("namespace", name), change, Namespace)
+
+    def delete_metadef(self, context: Context, name: str) -> None:
+        self._call(context, "DELETE", _namespace_path("namespace", name), None, None)
+
+    def put_metadef_items(self, context: Context, name: str, change: ItemChange) -> list[Item]:
+        """All of that kind, as they are then."""
+        return self._call(context, "PUT", _namespace_path("items", name), change, list[Item])
+
+    def delete_metadef_items(self, context: Context, name: str, kind: str, item: str | None) -> None:
+        """One, or all of a kind."""
+        query = {"kind": kind, **({} if item is None else {"name": item})}
+        self._call(context, "DELETE", _namespace_path("items", name, **query), None, None)
+
     def _call(self, context: Context, method: str, path: str, body: Any, kind: type[T] | None) -> T:
         raw = b"" if body is None else msgspec.json.encode(body)
         headers = {"X-Auth-Token": seal(self._secret, _unnamed(context)), "Content-Type": "application/json"}
@@ -258,6 +294,10 @@ def _readable(sock: socket.socket) -> bool:
 
 def _path(*parts: str) -> str:
     return "/" + "/".join(quote(part, safe="") for part in parts)
+
+
+def _namespace_path(what: str, namespace: str, **query: str) -> str:
+    return f"/metadefs/{what}?{urlencode({'namespace': namespace, **query})}"
 
 
 def _unnamed(context: Context) -> Context:

@@ -17,7 +17,7 @@ from cumulet.core.policy import AUTHENTICATED
 from cumulet.core.schema import Strict
 from cumulet.glance import records
 from cumulet.glance.model import DIRECT, ImportWork, NewImport, Task
-from cumulet.glance.registry_notes import caller
+from cumulet.glance.registry_notes import caller, notify_task
 from cumulet.glance.tables import image_tasks, images
 
 TOPIC = "glance.imports"
@@ -76,6 +76,7 @@ def create_import(request: Request) -> None:
             "created_at": now,
         }
         tx.write(image_tasks.insert(), task)
+        notify_task(tx, request, "task.create", wanted.task, owner, now)
         tx.hint(TOPIC, wanted.task)
 
 

@@ -1,5 +1,6 @@
 """Notifications about images, in upstream's form."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -65,6 +66,31 @@ def notify_member(
         "deleted": deleted_at is not None,
         "deleted_at": clock.short(deleted_at) if deleted_at else None,
     }
+    tx.notify(caller(request), event_type, f"image.{request.config.node.name}", payload)
+
+
+def notify_task(
+    tx: Transaction, request: Request, event_type: str, task_id: str, owner: str | None, created_at: str
+) -> None:
+    """An import that was ordered; without its input, which may hold secrets."""
+    payload = {
+        "id": task_id,
+        "type": "api_image_import",
+        "status": "pending",
+        "result": None,
+        "owner": owner,
+        "message": None,
+        "expires_at": None,
+        "created_at": clock.short(created_at),
+        "updated_at": clock.short(created_at),
+        "deleted": False,
+        "deleted_at": None,
+    }
+    tx.notify(caller(request), event_type, f"image.{request.config.node.name}", payload)
+
+
+def notify_metadef(tx: Transaction, request: Request, event_type: str, payload: Mapping[str, Any]) -> None:
+    """About a metadata definition: ``metadef_namespace.create`` and the like."""
     tx.notify(caller(request), event_type, f"image.{request.config.node.name}", payload)
 
 

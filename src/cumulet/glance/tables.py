@@ -85,3 +85,30 @@ image_members = Table(
     Column("updated_at", Time, nullable=False),
 )
 Index("ix_image_members_member", image_members.c.member_id)
+
+# What properties of images, flavors and the like may mean: the catalogue that dashboards offer.
+metadef_namespaces = Table(
+    "metadef_namespaces",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("namespace", Name, nullable=False),
+    Column("display_name", Name),
+    Column("description", Text),
+    Column("visibility", String(16), nullable=False),  # 'public', 'private'
+    Column("protected", Boolean, nullable=False),
+    Column("owner", Name),  # a project
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+)
+Index("uq_metadef_namespaces_namespace", metadef_namespaces.c.namespace, unique=True)
+
+metadef_items = Table(
+    "metadef_items",
+    metadata,
+    Column("namespace_id", Id, ForeignKey("metadef_namespaces.id", ondelete="CASCADE"), primary_key=True),
+    Column("kind", String(16), primary_key=True),  # 'object', 'property', 'tag', 'resource_type'
+    Column("name", Name, primary_key=True),
+    Column("document", JSON, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("updated_at", Time, nullable=False),
+)

@@ -22,9 +22,11 @@ from cumulet.keystone import (
     groups,
     implied_roles,
     keys,
+    limits,
     project_tags,
     projects,
     regions,
+    registered_limits,
     role_assignments,
     roles,
     scopes,
@@ -61,6 +63,8 @@ ROUTES = [
     *services.ROUTES,
     *endpoints.ROUTES,
     *regions.ROUTES,
+    *registered_limits.ROUTES,
+    *limits.ROUTES,
     *stored_policies.ROUTES,
 ]
 

@@ -62,6 +62,7 @@ def create_implied_role(request: Request) -> Json:
         pair = {"prior_role_id": prior.id, "implied_role_id": implied.id}
         if not tx.find(_where(sa.select(implied_roles), pair)):
             tx.write(implied_roles.insert(), pair)
+            documents.notify(tx, request, "role.updated", prior.id)
         return _one(request, prior, implied)
 
 
@@ -70,6 +71,7 @@ def delete_implied_role(request: Request) -> None:
         prior, implied = _pair(tx, request)
         mine = sa.and_(implied_roles.c.prior_role_id == prior.id, implied_roles.c.implied_role_id == implied.id)
         tx.write(sa.delete(implied_roles).where(mine))
+        documents.notify(tx, request, "role.updated", prior.id)
 
 
 def _pair(tx: Transaction, request: Request) -> tuple[Row[Any], Row[Any]]:

@@ -171,6 +171,17 @@ DEFAULTS: dict[str, str] = {
         f"identity:{name}": ADMIN_OR_READER
         for name in ("get_service", "list_services", "get_endpoint", "list_endpoints")
     },
+    # limits
+    **{f"identity:{verb}_registered_limit": ADMIN for verb in ("update", "delete")},
+    "identity:create_registered_limits": ADMIN,
+    "identity:get_registered_limit": ANYBODY,
+    "identity:list_registered_limits": ANYBODY,
+    **{f"identity:{name}": ADMIN for name in ("create_limits", "update_limit", "delete_limit")},
+    "identity:get_limit": f"{ADMIN_OR_READER} or domain_id:%(target.limit.domain.id)s or "
+    "domain_id:%(target.limit.project.domain_id)s or "
+    "(project_id:%(target.limit.project_id)s and not None:%(target.limit.project_id)s)",
+    "identity:list_limits": ANYBODY,
+    "identity:get_limit_model": ANYBODY,
     "identity:get_region": ANYBODY,
     "identity:list_regions": ANYBODY,
 }
@@ -194,6 +205,9 @@ def own_target(context: Context) -> Json:
         "target.project.domain_id": domain_id,
         "target.domain.id": domain_id or context.project_domain_id,
         "target.domain_id": domain_id,
+        "target.limit.project_id": context.project_id or None,
+        "target.limit.domain.id": domain_id,
+        "target.limit.project.domain_id": domain_id,
         "target.role.name": "member",
         "target.role.domain_id": None,
     }

@@ -15,12 +15,15 @@ def update_project_tags(request: Request) -> Json:
     with request.db.transaction() as tx:
         row = get_project(tx, request, "identity:update_project_tags")
         tags.set_tags(tx, row.id, request.body.tags)
+        documents.notify(tx, request, "project.updated", row.id)
         return _view(request, tags.list_tags(tx, [row.id])[row.id])
 
 
 def delete_project_tags(request: Request) -> None:
     with request.db.transaction() as tx:
-        tags.set_tags(tx, get_project(tx, request, "identity:delete_project_tags").id, [])
+        row = get_project(tx, request, "identity:delete_project_tags")
+        tags.set_tags(tx, row.id, [])
+        documents.notify(tx, request, "project.updated", row.id)
 
 
 def show_project_tag(request: Request) -> None:
@@ -33,6 +36,7 @@ def create_project_tag(request: Request) -> Reply:
     with request.db.transaction() as tx:
         row = get_project(tx, request, "identity:create_project_tag")
         tags.add_tag(tx, row.id, request.params["tag"])
+        documents.notify(tx, request, "project.updated", row.id)
     return Reply(None, 201, {"Location": f"{request.app.endpoint}{request.path}"})
 
 
@@ -40,6 +44,7 @@ def delete_project_tag(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_project(tx, request, "identity:delete_project_tag")
         tags.delete_tag(tx, row.id, request.params["tag"])
+        documents.notify(tx, request, "project.updated", row.id)
 
 
 def _view(request: Request, names: list[str]) -> Json:

@@ -137,6 +137,46 @@ endpoints = Table(
     Column("created_at", Time, nullable=False),
 )
 
+# How much of a service's resource everybody has by default.  Kept for the services; keystone enforces nothing.
+registered_limits = Table(
+    "registered_limits",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("service_id", Id, ForeignKey("services.id", ondelete="CASCADE"), nullable=False),
+    Column("region_id", Name, nullable=False, default=""),  # '' for all regions
+    Column("resource_name", Name, nullable=False),
+    Column("default_limit", Integer, nullable=False),
+    Column("description", Text),
+    Column("created_at", Time, nullable=False),
+)
+Index(
+    "uq_registered_limits_service_region_resource",
+    registered_limits.c.service_id,
+    registered_limits.c.region_id,
+    registered_limits.c.resource_name,
+    unique=True,
+)
+
+_DEFAULT = ForeignKey("registered_limits.id", ondelete="CASCADE")
+# What one project or domain has instead.
+limits = Table(
+    "limits",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column(
+        "registered_limit_id",
+        Id,
+        ForeignKey("registered_limits.id", ondelete="CASCADE"),
+        nullable=False,
+        index=True,
+    ),
+    Column("project_id", Id, ForeignKey("projects.id", ondelete="CASCADE"), nullable=False),
+    Column("resource_limit", Integer, nullable=False),
+    Column("description", Text),
+    Column("created_at", Time, nullable=False),
+)
+Index("uq_limits_project_registered", limits.c.project_id, limits.c.registered_limit_id, unique=True)
+
 # What operators keep here for other programs; nothing in the cloud reads it.
 stored_policies = Table(
     "stored_policies",

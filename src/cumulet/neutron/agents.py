@@ -138,7 +138,8 @@ def _listing(since: str) -> Listing:
         return sa.or_(*(agents.c.seen_at >= since if yes else agents.c.seen_at < since for yes in wanted))
 
     def kind(values: list[str]) -> sa.ColumnElement[bool]:
-        return agents.c.binary.in_([binary for binary, (name, _, _) in KINDS.items() if name in values])
+        wanted = {value.lower() for value in values}  # as upstream's database compares them
+        return agents.c.binary.in_([binary for binary, (name, _, _) in KINDS.items() if name.lower() in wanted])
 
     columns = {
         "id": agents.c.id,

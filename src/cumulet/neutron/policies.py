@@ -109,6 +109,9 @@ DEFAULTS: dict[str, str] = {
     "create_security_group_rule": MEMBER,
     "get_security_group_rule": READER,
     "delete_security_group_rule": MEMBER,
+    "create_default_security_group_rule": ADMIN,
+    "get_default_security_group_rule": "role:reader or rule:admin_only",
+    "delete_default_security_group_rule": ADMIN,
     # subnet pools and address scopes
     "create_subnetpool": MEMBER,
     "create_subnetpool:shared": ADMIN,

@@ -5,6 +5,7 @@ of a quota.
 """
 
 from typing import Any
+from uuid import NAMESPACE_DNS, uuid4, uuid5
 
 import sqlalchemy as sa
 
@@ -12,7 +13,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import Conflict, Retry
 from cumulet.core.http import Request
 from cumulet.neutron import standard
-from cumulet.neutron.tables import network_projects, security_group_rules, security_groups
+from cumulet.neutron.tables import network_projects, rule_templates, security_group_rules, security_groups
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
 _LOCK = (
@@ -84,22 +85,69 @@ def rule_row(project_id: str, group_id: str, **values: Any) -> dict[str, Any]:
     return row | {"fingerprint": fingerprint(row)}
 
 
-def first_rules(project_id: str, group_id: str) -> list[dict[str, Any]]:
-    """What every new group lets out: everything."""
+PARENT = "PARENT"
+"""In a template: the group that the rule is in."""
+
+
+def new_id() -> str:
+    return str(uuid4())
+
+
+def _upstream(direction: str, ethertype: str) -> dict[str, Any]:
+    inward = direction == "ingress"
+    nothing = dict.fromkeys(("protocol", "protocol_number", "port_min", "port_max", "remote_prefix"))
+    return {
+        "id": str(uuid5(NAMESPACE_DNS, f"{direction}.{ethertype}.default-security-group-rules")),
+        "created_at": "",
+        "description": "",
+        "direction": direction,
+        "ethertype": ethertype,
+        **nothing,
+        "remote_group_id": PARENT if inward else None,
+        "in_default": True,
+        "in_others": not inward,
+    }
+
+
+UPSTREAM = {
+    one["id"]: one for one in (_upstream(way, kind) for way in ("egress", "ingress") for kind in ("IPv4", "IPv6"))
+}
+"""What groups begin with unless an administrator says otherwise."""
+
+
+def templates(tx: Transaction) -> list[dict[str, Any]]:
+    """What new groups begin with."""
+    rows = [dict(row._mapping) for row in tx.all(_TEMPLATES)]
+    gone = {row["id"] for row in rows if row["gone"]}
+    return [one for one in UPSTREAM.values() if one["id"] not in gone] + [row for row in rows if not row["gone"]]
+
+
+def first_rules(tx: Transaction, project_id: str, group_id: str, *, default: bool = False) -> list[dict[str, Any]]:
+    """The rules of a new group; ``default``: of the project's first one."""
+    used = "in_default" if default else "in_others"
     return [
-        rule_row(project_id, group_id, direction="egress", ethertype=ethertype) for ethertype in ("IPv4", "IPv6")
+        rule_row(
+            project_id,
+            group_id,
+            **{name: template[name] for name in _COPIED},
+            remote_group_id=group_id if template["remote_group_id"] == PARENT else template["remote_group_id"],
+        )
+        for template in templates(tx)
+        if template[used]
     ]
+
+
+_COPIED = ("direction", "ethertype", "protocol", "protocol_number", "port_min", "port_max", "remote_prefix",
+           "description")  # fmt: skip
+_TEMPLATES = sa.select(rule_templates).order_by(rule_templates.c.created_at, rule_templates.c.id)
 
 
 def _create_default_group(tx: Transaction, project_id: str) -> str:
     row = standard.new_row(project_id) | {"name": "default", "description": "Default security group"}
     group_id: str = row["id"]
     tx.write(security_groups.insert(), row)
-    among = [
-        rule_row(project_id, group_id, direction="ingress", ethertype=ethertype, remote_group_id=group_id)
-        for ethertype in ("IPv4", "IPv6")
-    ]
-    tx.write(security_group_rules.insert(), first_rules(project_id, group_id) + among)
+    if rules := first_rules(tx, project_id, group_id, default=True):
+        tx.write(security_group_rules.insert(), rules)
     return group_id
 
 

@@ -46,10 +46,12 @@ def _create(tx: Transaction, request: Request, body: Owned) -> str:
     projects.default_group(tx, project_id)
     _check_name(body)
     quotas.reserve(tx, project_id, "security_group")
-    quotas.reserve(tx, project_id, "security_group_rule", 2)
     row = standard.new_row(project_id, body)
+    rules = projects.first_rules(tx, project_id, row["id"])
+    quotas.reserve(tx, project_id, "security_group_rule", len(rules))
     tx.write(security_groups.insert(), row)
-    tx.write(security_group_rules.insert(), projects.first_rules(project_id, row["id"]))
+    if rules:
+        tx.write(security_group_rules.insert(), rules)
     return str(row["id"])
 
 

@@ -248,6 +248,27 @@ Index(
     unique=True,
 )
 
+# What new security groups begin with, beside upstream's four or (``gone``) instead of one of them.
+rule_templates = Table(
+    "security_group_rule_templates",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("created_at", Time, nullable=False),
+    Column("description", Name, nullable=False, default=""),
+    Column("direction", String(8), nullable=False),
+    Column("ethertype", String(4), nullable=False),
+    Column("protocol", String(16)),
+    Column("protocol_number", Integer),
+    Column("port_min", Integer),
+    Column("port_max", Integer),
+    Column("remote_prefix", Prefix),
+    Column("remote_group_id", Id),  # 'PARENT': the group itself
+    Column("in_default", Boolean, nullable=False),  # for each project's first group
+    Column("in_others", Boolean, nullable=False),
+    Column("gone", Boolean, nullable=False),
+    Column("fingerprint", Name, nullable=False, unique=True),
+)
+
 # Who else may use a thing: ``target`` is a project, or '*' for all.  ``shared`` of the API is a question to this
 # table, never stored.
 network_rbacs = Table(

@@ -166,6 +166,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("user_id", "name", name=op.f("pk_keypairs")),
     )
     op.create_table(
+        "metadef_namespaces",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("namespace", sa.String(length=255), nullable=False),
+        sa.Column("display_name", sa.String(length=255), nullable=True),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("visibility", sa.String(length=16), nullable=False),
+        sa.Column("protected", sa.Boolean(), nullable=False),
+        sa.Column("owner", sa.String(length=255), nullable=True),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("updated_at", sa.String(length=27), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_metadef_namespaces")),
+    )
+    with op.batch_alter_table("metadef_namespaces", schema=None) as batch_op:
+        batch_op.create_index("uq_metadef_namespaces_namespace", ["namespace"], unique=True)
+
+    op.create_table(
         "network_projects",
         sa.Column("project_id", sa.String(length=64), nullable=False),
         sa.Column("default_group_id", sa.String(length=64), nullable=True),
@@ -349,6 +365,26 @@ def upgrade() -> None:
     with op.batch_alter_table("routers", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_routers_project_id"), ["project_id"], unique=False)
 
+    op.create_table(
+        "security_group_rule_templates",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("description", sa.String(length=255), nullable=False),
+        sa.Column("direction", sa.String(length=8), nullable=False),
+        sa.Column("ethertype", sa.String(length=4), nullable=False),
+        sa.Column("protocol", sa.String(length=16), nullable=True),
+        sa.Column("protocol_number", sa.Integer(), nullable=True),
+        sa.Column("port_min", sa.Integer(), nullable=True),
+        sa.Column("port_max", sa.Integer(), nullable=True),
+        sa.Column("remote_prefix", sa.String(length=43), nullable=True),
+        sa.Column("remote_group_id", sa.String(length=64), nullable=True),
+        sa.Column("in_default", sa.Boolean(), nullable=False),
+        sa.Column("in_others", sa.Boolean(), nullable=False),
+        sa.Column("gone", sa.Boolean(), nullable=False),
+        sa.Column("fingerprint", sa.String(length=255), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_security_group_rule_templates")),
+        sa.UniqueConstraint("fingerprint", name=op.f("uq_security_group_rule_templates_fingerprint")),
+    )
     op.create_table(
         "security_groups",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -616,6 +652,22 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("provider_id", "resource_class", name=op.f("pk_inventories")),
     )
     op.create_table(
+        "metadef_items",
+        sa.Column("namespace_id", sa.String(length=64), nullable=False),
+        sa.Column("kind", sa.String(length=16), nullable=False),
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("document", sa.JSON(), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("updated_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["namespace_id"],
+            ["metadef_namespaces.id"],
+            name=op.f("fk_metadef_items_namespace_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("namespace_id", "kind", "name", name=op.f("pk_metadef_items")),
+    )
+    op.create_table(
         "ports",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("project_id", sa.String(length=64), nullable=False),
@@ -655,6 +707,27 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("project_id", "name", name=op.f("pk_project_tags")),
     )
+    op.create_table(
+        "registered_limits",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("service_id", sa.String(length=64), nullable=False),
+        sa.Column("region_id", sa.String(length=255), nullable=False),
+        sa.Column("resource_name", sa.String(length=255), nullable=False),
+        sa.Column("default_limit", sa.Integer(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["service_id"], ["services.id"], name=op.f("fk_registered_limits_service_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_registered_limits")),
+    )
+    with op.batch_alter_table("registered_limits", schema=None) as batch_op:
+        batch_op.create_index(
+            "uq_registered_limits_service_region_resource",
+            ["service_id", "region_id", "resource_name"],
+            unique=True,
+        )
+
     op.create_table(
         "security_group_rules",
         sa.Column("id", sa.String(length=64), nullable=False),
@@ -894,6 +967,29 @@ def upgrade() -> None:
         batch_op.create_index("ix_group_members_user", ["user_id"], unique=False)
 
     op.create_table(
+        "limits",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("registered_limit_id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("resource_limit", sa.Integer(), nullable=False),
+        sa.Column("description", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["project_id"], ["projects.id"], name=op.f("fk_limits_project_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(
+            ["registered_limit_id"],
+            ["registered_limits.id"],
+            name=op.f("fk_limits_registered_limit_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_limits")),
+    )
+    with op.batch_alter_table("limits", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_limits_registered_limit_id"), ["registered_limit_id"], unique=False)
+        batch_op.create_index("uq_limits_project_registered", ["project_id", "registered_limit_id"], unique=True)
+
+    op.create_table(
         "port_addresses",
         sa.Column("network_id", sa.String(length=64), nullable=False),
         sa.Column("ip", sa.String(length=39), nullable=False),
@@ -1043,6 +1139,11 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_port_addresses_port_id"))
 
     op.drop_table("port_addresses")
+    with op.batch_alter_table("limits", schema=None) as batch_op:
+        batch_op.drop_index("uq_limits_project_registered")
+        batch_op.drop_index(batch_op.f("ix_limits_registered_limit_id"))
+
+    op.drop_table("limits")
     with op.batch_alter_table("group_members", schema=None) as batch_op:
         batch_op.drop_index("ix_group_members_user")
 
@@ -1096,6 +1197,10 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_security_group_rules_project_id"))
 
     op.drop_table("security_group_rules")
+    with op.batch_alter_table("registered_limits", schema=None) as batch_op:
+        batch_op.drop_index("uq_registered_limits_service_region_resource")
+
+    op.drop_table("registered_limits")
     op.drop_table("project_tags")
     with op.batch_alter_table("ports", schema=None) as batch_op:
         batch_op.drop_index("uq_ports_mac")
@@ -1104,6 +1209,7 @@ def downgrade() -> None:
         batch_op.drop_index("ix_ports_device_id")
 
     op.drop_table("ports")
+    op.drop_table("metadef_items")
     op.drop_table("inventories")
     op.drop_table("implied_roles")
     op.drop_table("image_tags")
@@ -1155,6 +1261,7 @@ def downgrade() -> None:
         batch_op.drop_index(batch_op.f("ix_security_groups_project_id"))
 
     op.drop_table("security_groups")
+    op.drop_table("security_group_rule_templates")
     with op.batch_alter_table("routers", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_routers_project_id"))
 
@@ -1197,6 +1304,10 @@ def downgrade() -> None:
     op.drop_table("network_rbacs")
     op.drop_table("network_quotas")
     op.drop_table("network_projects")
+    with op.batch_alter_table("metadef_namespaces", schema=None) as batch_op:
+        batch_op.drop_index("uq_metadef_namespaces_namespace")
+
+    op.drop_table("metadef_namespaces")
     op.drop_table("keypairs")
     with op.batch_alter_table("images", schema=None) as batch_op:
         batch_op.drop_index("ix_images_work")
