@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.compat.story import Client, Fails, Keep, Step
+from tests.compat.story import Client, Fails, Keep, Step, Without
 
 pytestmark = pytest.mark.compat
 
@@ -141,6 +141,46 @@ SECURITY_GROUPS: list[Step] = [
     ("security group show sg2", Fails("No SecurityGroup found for sg2")),
 ]
 
+SHARING: list[Step] = [
+    ("project create guests2", {"id": Keep("guests")}),
+    ("network create n7", {"id": Keep("n7")}),
+    (
+        "network rbac create --type network --action access_as_shared --target-project guests2 n7",
+        {"id": Keep("rbac"), "object_type": "network", "object_id": "{n7}", "target_project_id": "{guests}"},
+    ),
+    ("network rbac list", ["ID", "Object Type", "Object ID"]),
+    ("network rbac list --long", {"ID": "{rbac}", "Action": "access_as_shared"}),
+    ("network rbac list --action access_as_external --type network", Without(ID="{rbac}")),
+    ("network rbac set --target-project admin {rbac}", ""),
+    ("network rbac show {rbac}", {"id": "{rbac}", "action": "access_as_shared"}),
+    ("network rbac delete {rbac}", ""),
+    ("network delete n7", ""),
+    ("project delete guests2", ""),
+]
+
+POOLS: list[Step] = [
+    ("address scope create a1", {"id": Keep("scope"), "ip_version": 4, "shared": False}),
+    ("address scope list", ["ID", "Name", "IP Version", "Shared", "Project"]),
+    ("address scope set --name a2 a1", ""),
+    (
+        "subnet pool create --pool-prefix 10.77.0.0/16 --default-prefix-length 24 --address-scope a2 sp",
+        {"id": Keep("pool"), "prefixes": ["10.77.0.0/16"], "default_prefixlen": 24, "address_scope_id": "{scope}"},
+    ),
+    ("subnet pool list", {"Name": "sp", "Prefixes": ["10.77.0.0/16"]}),
+    ("subnet pool set --description d --pool-prefix 10.76.0.0/16 sp", ""),
+    ("subnet pool show sp", {"prefixes": ["10.76.0.0/15"], "description": "d", "ip_version": 4}),
+    ("network create n8", {"id": ...}),
+    (
+        "subnet create --network n8 --subnet-pool sp s8",
+        {"subnetpool_id": "{pool}", "cidr": re.compile(r"^10\.7[67]\.\d+\.0/24$")},
+    ),
+    ("network show n8", {"ipv4_address_scope": "{scope}", "ipv6_address_scope": None}),
+    ("subnet pool delete sp", Fails("existing allocations")),
+    ("network delete n8", ""),
+    ("subnet pool delete sp", ""),
+    ("address scope delete a2", ""),
+]
+
 QUOTAS: list[Step] = [
     ("project create q1", {"id": Keep("q1")}),
     ("quota show --network q1", {"Resource": "networks", "Limit": 100}),
@@ -181,6 +221,8 @@ AFTER = {
         "network delete n5",
     ],
     "security groups": ["security group delete sg1", "security group delete sg2"],
+    "sharing": ["network delete n7", "project delete guests2"],
+    "pools": ["network delete n8", "subnet pool delete sp", "address scope delete a1", "address scope delete a2"],
     "quotas": ["project delete q1"],
 }
 STORIES = {
@@ -189,6 +231,8 @@ STORIES = {
     "ports": PORTS,
     "routers": ROUTERS,
     "security groups": SECURITY_GROUPS,
+    "sharing": SHARING,
+    "pools": POOLS,
     "quotas": QUOTAS,
     "agents": AGENTS,
 }

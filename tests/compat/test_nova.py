@@ -46,6 +46,7 @@ HOSTS: list[Step] = [
     ("hypervisor list", ["ID", "Hypervisor Hostname", "Hypervisor Type", "Host IP", "State"]),
     ("hypervisor list --long", {"Hypervisor Hostname": "node1", "Hypervisor Type": "QEMU", "State": "up"}),
     ("hypervisor show node1", {"state": "up", "status": "enabled", "service_host": "node1", "host_ip": ...}),
+    ("hypervisor show node1", {"uptime": ..., "host_time": ..., "load_average": ..., "users": ...}),
     ("hypervisor show nothing", Fails("No Hypervisor found for nothing")),
     ("compute service list", ["ID", "Binary", "Host", "Zone", "Status", "State", "Updated At"]),
     ("compute service set --disable --disable-reason why node1 nova-compute", ""),

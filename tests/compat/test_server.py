@@ -62,6 +62,10 @@ LOOK: list[Step] = [
             "user_id": ...,
         },
     ),
+    (
+        "server show --diagnostics vm1",
+        {"state": "running", "driver": "libvirt", "num_nics": 1, "memory_details": ...},
+    ),
     ("server volume list vm1", ""),
     ("server event list vm1", ["Request ID", "Server ID", "Action", "Start Time"]),
     ("server event list --long vm1", {"Action": "create", "Request ID": Keep("request"), "User ID": ...}),
@@ -92,6 +96,9 @@ CHANGE: list[Step] = [
     ("server add network vm2 n6", ""),
     ("server show vm2", Until({"addresses": re.compile(r"'n6': \['10\.36\.0\.")})),
     ("server remove network vm2 n6", ""),
+    ("server add fixed ip vm2 n6", {"Server ID": "{vm1}", "Network ID": "{n6}", "Port ID": Keep("port")}),
+    ("port show {port}", Until({"status": "ACTIVE"})),
+    ("server remove port vm2 {port}", ""),
     ("port list --network n6 --device-owner compute:nova", Until("")),
 ]
 POWER: list[Step] = [

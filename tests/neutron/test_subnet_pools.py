@@ -121,6 +121,20 @@ def test_a_pool_for_all_and_by_default(cloud: Cloud) -> None:
     assert cloud.refused("bob", "PUT", f"/subnetpools/{pool_id}", {"subnetpool": {"name": "x"}})[0] == 403
 
 
+def test_a_network_has_the_scope_of_its_subnets(cloud: Cloud) -> None:
+    scope = cloud.good("alice", "POST", "/address-scopes", {"address_scope": {"name": "s", "ip_version": 4}})
+    network = cloud.create("alice", "network")
+    assert (network["ipv4_address_scope"], network["ipv6_address_scope"]) == (None, None)
+    subnet(
+        cloud, network["id"], pool(cloud, address_scope_id=scope["address_scope"]["id"]), ip_version=4, prefixlen=24
+    )
+    cloud.create("alice", "subnet", network_id=network["id"], ip_version=6, cidr="fd00::/64")
+    seen = cloud.get("alice", f"/networks/{network['id']}")["network"]
+    assert (seen["ipv4_address_scope"], seen["ipv6_address_scope"]) == (scope["address_scope"]["id"], None)
+    assert len(seen["subnets"]) == 2
+    assert cloud.get("alice", "/networks")["networks"] == [seen]
+
+
 def test_address_scopes(cloud: Cloud) -> None:
     scope = cloud.good("alice", "POST", "/address-scopes", {"address_scope": {"name": "s", "ip_version": 4}})
     scope = scope["address_scope"]

@@ -19,7 +19,7 @@ from cumulet.neutron.checks import IdText, NameText, Tag
 from cumulet.neutron.port_rows import PORTS
 from cumulet.neutron.sharing import ALL, EXTERNAL, SHARED
 from cumulet.neutron.standard import Json, Named, target
-from cumulet.neutron.tables import dhcp_bindings, floatingips, network_rbacs, networks, ports, subnets
+from cumulet.neutron.tables import dhcp_bindings, floatingips, network_rbacs, networks, ports, subnet_pools, subnets
 
 ZONE = "nova"
 
@@ -278,25 +278,33 @@ def not_found(network_id: str) -> NotFound:
 
 def network_views(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[Json]:
     ids = [row.id for row in rows]
-    within = sa.select(subnets.c.id, subnets.c.network_id).order_by(subnets.c.created_at, subnets.c.id)
-    nets = standard.related(tx, within, subnets.c.network_id, ids)
+    nets = standard.related(tx, _SUBNETS, subnets.c.network_id, ids)
     run = sa.select(dhcp_bindings.c.network_id).where(dhcp_bindings.c.wanted == "run")
     served = standard.related(tx, run, dhcp_bindings.c.network_id, ids)
     shared = sharing.shared_ones(tx, request, ids)
     provider = request.allows("get_network:provider:network_type", {})
     return [
-        _view(row, [subnet.id for subnet in nets.get(row.id, ())], row.id in served, provider)
-        | {"shared": row.id in shared}
-        for row in rows
+        _view(row, nets.get(row.id, ()), row.id in served, provider) | {"shared": row.id in shared} for row in rows
     ]
 
 
-def _view(row: Row[Any], subnet_ids: list[str], served: bool, provider: bool) -> Json:
+_SUBNETS = (
+    sa.select(subnets.c.id, subnets.c.network_id, subnets.c.ip_version, subnet_pools.c.address_scope_id)
+    .join_from(subnets, subnet_pools, subnets.c.subnetpool_id == subnet_pools.c.id, isouter=True)
+    .order_by(subnets.c.created_at, subnets.c.id)
+)
+
+
+def _view(row: Row[Any], within: Sequence[Row[Any]], served: bool, provider: bool) -> Json:
+    """``within`` are the network's subnets; those of a pool bring the pool's address scope."""
+    scopes = {subnet.ip_version: subnet.address_scope_id for subnet in within if subnet.address_scope_id}
     view = {
         **standard.standard_view(row),
         "admin_state_up": row.admin_up,
         "status": "ACTIVE",
-        "subnets": subnet_ids,
+        "subnets": [subnet.id for subnet in within],
+        "ipv4_address_scope": scopes.get(4),
+        "ipv6_address_scope": scopes.get(6),
         "router:external": row.external,
         "is_default": row.is_default,
         "mtu": row.mtu,

@@ -11,7 +11,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
-from cumulet.core import clock
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, NotFound
 from cumulet.core.http import Json, Request, Route
@@ -100,7 +99,7 @@ def show_uptime(request: Request) -> Json:
     row, hosts = _get(request)
     if not is_up(row, request.config):
         raise BadRequest(f"Compute service of {row.host} is unavailable at this time.")
-    return {"hypervisor": {**_view(request, row, hosts, full=False), "uptime": _uptime(row)}}
+    return {"hypervisor": {**_view(request, row, hosts, full=False), "uptime": row.details.get("uptime", "")}}
 
 
 def search_hypervisors(request: Request) -> Json:
@@ -193,17 +192,10 @@ def _details(row: Row[Any], hosts: Hosts, up: bool) -> Json:
         "hypervisor_version": inventory.get("hypervisor_version", 0),
         "host_ip": inventory.get("address") or row.details.get("address") or "",
         "service": {"id": row.id, "host": row.host, "disabled_reason": row.disabled_reason},
-        "uptime": _uptime(row) if up else None,
+        "uptime": row.details.get("uptime") if up else None,
         "cpu_info": {"model": inventory.get("cpu_model", ""), "arch": inventory.get("details", {}).get("arch", "")},
         **_statistics(capacity, running),
     }
-
-
-def _uptime(row: Row[Any]) -> str:
-    """Since when nova-compute runs there, as ``uptime`` says it."""
-    seconds = int((clock.parse(clock.now()) - clock.parse(row.started_at)).total_seconds())
-    days, rest = divmod(max(seconds, 0), 86400)
-    return f"up {days} days, {rest // 3600:02}:{rest % 3600 // 60:02}"
 
 
 POLICY = "os_compute_api:os-hypervisors:"

@@ -165,3 +165,4 @@ class ComputeDetails(Struct, frozen=True):
 
     inventory: Inventory | UnsetType = UNSET
     address: HostAddress | UnsetType = UNSET
+    uptime: Annotated[str, Meta(max_length=200)] | UnsetType = UNSET

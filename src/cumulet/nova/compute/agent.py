@@ -28,6 +28,7 @@ from cumulet.nova.compute.console import console_app
 from cumulet.nova.compute.hypervisor import Hypervisor
 from cumulet.nova.compute.plan import Plan, Step, is_news, plan_server, what_was_seen
 from cumulet.nova.compute.screens import Screens
+from cumulet.nova.compute.uptime import read_uptime
 from cumulet.nova.model import Domain, ImageSource, Inventory, Seen, ServerIntent, Verb
 
 LOG = logging.getLogger(__name__)
@@ -290,6 +291,6 @@ def build(env: HostEnv) -> Service:
         loops=agent.reconcilers(),
         start=hypervisor.listen,
         stop=hypervisor.close,
-        details=agent.details,
+        details=lambda: {**agent.details(), "uptime": read_uptime()},
         websockets=True,
     )
