@@ -158,6 +158,14 @@ def test_what_is_planned_once_is_planned_for_good(intent: WireIntent, look: Look
     assert (again.wired, again.reasons, again.tunnels) == (wiring.wired, wiring.reasons, wiring.tunnels)
 
 
+def test_a_device_that_cannot_be_opened_moves_no_network() -> None:
+    devices = [Device("tap1", "p1", 0, 1, "n2"), Device("tap2", "p2", 14, 1, "")]
+    tags, fresh = allocate_tags({"n2"}, devices)
+    assert (tags, fresh) == ({"n2": 2}, {2})
+    devices[1] = Device("tap2", "p2", 14, 2, "n2")
+    assert allocate_tags({"n2"}, devices) == (tags, frozenset())
+
+
 @given(intents, looks())
 def test_no_two_networks_share_a_local_vlan(intent: WireIntent, look: Look) -> None:
     wiring = plan_wiring(intent, look)
