@@ -158,12 +158,9 @@ def test_what_is_planned_once_is_planned_for_good(intent: WireIntent, look: Look
     assert (again.wired, again.reasons, again.tunnels) == (wiring.wired, wiring.reasons, wiring.tunnels)
 
 
-def test_a_device_that_cannot_be_opened_moves_no_network() -> None:
-    devices = [Device("tap1", "p1", 0, 1, "n2"), Device("tap2", "p2", 14, 1, "")]
-    tags, fresh = allocate_tags({"n2"}, devices)
-    assert (tags, fresh) == ({"n2": 2}, {2})
-    devices[1] = Device("tap2", "p2", 14, 2, "n2")
-    assert allocate_tags({"n2"}, devices) == (tags, frozenset())
+def test_a_device_without_a_mark_takes_no_networks_local_vlan() -> None:
+    devices = [Device("tap1", "p1", 13, 1, "n2"), Device("tap2", "p2", 14, 1, "")]
+    assert allocate_tags({"n2"}, devices) == ({"n2": 1}, frozenset())
 
 
 @given(intents, looks())

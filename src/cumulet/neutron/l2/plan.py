@@ -207,11 +207,11 @@ def _pairs(port: WirePort, groups: "_Groups") -> tuple[tuple[str, Prefix], ...]:
 def allocate_tags(networks: Collection[str], devices: Iterable[Device]) -> tuple[dict[str, int], frozenset[int]]:
     """Each network's local VLAN, and those of them that nothing on the switch has now.
 
-    A device that the switch cannot open keeps its tag until it can: it has its say after those that are in use.
+    A marked device has its say before one with the same tag and no mark.
     """
     tags: dict[str, int] = {}
     taken: set[int] = set()
-    for device in sorted(devices, key=lambda device: (device.number <= 0, device.tag or 0, device.network_id)):
+    for device in sorted(devices, key=lambda device: (device.tag or 0, not device.network_id, device.network_id)):
         if device.network_id not in tags and device.tag not in taken and 0 < (device.tag or 0) <= TAG_MAX:
             tags |= {device.network_id: device.tag} if device.network_id and device.tag else {}
         taken |= {device.tag or 0}
