@@ -11,12 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from cumulet.nova.compute.image_cache import Base, ImageCache
 from cumulet.nova.compute.server_files import ServerFiles
 from cumulet.nova.model import ImageSource
 from tests.attacks.doors import Doors
+from tests.host.hypervisor_rig import make_server
 
 SIZE = 64 * 1024
 MIB = 1 << 20
@@ -63,6 +65,8 @@ def test_a_new_disk_shows_its_image_and_zeros(tmp_path: Path) -> None:
     base = tmp_path / "image.raw"
     base.write_bytes(b"i" * MIB)
     files, server = ServerFiles(tmp_path / "servers", "root"), str(uuid.uuid4())
+    wish, image = make_server(ImageSource("i", "raw", MIB, MIB, "", ""), root_gb=0), Base(base, "raw", 4 * MIB)
+    wish = msgspec.structs.replace(wish, id=server)
     disk = files.directory / server / "disk"
 
     def content() -> bytes:
@@ -75,12 +79,12 @@ def test_a_new_disk_shows_its_image_and_zeros(tmp_path: Path) -> None:
 
     for clear in (files.remove_disk, files.remove, lambda server: None):
         files.ensure_directory(server, {})
-        files.make_disk(server, Base(base, "raw", MIB), 4 * MIB)
+        files.make_disk(wish, image)
         assert content() == b"i" * MIB + bytes(3 * MIB)
         spoil()
         assert base.read_bytes() == b"i" * MIB, "what a guest writes is not in what others are made from"
         clear(server)
-    files.make_disk(server, Base(base, "raw", MIB), 4 * MIB)
+    files.make_disk(wish, image)
     assert content() == b"i" * MIB + bytes(3 * MIB)
 
 

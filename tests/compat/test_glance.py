@@ -72,7 +72,7 @@ IMPORTS: list[Step] = [
 OPERATOR: list[Step] = [
     ("image show cirros", {"visibility": "public", "disk_format": "qcow2", "virtual_size": ...}),
     ("image metadef namespace list", ""),
-    ("image metadef resource type list", ""),
+    ("image metadef resource type list", {"Name": "OS::Nova::Server"}),
 ]
 
 AFTER = {

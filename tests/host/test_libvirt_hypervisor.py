@@ -275,6 +275,24 @@ def test_files_are_qemus_and_nobody_elses(libvirt_rig: LibvirtRig) -> None:
     assert not re.search(r"^Uid:\s*0\b", status, re.MULTILINE)
 
 
+def test_a_flavors_other_disks(libvirt_rig: LibvirtRig) -> None:
+    """A file system and swap space, prepared; made anew by nothing but a rebuild, and gone with the server."""
+    server = replace(libvirt_rig.make_server(), ephemeral_gb=1, swap_mb=16)
+    bring_up(libvirt_rig, server)
+    place = libvirt_rig.host.config.state / "servers" / server.id
+    for name, size, kind in (("ephemeral", 1 << 30, "ext4"), ("swap", 16 * MIB, "swap")):
+        said = subprocess.run(
+            ["blkid", "-p", "-s", "TYPE", "-o", "value", place / name], capture_output=True, text=True, check=True
+        )
+        assert ((place / name).stat().st_size, said.stdout.strip()) == (size, kind)
+        assert stat.S_IMODE((place / name).stat().st_mode) == 0o600
+    before = (place / "swap").stat().st_ino
+    libvirt_rig.hypervisor.make_disk(server, {})
+    assert (place / "swap").stat().st_ino == before
+    libvirt_rig.hypervisor.destroy(server)
+    assert not place.exists()
+
+
 def test_a_tap_that_a_crash_left_is_taken_away(libvirt_rig: LibvirtRig) -> None:
     server = libvirt_rig.make_server(make_nic())
     bring_up(libvirt_rig, server)

@@ -54,6 +54,15 @@ def server(**changes: object) -> ServerIntent:
     return ServerIntent(**{**values, **changes})  # type: ignore[arg-type]
 
 
+def test_disks_beside_the_root_disk_follow_it() -> None:
+    files = replace(FILES, spares=[("/s/ephemeral", "ephemeral"), ("/s/swap", "swap")])
+    disks = ET.fromstring(render(server(), Marks(generation=1), files, TCG)).findall("devices/disk")
+    found = [(d.find("target").get("dev"), d.find("source").get("file"), d.findtext("serial")) for d in disks]  # type: ignore[union-attr]
+    assert found == [
+        ("vda", "/s/disk", "root"), ("vdb", "/s/ephemeral", "ephemeral"), ("vdc", "/s/swap", "swap"),
+    ]  # fmt: skip
+
+
 @given(marks, st.lists(st.sampled_from(NICS), unique=True))
 def test_what_is_written_is_read_back(memory: Marks, nics: list[Nic]) -> None:
     read = parse(render(server(nics=tuple(nics)), memory, FILES, TCG))

@@ -124,6 +124,8 @@ def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], s
         seen=_known(row),
         start_generation=max((action.generation for action in actions if action.action in STARTING), default=0),
         launched=row.launched_at is not None,
+        ephemeral_gb=row.flavor.get("ephemeral", 0),
+        swap_mb=row.flavor.get("swap") or 0,
     )
 
 

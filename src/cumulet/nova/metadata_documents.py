@@ -51,6 +51,7 @@ class Guest:
     name: str
     hostname: str
     flavor: str
+    disks: Mapping[str, str]  # EC2's names → devices
     image_id: str
     reservation_id: str
     launch_index: int
@@ -87,6 +88,7 @@ def find_guest(tx: Transaction, server_id: str) -> Guest | None:
         name=row.name,
         hostname=row.hostname,
         flavor=row.flavor["name"],
+        disks=_disks(row.flavor),
         image_id=row.image_id or "",
         reservation_id=row.reservation_id,
         launch_index=row.launch_index,
@@ -97,6 +99,13 @@ def find_guest(tx: Transaction, server_id: str) -> Guest | None:
         ports=neutron.list_server_ports(tx, [row.id]).get(row.id, []),
         zone=row.zone or zones.DEFAULT,
     )
+
+
+def _disks(flavor: Mapping[str, Any]) -> dict[str, str]:
+    """The root disk and those that the flavor gives beside it, in the order in which the guest has them."""
+    names = [name for name, size in (("ephemeral0", flavor.get("ephemeral")), ("swap", flavor.get("swap"))) if size]
+    beside = {name: f"/dev/vd{letter}" for name, letter in zip(names, "bc", strict=False)}
+    return {"ami": "vda", "root": "/dev/vda", **beside}
 
 
 # ── the OpenStack tree ───────────────────────────────────────────────────────────────────────────────────────
@@ -232,7 +241,7 @@ def ec2_tree(guest: Guest, version: str) -> Json | None:
             },
         ),
         ("2007-08-29", {"instance-type": guest.flavor}),
-        ("2007-12-15", {"block-device-mapping": {"ami": "vda", "root": "/dev/vda"}}),
+        ("2007-12-15", {"block-device-mapping": guest.disks}),
         ("2008-02-01", {"placement": {"availability-zone": guest.zone}}),
         ("2008-09-01", {"instance-action": "none"}),
     )

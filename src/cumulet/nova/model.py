@@ -72,6 +72,8 @@ class ServerIntent(Struct, frozen=True):
     seen: "Seen | None" = None  # what the controller knows of this host's last report
     start_generation: int = 0  # of the latest order to be on that is not carried out yet; 0: there is none
     launched: bool = False  # it has been on, on this host: its disk holds the user's data
+    ephemeral_gb: int = 0  # a second disk with an empty file system
+    swap_mb: int = 0  # one more, of swap space
 
 
 class Seen(Struct, frozen=True):

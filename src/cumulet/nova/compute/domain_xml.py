@@ -58,12 +58,17 @@ class Traits:
 
 @dataclass(frozen=True)
 class Files:
-    """Absolute paths.  ``bases`` is the chain beneath the disk, nearest first: (path, format)."""
+    """Absolute paths.
+
+    ``bases`` is the chain beneath the disk, nearest first: (path, format).  ``spares``: the disks beside it, raw:
+    (path, serial).
+    """
 
     disk: str
     bases: Sequence[tuple[str, str]]
     console_log: str
     config_drive: str = ""
+    spares: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
@@ -241,6 +246,12 @@ def _add_disks(devices: ET.Element, files: Files, traits: Traits) -> None:
     _add(below, "backingStore")
     _add(disk, "target", dev="vda", bus="virtio")
     _add(disk, "serial", text="root")
+    for letter, (path, serial) in zip("bc", files.spares, strict=False):
+        spare = _add(devices, "disk", type="file", device="disk")
+        _add(spare, "driver", name="qemu", type="raw", **policy)
+        _add(spare, "source", file=path)
+        _add(spare, "target", dev=f"vd{letter}", bus="virtio")
+        _add(spare, "serial", text=serial)
     if files.config_drive:
         # on virtio-scsi: kernels that are made for clouds have no other driver for a CD-ROM
         _add(devices, "controller", type="scsi", index="0", model="virtio-scsi")

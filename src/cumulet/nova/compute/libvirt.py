@@ -154,7 +154,7 @@ class LibvirtHypervisor:
         _check_size(server, server.image.virtual_size)
         with self._images.use(server.image) as base:
             _check_size(server, base.virtual_size)
-            self._files.make_disk(server.id, base, server.root_gb * GIB or base.virtual_size)
+            self._files.make_disk(server, base)
 
     def plug(self, server: ServerIntent) -> None:
         self._taps.plug(server.id, server.nics)
@@ -260,7 +260,7 @@ class LibvirtHypervisor:
                 self._switch_off(found)
             self._files.remove_disk(server.id)
             self._files.ensure_directory(server.id, config_drive)
-            self._files.make_disk(server.id, base, server.root_gb * GIB or base.virtual_size)
+            self._files.make_disk(server, base)
         if server.power != "on":
             self._define(server, Marks(generation=server.generation, last_verb=verb.id))
             return True

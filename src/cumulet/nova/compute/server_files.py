@@ -4,9 +4,6 @@
 disk is based on, made before the disk, and is what keeps that image in the cache.  ``copy-<verb>.qcow2`` is a copy
 of the disk on its way to glance; while it is made it ends in ``.part``.  QEMU's user may open the files and pass
 through the directory, not write into it; nobody else may either.
-
-qemu-img reads what users have uploaded and guests have written, so it runs with a bound on memory and time, and is
-always told the formats.
 """
 
 import contextlib
@@ -15,19 +12,20 @@ import pwd
 import re
 import shutil
 import stat
-import subprocess
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from cumulet.core.errors import Retry, Terminal
+from cumulet.nova.compute import spare_disks
 from cumulet.nova.compute.config_drive import build
 from cumulet.nova.compute.domain_xml import Files
 from cumulet.nova.compute.image_cache import Base
+from cumulet.nova.compute.tools import qemu_img
+from cumulet.nova.model import ServerIntent
 
 GIB = 1 << 30
-_TOOL_MEMORY_BYTES, _TOOL_CPU_SECONDS, _TOOL_SECONDS = GIB, 10, 60
 _COPY_SECONDS = 3600  # for a whole disk
 _DISK_OPTIONS = "extended_l2=on,cluster_size=128k"  # the quickest copy on write
 _SECTOR = 512
@@ -90,9 +88,9 @@ class ServerFiles:
         if config_drive:
             self._write(place / "config.iso", build(config_drive), owner, group)
 
-    def make_disk(self, server_id: str, base: Base, size: int) -> None:
-        """The disk: an overlay of ``size`` bytes on ``base``."""
-        place = self.place(server_id)
+    def make_disk(self, server: ServerIntent, base: Base) -> None:
+        """The disk: an overlay on ``base``, as large as the flavor says; and those beside it."""
+        place, size = self.place(server.id), server.root_gb * GIB or base.virtual_size
         link = place / "base"
         link.unlink(missing_ok=True)
         link.symlink_to(base.path)
@@ -115,11 +113,12 @@ class ServerFiles:
         )
         self._give(partial)
         _sync(partial)
+        spare_disks.make(place, server, self._give)
         partial.rename(place / "disk")
 
     def remove_disk(self, server_id: str) -> None:
         """The disk goes, and with it what else is made anew together with it."""
-        for name in ("disk", "config.iso"):
+        for name in ("disk", "config.iso", *spare_disks.NAMES):
             (self.place(server_id) / name).unlink(missing_ok=True)
 
     def copy_path(self, server_id: str, verb: int) -> Path:
@@ -168,6 +167,7 @@ class ServerFiles:
             bases=[(base, base.rpartition(".")[2])],
             console_log=str(place / "console.log"),
             config_drive=str(drive) if drive.exists() else "",
+            spares=spare_disks.find(place),
         )
 
     def remove(self, server_id: str) -> None:
@@ -223,33 +223,6 @@ class ServerFiles:
         partial.chmod(0o600)
         os.chown(partial, owner, group)
         partial.rename(path)
-
-
-def qemu_img(*arguments: str | Path, seconds: int = 0) -> None:
-    """Terminal with qemu-img's words if it refuses; Retry if the host has no room for the file.
-
-    ``seconds``: how long it may take, where that is longer than to make an empty disk.
-    """
-    cpu = seconds or _TOOL_CPU_SECONDS
-    limits = ["prlimit", f"--as={_TOOL_MEMORY_BYTES}", f"--cpu={cpu}", "--core=0", "--"]
-    try:
-        done = subprocess.run(
-            [*limits, "qemu-img", *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=seconds or _TOOL_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise Retry(f"qemu-img {arguments[0]} does not end") from error
-    if done.returncode == 0:
-        return
-    words = done.stderr.strip()[-500:] or f"ended with {done.returncode}"
-    if "No space left" in words or "Disk quota" in words:
-        raise Retry(f"qemu-img {arguments[0]}: {words}")
-    raise Terminal(f"Disk cannot be made: {words}")
 
 
 def direct_io(directory: Path) -> bool:
