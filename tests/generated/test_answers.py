@@ -42,7 +42,7 @@ def test_every_answer_is_announced(world: World, name: str, who: str) -> None:
     for operation in operations:
         statuses = attack(world, name, operation, who)
         good += any(status < 400 for status in statuses)
-    assert good > len(operations) * (0.6 if who == "admin" else 0.1), "the cases no longer hit what is there"
+    assert good > len(operations) * (0.5 if who == "admin" else 0.1), "the cases no longer hit what is there"
 
 
 def attack(world: World, name: str, operation: Operation, who: str) -> list[int]:

@@ -187,3 +187,9 @@ def test_nothing_is_made_by_halves(glance: Glance) -> None:
 @pytest.mark.parametrize("name", ["object", "objects", "property", "properties", "tag", "tags", "namespace"])
 def test_schemas(glance: Glance, name: str) -> None:
     assert good(glance, "GET", f"/v2/schemas/metadefs/{name}", who="alice")["name"] == name
+
+
+def test_a_name_in_any_script_has_an_address(glance: Glance) -> None:
+    status, _, headers = glance.api.call("POST", ALL, {"namespace": "ключ 1"}, {"X-Auth-Token": "admin"})
+    assert status == 201
+    assert headers["Location"].endswith("/v2/metadefs/namespaces/%D0%BA%D0%BB%D1%8E%D1%87%201")

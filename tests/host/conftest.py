@@ -7,6 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.host.hypervisor_rig import Host, LibvirtRig, a_host
+from tests.machine import Machine
+
+
+@pytest.fixture
+def first_server(cloud: Machine) -> None:
+    """The cloud's first server is there and answers, whatever other tests did to it."""
+    cloud.cumulet("launch", "first")
 
 
 @pytest.fixture(scope="module")

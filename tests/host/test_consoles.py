@@ -9,7 +9,7 @@ import pytest
 
 from tests.machine import BIN, Machine, wait_for
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("first_server")]
 LOOK = """
 import sys
 from websockets.exceptions import ConnectionClosed, InvalidStatus

@@ -20,6 +20,7 @@ from cumulet.neutron.dhcp import driver
 from cumulet.neutron.dhcp.driver import DnsmasqHost
 from cumulet.neutron.model import DhcpIntent, Lease, Subnet
 from tests.host.private_node import PrivateNode, private_node
+from tests.machine import wait_for
 
 pytestmark = [
     pytest.mark.host,
@@ -158,6 +159,7 @@ def test_an_address_goes_to_its_next_holder_at_once(world: World) -> None:
     """The lease of a port that is gone would last a day, and keep the address from its new owner."""
     world.ensure(leases=(Lease("p", MAC, ("10.1.0.6",), "one"),))
     assert world.lease()["ip"] == "10.1.0.6"
+    wait_for(lambda: "10.1.0.6" in (world.directory / "leases").read_text(), 10, "the lease to be written down")
     world.ensure(leases=(Lease("p2", MAC2, ("10.1.0.6",), "two"),))
     with netns.enter(world.guest), Netlink() as link:
         link.set_mac("eth0", MAC2)

@@ -5,7 +5,7 @@ import pytest
 from tests.host.test_cloud import PING, addresses, healthy, lost, pid_in, status, wrong
 from tests.machine import Machine, wait_for
 
-pytestmark = pytest.mark.host
+pytestmark = [pytest.mark.host, pytest.mark.usefixtures("first_server")]
 DATABASE, ASIDE = "/var/lib/cumulet/db", "/var/lib/cumulet-db-aside"
 AGENT = "neutron-openvswitch-agent"
 

@@ -6,6 +6,7 @@ administrators change the catalogue.  What a namespace defines is ``metadef_item
 
 import uuid
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from msgspec import Meta
 
@@ -103,7 +104,7 @@ def create_namespace(request: Request) -> Reply:
             items=items,
         ),
     )
-    return Reply(full_view(made), headers={"Location": f"{request.app.endpoint}{_path(made)}"})
+    return Reply(full_view(made), headers={"Location": quote(f"{request.app.endpoint}{_path(made)}", safe=":/")})
 
 
 def update_namespace(request: Request) -> dict[str, Any]:

@@ -54,9 +54,11 @@ class DnsmasqHost:
             )  # fmt: skip
             self._spaces.remove_devices(intent.network_id, {inner})  # of an earlier DHCP port
             _ensure_gateways(namespace, inner, intent)
+            # before dnsmasq is told of changes: it then writes the file anew, and we might read it empty
+            held = release.stale(directory / dnsmasq.LEASES, wanted.files["hosts"])
             if dnsmasq.ensure(namespace, directory, wanted.arguments, wanted.files):
                 LOG.info("dnsmasq started in %s", namespace)
-            if held := release.stale(directory / dnsmasq.LEASES, wanted.files["hosts"]):
+            if held:
                 release.release(namespace, inner, intent.ips, held)
         except (OvsdbError, NetlinkError, netns.NetnsError, process.ProcessError) as error:
             raise Retry(str(error)) from error
