@@ -26,6 +26,8 @@ from cumulet.core.service import Service
 
 LOG = logging.getLogger(__name__)
 GRACE_SECONDS = 10
+KEEP_ALIVE_SECONDS = 75
+"""Longer than clients pause between two looks at something: one that is cut off in between gives up."""
 ENDINGS = (signal.SIGTERM, signal.SIGINT)
 LONGEST_MESSAGE = 1 << 20  # of a websocket
 LOADED_LATER = (
@@ -163,6 +165,7 @@ def _server(app: Any, websockets: bool) -> _Server:
             server_header=False,
             date_header=False,  # ``core.asgi`` writes it
             proxy_headers=False,  # who calls is who is connected
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
     )
