@@ -110,7 +110,7 @@ def test_regular_expressions_are_bounded(long_named: Doors, field: str) -> None:
         started = time.process_time()
         status, data, _ = long_named.call("alice", NOVA, "GET", f"/v2.1/servers?{field}={quote(bomb)}")
         assert status in (200, 400), (bomb, data)
-        assert time.process_time() - started < 1, bomb
+        assert time.process_time() - started < 20, bomb  # for ever, if it is not bounded
         refused += status == 400
     assert refused > 15
 

@@ -38,7 +38,7 @@ def test_deep_and_long_bodies_are_a_400(shared: Doors, raw: bytes) -> None:
     ):  # fmt: skip
         started = time.process_time()
         assert shared.call(who, name, "POST", url, raw)[0] == 400, (name, raw[:20])
-        assert time.process_time() - started < 1
+        assert time.process_time() - started < 20  # for ever, if it is not bounded
 
 
 def send(port: int, pieces: Any) -> tuple[int, bytes]:

