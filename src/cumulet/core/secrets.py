@@ -19,6 +19,8 @@ class Secrets(msgspec.Struct, frozen=True):
     host_secret: str
     metadata_secret: str
     registry_secret: str
+    broker_password: str = ""  # of controller services
+    hints_password: str = ""  # of what runs on hosts: good for hints alone
 
     def __repr__(self) -> str:
         return "Secrets(***)"
@@ -34,11 +36,14 @@ def load(etc: Path) -> Secrets:
 
 
 def ensure(etc: Path) -> Secrets:
-    """The secrets in ``etc``, made (mode 0600) if there are none."""
+    """The secrets in ``etc``, made (mode 0600) if there are none; those that are new in this version are added."""
     try:
-        return load(etc)
+        known = {name: value for name, value in msgspec.structs.asdict(load(etc)).items() if value}
     except FileNotFoundError:
-        secrets = generate()
+        known = {}
+    if len(known) == len(Secrets.__struct_fields__):
+        return Secrets(**known)
+    secrets = msgspec.structs.replace(generate(), **known)
     temporary = path(etc).with_suffix(".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
