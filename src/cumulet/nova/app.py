@@ -134,7 +134,7 @@ def build_app(
         render_error=render_error,
         versions=versions.VERSIONS,
         slash_ends=False,
-        endpoint=f"http://{env.config.api.public_host}:{PORT}",
+        endpoint=env.config.public_url(PORT),
         extras=server_actions.Extras(
             env.secrets.host_secret,
             glance.load_policies(env),
