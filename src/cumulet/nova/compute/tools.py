@@ -1,8 +1,8 @@
 """The tools that make and read disks.
 
-qemu-img reads what users have uploaded and guests have written, so all of them run with a bound on memory and time;
-formats are always said and never probed.  What counts against the bound on memory is what they reserve: each thread's
-stack, and with glibc a heap for each thread.  Both are kept small, or a dozen threads would be refused now and then.
+qemu-img reads what users have uploaded and guests have written, so all of them run with a bound on memory and
+time; formats are always said and never probed.  What counts against the bound on memory is what they reserve: each
+thread's stack, and with glibc a heap for each thread.  Both are kept small, or a dozen threads would not find room.
 """
 
 import os
