@@ -64,8 +64,8 @@ def rule_values(body: RuleFields) -> dict[str, Any]:
     ethertype = {"ipv4": "IPv4", "ipv6": "IPv6"}.get((body.ethertype or "IPv4").lower())
     if ethertype is None:
         raise BadRequest(
-            f"Security group rule for ethertype '{checks.shown(str(body.ethertype))}' not supported. Allowed values "
-            "are ['IPv4', 'IPv6'].",
+            f"Security group rule for ethertype '{checks.shown(str(body.ethertype))}' not supported. "
+            "Allowed values are ['IPv4', 'IPv6'].",
             kind="SecurityGroupRuleInvalidEtherType",
         )
     protocol, number = _protocol(body.protocol or None, ethertype)
