@@ -133,6 +133,7 @@ def build_app(
         caller=env.caller,
         render_error=render_error,
         versions=versions.VERSIONS,
+        legacy_roots={"v2": "v2.1"},
         slash_ends=False,
         endpoint=env.config.public_url(PORT),
         extras=server_actions.Extras(
