@@ -136,7 +136,11 @@ def test_hints_are_taken_without_anybody_who_listens_and_topics_are_checked(buse
     bus = buses.make(0)
     bus.hint("nobody.listens", "x")
     if not isinstance(bus, LocalBus):
-        for call in (lambda: bus.hint("../../etc", "x"), lambda: bus.listen("a.*", Ear())):
+        calls: tuple[Callable[[], None], ...] = (
+            lambda: bus.hint("../../etc", "x"),
+            lambda: bus.listen("a.*", Ear()),
+        )
+        for call in calls:
             with pytest.raises(ValueError):
                 call()
 

@@ -15,8 +15,6 @@ from urllib.parse import quote, urlsplit
 import pika
 import pika.exceptions
 
-from cumulet.core.secrets import Secrets
-
 LOG = logging.getLogger(__name__)
 LONGEST_PAUSE = 1.5
 """Between two attempts to connect; at least a third of it, so that a thousand hosts do not come at once."""
@@ -25,19 +23,19 @@ CONTROLLERS, HOSTS = "cumulet", "cumulet-hosts"
 """Users of the broker where its URL names none: controller services may use all of it, hosts only hints."""
 
 
-def complete_url(url: str, known: Secrets, agent: bool) -> str:
-    """The broker's URL, with the cloud's own user and password if it has none."""
+def complete_url(url: str, user: str, password: str) -> str:
+    """The broker's URL, with this user and password if it has none of its own."""
     parts = urlsplit(url)
     if parts.username is not None:
         return url
-    user, password = (HOSTS, known.hints_password) if agent else (CONTROLLERS, known.broker_password)
     return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{parts.netloc}").geturl()
 
 
 class Link:
     """``opened`` is called in the link's thread with a channel of each new connection, ``closed`` at its end.
 
-    ``blocked`` hears when the broker takes no more messages, and when it takes them again.  ``name`` is what operators see in the broker's list of connections.
+    ``blocked`` hears when the broker takes no more messages, and when it takes them again.  ``name`` is what
+    operators see in the broker's list of connections.
     """
 
     def __init__(
