@@ -86,9 +86,7 @@ def run_service(
     )
 
 
-def _bus(
-    service: Named, config: Config, known: secrets.Secrets | None, own: secrets.HostSecrets | None
-) -> Bus:
+def _bus(service: Named, config: Config, known: secrets.Secrets | None, own: secrets.HostSecrets | None) -> Bus:
     """Hints within this node, and to and from others if there is a broker between them."""
     near = SocketBus(config.run / "bus")
     if not config.broker.url:
