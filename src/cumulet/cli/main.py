@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     purge.add_argument("--yes", "-y", action="store_true", help="do not ask")
     where = command("where", "where:main", "what runs where, and whether it is healthy")
     where.add_argument("--json", action="store_true")
+    where.add_argument("--svg", action="store_true", help="a picture, on standard output")
     launch = command("launch", "launch:main", "make a server with key, floating IP and ssh allowed, and wait")
     launch.add_argument("name")
     launch.add_argument("--image", default="cirros")
