@@ -1,10 +1,9 @@
 """The map of several nodes: what is placed where against what tells of itself, and what is marked."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -17,6 +16,7 @@ from cumulet.core.bus import LocalBus
 from cumulet.core.config import Config
 from cumulet.core.db import Database
 from cumulet.core.heartbeat import Heartbeat
+from cumulet.core.reconcile import KeyStatus, LoopStatus
 from cumulet.core.tables import agents, metadata
 from cumulet.core.topology import Topology
 
@@ -53,9 +53,9 @@ class Cloud:
         self.db = Database(self.config.database_url, LocalBus())
         metadata.create_all(self.db.engine)
 
-    def tell(self, host: str, binary: str, age: float = 0.0, **details: Any) -> None:
+    def tell(self, host: str, binary: str, age: float = 0.0, loops: Sequence[LoopStatus] = ()) -> None:
         with self.db.transaction() as tx:
-            heartbeat.beat(tx, binary, host, Heartbeat(clock.now(), details))
+            heartbeat.beat(tx, binary, host, Heartbeat(clock.now(), {}, list(loops)))
             found = agents.c.id == heartbeat.agent_id(binary, host)
             tx.write(sa.update(agents).where(found).values(seen_at=clock.later(-age)))
 
@@ -89,10 +89,10 @@ def test_who_gives_signs_of_life_is_up_and_who_gives_none_is_missing(cloud: Clou
 
 
 def test_whose_keys_fail_is_sick_and_who_waits_is_not(cloud: Cloud) -> None:
-    failure = {"reason": "no /dev/kvm", "kind": "failed", "tries": 2, "since": clock.now(), "next_try_seconds": 1.0}
-    cloud.tell("h1", "nova-compute", failing={"servers": {"s1": failure}})
-    waiting = {"switch": {"p1": {**failure, "kind": "waiting"}}}
-    cloud.tell("h1", "neutron-openvswitch-agent", failing=waiting)
+    failed = KeyStatus("no /dev/kvm", "failed", 2, clock.now(), 1.0)
+    waiting = KeyStatus("no tap yet", "waiting", 2, clock.now(), 1.0)
+    cloud.tell("h1", "nova-compute", loops=[LoopStatus("servers", clock.now(), 1, "", {"s1": failed})])
+    cloud.tell("h1", "neutron-openvswitch-agent", loops=[LoopStatus("ports", clock.now(), 1, "", {"p1": waiting})])
     assert cloud.line("h1", "nova-compute") == Line("nova-compute", "compute", "sick", "servers: s1: no /dev/kvm")
     assert cloud.line("h1", "neutron-openvswitch-agent").state == "up"
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
@@ -18,6 +19,7 @@ from cumulet.cli.node_map import EXTRA, MISSING, SICK, UP, Line, NodeMap, judge
 from cumulet.cli.status import Health
 from cumulet.core import clock
 from cumulet.core.config import Config
+from cumulet.core.reconcile import LoopStatus
 from cumulet.core.tables import agents
 from cumulet.core.topology import Node, Topology, services_of
 from cumulet.services import Named
@@ -62,18 +64,18 @@ def _sign(config: Config, row: Row[Any]) -> tuple[str, str]:
     """What the last sign of life says."""
     if row.seen_at < clock.later(-config.agents.down_seconds):
         return MISSING, f"no sign of life since {times.at(row.seen_at)}"
-    troubles = list(_troubles(row.details.get("failing", {})))
+    troubles = list(_troubles(msgspec.convert(row.loops, list[LoopStatus])))
     if troubles:
         return SICK, troubles[0] + (f" (and {len(troubles) - 1} more)" if len(troubles) > 1 else "")
     return UP, "" if row.enabled else f"disabled: {row.disabled_reason or 'no reason is given'}"
 
 
-def _troubles(loops: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _troubles(loops: Iterable[LoopStatus]) -> Iterator[str]:
     """Keys that fail; those that only wait for somebody else are no trouble."""
-    for loop, failing in loops.items():
-        for key, failure in failing.items():
-            if failure["kind"] == "failed":
-                yield f"{loop}: {key}: {failure['reason']}"
+    for loop in loops:
+        for key, failure in loop.failing.items():
+            if failure.kind == "failed":
+                yield f"{loop.name}: {key}: {failure.reason}"
 
 
 def _probe(host: str, port: int) -> tuple[str, str]:
