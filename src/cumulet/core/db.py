@@ -31,6 +31,8 @@ from cumulet.core.tables import notifications
 
 LOG = logging.getLogger(__name__)
 Values = Mapping[str, Any]
+OUTBOX = "cumulet.notifications"
+"""The topic of whoever takes notifications further."""
 PRIVATE_FIELDS = frozenset({"password", "token", "secret", "user_data", "admin_pass", "adminPass"})
 
 
@@ -90,6 +92,7 @@ class Transaction:
         """Write what was put off; the last thing before the commit."""
         if self._notices:
             self.write(notifications.insert(), self._notices)
+            self.hint(OUTBOX, "outbox")
 
 
 def without_secrets(value: Any) -> Any:
