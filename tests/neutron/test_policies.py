@@ -21,7 +21,12 @@ def may(cloud: Cloud, who: str, method: str, url: str, body: Any = None) -> bool
 
 def test_ports_on_networks_of_others(cloud: Cloud, shared: tuple[str, str]) -> None:
     network, subnet = shared
-    allowed: tuple[dict[str, Any], ...] = ({}, {"fixed_ips": [{"subnet_id": subnet}]}, {"device_id": "x"}, {"tags": ["a"]})
+    allowed: tuple[dict[str, Any], ...] = (
+        {},
+        {"fixed_ips": [{"subnet_id": subnet}]},
+        {"device_id": "x"},
+        {"tags": ["a"]},
+    )
     refused: tuple[dict[str, Any], ...] = (
         {"fixed_ips": [{"ip_address": "10.0.0.77"}]},
         {"mac_address": "fa:16:3e:01:02:03"},
