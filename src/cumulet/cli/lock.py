@@ -18,8 +18,15 @@ def file(config: Config) -> Path:
 @contextlib.contextmanager
 def alone(config: Config, command: str) -> Iterator[None]:
     """Nobody else changes this node's cloud meanwhile.  The kernel frees the lock of whoever dies."""
-    file(config).parent.mkdir(parents=True, exist_ok=True)
-    with file(config).open("a+") as lock:
+    with held(file(config), command):
+        yield
+
+
+@contextlib.contextmanager
+def held(path: Path, command: str) -> Iterator[None]:
+    """Nobody else has the lock of this file meanwhile."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
