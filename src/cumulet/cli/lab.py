@@ -11,7 +11,6 @@ import functools
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -19,7 +18,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ParamSpec
 
 from cumulet.cli import lab_wiring, lock, up
 from cumulet.cli.lab_wiring import OUTSIDE, Wiring
@@ -37,7 +35,11 @@ ETC, STATE, LOGS = "/etc/cumulet", "/var/lib/cumulet", "/var/log/cumulet"
 UP_SECONDS = 120.0
 REFERENCE = Path(__file__).parent / "reference.toml"
 """The four nodes of the map."""
-Words = ParamSpec("Words")
+SETTINGS = """set -e
+echo 1 > /proc/sys/net/ipv4/ip_forward
+bridged=/proc/sys/net/bridge/bridge-nf-call-iptables
+[ ! -e $bridged ] || echo 0 > $bridged"""
+"""Outside: what the bridges carry is not filtered, what is routed is."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +210,9 @@ def _start_outside(lab: Lab) -> None:
     _batch(outside, lab_wiring.outside_commands(lab.wiring, mtu))
     _run(outside, ["nft", "-f", "-"], lab_wiring.RULES)
     _run(outside, ["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"])
-    bridged = "/proc/sys/net/bridge/bridge-nf-call-iptables"  # a kernel without it does not filter what bridges carry
+    bridged = (
+        "/proc/sys/net/bridge/bridge-nf-call-iptables"  # a kernel without it does not filter what bridges carry
+    )
     _run(outside, ["sh", "-c", f"[ ! -e {bridged} ] || echo 0 > {bridged}"])
 
 
@@ -217,12 +221,23 @@ def _start_node(lab: Lab, name: str) -> None:
     if machine.find(lab.machine(name)):
         return
     outside, node = lab.machine(OUTSIDE), lab.machine(name)
-    pid = machine.start(node)
-    ends = [cable.end for cable in lab.wiring.cables[name]]
-    _run(outside, ["sh", "-c", "for end; do ip link delete $end 2> /dev/null || true; done", "sh", *ends])
-    _batch(outside, lab_wiring.cable_commands(lab.wiring, name, pid, lab.topology.network.mtu))
-    _checksum_off(outside, ends)
-    _batch(node, lab_wiring.node_commands(lab.wiring, lab.topology, name))
+    with _whole(node):
+        pid = machine.start(node)
+        ends = [cable.end for cable in lab.wiring.cables[name]]
+        _run(outside, ["sh", "-c", "for end; do ip link delete $end 2> /dev/null || true; done", "sh", *ends])
+        _batch(outside, lab_wiring.cable_commands(lab.wiring, name, pid, lab.topology.network.mtu))
+        _checksum_off(outside, ends)
+        _batch(node, lab_wiring.node_commands(lab.wiring, lab.topology, name))
+
+
+@contextmanager
+def _whole(found: Machine) -> Iterator[None]:
+    """A machine that does not get all of its cables is switched off again."""
+    try:
+        yield
+    except BaseException:
+        machine.stop(found)
+        raise
 
 
 def _checksum_off(outside: Machine, ends: Sequence[str]) -> None:
@@ -275,7 +290,7 @@ def _batch(found: Machine, lines: Iterator[str]) -> None:
 
 def _run(found: Machine, words: Sequence[str], text: str = "") -> None:
     done = subprocess.run(
-        machine.command(found, words), input=text, capture_output=True, text=True, check=False, env=environment()
+        machine.network_command(found, words), input=text, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise MachineError(f"on {found.name}: {' '.join(words)}: {(done.stderr or done.stdout).strip()}")
@@ -284,7 +299,7 @@ def _run(found: Machine, words: Sequence[str], text: str = "") -> None:
 def environment() -> dict[str, str]:
     """What commands on nodes get: little of the caller's, and the programs of this checkout first."""
     kept = {name: os.environ[name] for name in ("TERM", "LANG", "PYTHONDONTWRITEBYTECODE") if name in os.environ}
-    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    path = f"{up.HOME}:{Path(sys.executable).parent}:{os.environ['PATH']}"
     return {**kept, "PATH": path, "HOME": "/root", "OS_CLOUD": "cumulet"}
 
 
@@ -365,15 +380,19 @@ def guest_image() -> Path:
     for file in sorted(path for path in source.rglob("*") if path.is_file()):
         digest.update(f"{file.relative_to(source)}\0".encode() + file.read_bytes())
     image = CACHE / f"guest-{digest.hexdigest()[:16]}.qcow2"
-    if not image.exists():
-        print("building the guest image from Debian packages", flush=True)
-        CACHE.mkdir(parents=True, exist_ok=True)
-        for old in CACHE.glob("guest-*.qcow2"):
-            old.unlink()
-        done = subprocess.run([source / "build", image], capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(f"the guest image could not be built: {(done.stderr or done.stdout).strip()[-500:]}")
+    with lock.held(CACHE / "guest.lock", "lab up"):
+        if not image.exists():
+            _build(source / "build", image)
     return image
+
+
+def _build(program: Path, image: Path) -> None:
+    print("building the guest image from Debian packages", flush=True)
+    for old in CACHE.glob("guest-*.qcow2"):
+        old.unlink()
+    done = subprocess.run([program, image], capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"the guest image could not be built: {(done.stderr or done.stdout).strip()[-500:]}")
 
 
 def _remove_empty(place: Path) -> None:

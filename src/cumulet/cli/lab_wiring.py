@@ -1,9 +1,9 @@
 """How the machines of a lab are cabled: bridges on a machine of their own, ``outside``, and a cable to each node.
 
-Three networks: ``br-mgmt`` is the management network, ``br-tun`` carries the tunnels of nodes that have an address of
-their own for them, ``br-ext`` is the public network.  On the last one the machine ``outside`` is the gateway, and it
-is where a user of the cloud would be; it also brings the controllers to floating IPs, and nobody from the public
-network into the management network.  Pure: text for ``ip -batch`` and ``nft -f``.
+Three networks: ``br-mgmt`` is the management network, ``br-tun`` carries the tunnels of nodes that have an address
+of their own for them, ``br-ext`` is the public network.  On the last one the machine ``outside`` is the gateway,
+and it is where a user of the cloud would be; it also brings the controllers to floating IPs, and nobody from the
+public network into the management network.  Pure: text for ``ip -batch`` and ``nft -f``.
 """
 
 import ipaddress
@@ -61,7 +61,8 @@ def plan(topology: Topology) -> Wiring:
         if one.version == other.version and one.overlaps(other):
             raise BadRequest(f"in a lab the networks {one} and {other} must not overlap")
     cables = {
-        node.name: tuple(_cables(number, node, management, tunnels)) for number, node in enumerate(topology.nodes, 1)
+        node.name: tuple(_cables(number, node, management, tunnels))
+        for number, node in enumerate(topology.nodes, 1)
     }
     return Wiring(management, public, str(free), cables)
 

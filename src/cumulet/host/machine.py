@@ -1,11 +1,11 @@
 """A machine made of namespaces: its own network, mounts, processes, host name and memory shared between processes.
 
-It has the programs of the machine below it, and disks of its own: what is written to ``PLACES`` goes to layers in a
-directory that outlives it.  /run and /dev/shm are empty at each start, as after a boot.  It is held by its process 1,
-a shell that buries orphans: when that dies the kernel ends every process of the machine at once and takes away its
-mounts, devices and namespaces, so ending it is a power cut.
+It has the programs of the machine below it, and disks of its own: what is written to ``PLACES`` goes to layers in
+a directory that outlives it.  /run and /dev/shm are empty at each start, as after a boot.  It is held by its
+process 1, a shell that buries orphans: when that dies the kernel ends every process of the machine at once and
+takes away its mounts, devices and namespaces, so ending it is a power cut.
 
-What it has not of its own: the kernel and its settings beyond the network's, /dev, /tmp, the clock, memory and CPUs.
+What it has not of its own: the kernel and its settings beyond the network's, /dev, /tmp, the clock, memory, CPUs.
 """
 
 import os
@@ -48,7 +48,7 @@ class MachineError(Exception):
 
 @dataclass(frozen=True)
 class Machine:
-    """``run``: where its pid file and its log are; ``disks``: its directory among those that machines do not see."""
+    """``run``: where its pid file and log are; ``disks``: its directory, in one that machines do not see."""
 
     name: str
     run: Path
@@ -146,6 +146,14 @@ def command(machine: Machine, words: Sequence[str]) -> list[str]:
     if not pid:
         raise MachineError(f"machine {machine.name} is off")
     return ["nsenter", "-t", str(pid), *_ENTER, "--", *words]
+
+
+def network_command(machine: Machine, words: Sequence[str]) -> list[str]:
+    """As ``command``, with this machine's own files and process numbers: only the network is the other's."""
+    pid = find(machine)
+    if not pid:
+        raise MachineError(f"machine {machine.name} is off")
+    return ["nsenter", "-t", str(pid), "-n", "--", *words]
 
 
 def _last_words(machine: Machine) -> str:
