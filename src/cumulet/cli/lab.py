@@ -121,6 +121,7 @@ def stop(options: argparse.Namespace) -> int:
             shutil.rmtree(place, ignore_errors=True)
         for place in (DISKS, RUN):
             _remove_empty(place)
+        _lock(options.name).unlink()
         print(f"lab {options.name} is down" if names else f"there is no lab {options.name!r}")
     return 0
 
@@ -404,5 +405,9 @@ def _remove_empty(place: Path) -> None:
 
 @contextmanager
 def _alone(name: str, command: str) -> Iterator[None]:
-    with lock.held(RUN.with_name(f"{RUN.name}-{name}.lock"), command):
+    with lock.held(_lock(name), command):
         yield
+
+
+def _lock(name: str) -> Path:
+    return RUN.with_name(f"{RUN.name}-{name}.lock")
