@@ -73,7 +73,8 @@ class LabRig:
         for name in names:
             running.append(self.start("controller", "cumulet", "launch", name, "--flavor", "m1.nano"))
             pipe = running[-1].stdout
-            assert pipe and pipe.readline().startswith(f"  server {name}: ")
+            assert pipe
+            assert pipe.readline().startswith(f"  server {name}: ")
         said = [one.communicate(timeout=300)[0] for one in running]
         assert [one.returncode for one in running] == [0] * len(names), said
 

@@ -22,9 +22,6 @@ from cumulet.core.heartbeat import Heartbeat
 from cumulet.core.service import HostEnv, Service
 from cumulet.services import BY_NAME, Named
 
-BEATING = frozenset({"nova-scheduler", "nova-conductor", "nova-consoleauth"})
-"""Controller services that are listed among os-services, so they say that they live; agents all do."""
-
 DRIVERS = {
     "neutron-dhcp-agent": "cumulet.neutron.dhcp.driver",
     "neutron-l3-agent": "cumulet.neutron.l3.driver",
@@ -114,7 +111,7 @@ def _controller_service(
         with db.transaction() as tx:
             heartbeat.beat(tx, service.name, config.node.name, sign)
 
-    return made, beat if service.name in BEATING else None
+    return made, beat if made.loops else None
 
 
 def _host_env(config: Config, bus: SocketBus, own: secrets.HostSecrets) -> HostEnv:

@@ -105,7 +105,7 @@ def start(options: argparse.Namespace) -> int:
             _prepare(lab, name, known, image)
             _start_node(lab, name)
         _bring_up(lab, lab.nodes)
-        print(f"\n{_map(lab)}\n\n{_farewell(lab, time.monotonic() - begun)}")
+        print(f"\n{_map(lab)}\n{_farewell(lab, time.monotonic() - begun)}")
     return 0
 
 
@@ -267,6 +267,7 @@ def _prepare(lab: Lab, name: str, known: secrets.Secrets, image: Path) -> None:
     if not fresh:
         return
     if config.controls:
+        shutil.copyfile(lab.run / "cloud.toml", found.layer("/etc") / "cumulet" / "cloud.toml")
         secrets.write(found.layer("/etc") / "cumulet", known)
         guest = found.layer("/var/lib") / "cumulet" / "guest"
         guest.mkdir()
@@ -344,18 +345,11 @@ def _cumulet(*words: str) -> list[str]:
 
 
 def _map(lab: Lab) -> str:
-    """What runs on each node."""
-    asked = [
-        subprocess.Popen(
-            machine.command(lab.machine(name), _cumulet("where")),
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment(),
-            cwd="/",
-        )
-        for name in lab.nodes
-    ]
-    return "\n".join(one.communicate()[0].rstrip() for one in asked)
+    """What runs on each node, as the controller tells it."""
+    command = machine.command(lab.machine(lab.controller()), _cumulet("where"))
+    return subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, env=environment(), cwd="/", check=False
+    ).stdout
 
 
 def _farewell(lab: Lab, seconds: float) -> str:

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from cumulet.cli import record, sockets
 from cumulet.cli.record import Member
 from cumulet.core.config import Config
+from cumulet.core.reconcile import LoopStatus
 from cumulet.host import process
 from cumulet.services import Named
 
@@ -104,13 +105,13 @@ def healths(config: Config) -> list[Health]:
     return [*services, *parts]
 
 
-def loops(config: Config, known: Sequence[Health]) -> dict[str, list[dict[str, Any]]]:
+def loops(config: Config, known: Sequence[Health]) -> dict[str, list[LoopStatus]]:
     """The reconcile loops of each service that answers, by service; who is known not to answer is not asked."""
     silent = {line.name for line in known if not line.answers}
     asked = [service for service in config.services if service.name not in silent]
     answers = _side_by_side(lambda service: ask(config, service.name, "/loops"), asked)
     return {
-        service.name: msgspec.json.decode(body)
+        service.name: msgspec.json.decode(body, type=list[LoopStatus])
         for service, (status, body) in zip(asked, answers, strict=True)
         if status == 200
     }

@@ -18,7 +18,7 @@ from typing import Any
 
 import uvicorn
 
-from cumulet.core import clock, status
+from cumulet.core import clock, heartbeat, status
 from cumulet.core.bounded import BoundedHttp
 from cumulet.core.bus import Bus
 from cumulet.core.heartbeat import Heartbeat
@@ -195,11 +195,7 @@ def _heartbeat(
     watched = list(loops)
 
     def tell(_: str) -> None:
-        failing = {
-            loop.reconciler.name: dict(list(loop.status()["failing"].items())[:50])
-            for loop in watched
-            if loop.failures
-        }
-        beat(Heartbeat(started_at, {**service.details(), "failing": failing}))
+        told = [loop.status(heartbeat.MOST_FAILING) for loop in watched]
+        beat(Heartbeat(started_at, service.details(), told))
 
     return Reconciler("heartbeat", lambda: {"me": "me"}, tell, resync_seconds=seconds)
