@@ -5,8 +5,7 @@ dnsmasq and the routers are made of dictionaries (``cumulet.sim``).  Every lasti
 host, is an *effect*: they are counted, and the process that makes one can die just before or just after it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -43,6 +42,7 @@ from cumulet.placement import tables as placement_tables
 from cumulet.sim.hypervisor import SimHypervisor
 from cumulet.sim.network import SimDhcp, SimRouters
 from cumulet.sim.switch import SimSwitch
+from tests.effects import Crash, Effects
 from tests.nova.consoles import to_consoleauth
 
 T = TypeVar("T")
@@ -54,44 +54,6 @@ TOKENS = {
     "alice": Context(user_id="alice", project_id="p1", roles=frozenset({"member", "reader"})),
     "bob": Context(user_id="bob", project_id="p2", roles=frozenset({"member", "reader"})),
 }
-
-
-class Crash(BaseException):
-    """The process died.  A BaseException, so that no code under test survives it."""
-
-
-class Effects:
-    """Counts every lasting change; dies before or after the chosen one; runs something in between."""
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self.crash_at: tuple[int, str] | None = None
-        self.interrupt_at: int | None = None
-        self.interrupt: Callable[[], None] = lambda: None
-        self.quiet = False
-
-    @contextmanager
-    def effect(self, name: str) -> Iterator[None]:
-        self.before(name)
-        yield
-        self.after(name)
-
-    def before(self, name: str) -> None:
-        if not self.quiet and self.crash_at == (len(self.log), "before"):
-            self.crash_at = None
-            raise Crash(name)
-
-    def after(self, name: str) -> None:
-        if self.quiet:
-            return
-        number = len(self.log)
-        self.log.append(name)
-        if self.crash_at == (number, "after"):
-            self.crash_at = None
-            raise Crash(name)
-        if self.interrupt_at == number:
-            self.interrupt_at = None
-            self.interrupt()
 
 
 class CountedDatabase(Database):

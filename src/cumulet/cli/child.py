@@ -22,9 +22,6 @@ from cumulet.core.heartbeat import Heartbeat
 from cumulet.core.service import HostEnv, Service
 from cumulet.services import BY_NAME, Named
 
-BEATING = frozenset({"nova-scheduler", "nova-conductor", "nova-consoleauth"})
-"""Controller services that are listed among os-services, so they say that they live; agents all do."""
-
 DRIVERS = {
     "neutron-dhcp-agent": "cumulet.neutron.dhcp.driver",
     "neutron-l3-agent": "cumulet.neutron.l3.driver",
@@ -62,8 +59,9 @@ def run_service(
     import setproctitle
 
     setproctitle.setproctitle(service.name)
-    known = secrets.load(config.etc)
-    if not service.agent:
+    known = None if service.agent else secrets.load(config.etc)
+    own = secrets.load_host(config.etc, config.node.name) if service.agent else None
+    if known:
         become(config.node.user)
     if parent:
         parts.die_with_parent(parent)
@@ -71,11 +69,11 @@ def run_service(
     bus = SocketBus(config.run / "bus")
     build = builder(service)
     beat: Callable[[Heartbeat], None] | None
-    if service.agent:
-        host_env = _host_env(config, bus, known)
+    if own:
+        host_env = _host_env(config, bus, own)
         beat = _agent_beat(service, host_env)
         made = build(host_env)
-    else:
+    elif known:
         made, beat = _controller_service(service, config, bus, known, build)
     run.serve(
         service.name,
@@ -113,15 +111,14 @@ def _controller_service(
         with db.transaction() as tx:
             heartbeat.beat(tx, service.name, config.node.name, sign)
 
-    return made, beat if service.name in BEATING else None
+    return made, beat if made.loops else None
 
 
-def _host_env(config: Config, bus: SocketBus, known: secrets.Secrets) -> HostEnv:
+def _host_env(config: Config, bus: SocketBus, own: secrets.HostSecrets) -> HostEnv:
     host = config.node.name
-    token = secrets.host_token(known.host_secret, host)
 
     def client(name: str) -> Controller:
-        return Controller(name, f"http://{config.api.controller}:{BY_NAME[name].port}", host, token)
+        return Controller(name, config.controller_urls(BY_NAME[name].port), host, own.host_token)
 
     return HostEnv(
         config,
@@ -131,7 +128,7 @@ def _host_env(config: Config, bus: SocketBus, known: secrets.Secrets) -> HostEnv
         neutron=client("neutron-server"),
         glance=client("glance-api"),
         metadata=client("nova-api-metadata"),
-        metadata_secret=known.metadata_secret,
+        metadata_secret=own.metadata_secret,
     )
 
 

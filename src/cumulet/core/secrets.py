@@ -1,7 +1,7 @@
 """The cloud's own secrets: made once by ``up``, kept in one file that only the cloud's user can read.
 
 A host's token is derived from the host secret and the host's name, so it is good for that host alone and a
-compute node needs nothing but its own.
+compute node needs nothing but its own: on nodes without controller services the file holds ``HostSecrets``.
 """
 
 import hashlib
@@ -24,6 +24,19 @@ class Secrets(msgspec.Struct, frozen=True):
         return "Secrets(***)"
 
 
+class HostSecrets(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a node without controller services has: nothing that is good for another host.
+
+    ``metadata_secret``, which all metadata agents share with nova, is only where such an agent runs.
+    """
+
+    host_token: str
+    metadata_secret: str = ""
+
+    def __repr__(self) -> str:
+        return "HostSecrets(***)"
+
+
 def path(etc: Path) -> Path:
     return etc / "secrets.json"
 
@@ -39,6 +52,25 @@ def ensure(etc: Path) -> Secrets:
         return load(etc)
     except FileNotFoundError:
         secrets = generate()
+    write(etc, secrets)
+    return secrets
+
+
+def load_host(etc: Path, host: str) -> HostSecrets:
+    """What the agents of this node need, whether its file has the cloud's secrets or only its own."""
+    found = msgspec.json.decode(path(etc).read_bytes(), type=dict[str, str])
+    if "host_secret" in found:
+        return host_secrets(msgspec.convert(found, Secrets), host, metadata=True)
+    return msgspec.convert(found, HostSecrets)
+
+
+def host_secrets(secrets: Secrets, host: str, metadata: bool) -> HostSecrets:
+    """What ``host`` may have of the cloud's secrets; ``metadata``: whether a metadata agent runs there."""
+    return HostSecrets(str(host_token(secrets.host_secret, host)), secrets.metadata_secret if metadata else "")
+
+
+def write(etc: Path, secrets: Secrets | HostSecrets) -> None:
+    """Put the file in place whole, or not at all; mode 0600."""
     temporary = path(etc).with_suffix(".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -46,7 +78,6 @@ def ensure(etc: Path) -> Secrets:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path(etc))
-    return secrets
 
 
 def generate() -> Secrets:

@@ -128,7 +128,7 @@ def build_app(env: ControllerEnv) -> App:
         policies=env.policies("neutron", DEFAULTS),
         caller=env.caller,
         render_error=render_error,
-        endpoint=f"http://{env.config.api.public_host}:{PORT}",
+        endpoint=env.config.public_url(PORT),
     )
 
 

@@ -1,7 +1,7 @@
 """/v2.0/security-group-rules"""
 
 from collections import Counter
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from msgspec import UNSET, UnsetType
@@ -14,23 +14,15 @@ from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
 from cumulet.neutron import checks, effects, notices, projects, quotas, sharing, standard
-from cumulet.neutron.checks import IdText, NameText
+from cumulet.neutron.checks import IdText
 from cumulet.neutron.projects import ensure_default_group
-from cumulet.neutron.rule_values import rule_values
+from cumulet.neutron.rule_values import RuleFields, rule_values
 from cumulet.neutron.standard import Json
 from cumulet.neutron.tables import security_group_rules, security_groups
 
 
-class NewRule(Strict, kw_only=True):
+class NewRule(RuleFields, kw_only=True):
     security_group_id: IdText
-    direction: Literal["ingress", "egress"]
-    ethertype: str | UnsetType | None = UNSET
-    protocol: str | int | UnsetType | None = UNSET
-    port_range_min: int | UnsetType | None = UNSET
-    port_range_max: int | UnsetType | None = UNSET
-    remote_ip_prefix: str | UnsetType | None = UNSET
-    remote_group_id: IdText | UnsetType | None = UNSET
-    description: NameText | UnsetType | None = UNSET
     project_id: IdText | UnsetType = UNSET
     tenant_id: IdText | UnsetType = UNSET
 
