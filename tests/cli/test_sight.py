@@ -11,8 +11,8 @@ from cumulet.core import clock, heartbeat
 from cumulet.core.errors import BadRequest
 from cumulet.core.heartbeat import Heartbeat
 from cumulet.core.reconcile import KeyStatus, LoopStatus
+from cumulet.sim.world import World
 from tests.sim.conftest import make_world
-from tests.sim.world import World
 
 __all__ = ["make_world"]
 

@@ -12,8 +12,8 @@ from cumulet.cli.stories import Story
 from cumulet.core import clock
 from cumulet.core.reconcile import LoopStatus
 from cumulet.core.tables import agents
+from cumulet.sim.world import World
 from tests.sim.conftest import make_world
-from tests.sim.world import World
 
 __all__ = ["make_world"]
 AGENTS = {"servers": "nova-compute", "ports": "neutron-openvswitch-agent", "dhcp": "neutron-dhcp-agent",

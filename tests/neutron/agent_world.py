@@ -8,7 +8,7 @@ import msgspec
 from cumulet.core.client import Controller
 from cumulet.core.errors import Retry
 from cumulet.core.reconcile import Loop, Reconciler
-from tests.effects import Crash, Effects
+from cumulet.sim.effects import Crash, Effects
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ import pytest
 from cumulet.core.errors import Retry
 from cumulet.neutron.dhcp.agent import DhcpAgent
 from cumulet.neutron.model import DhcpIntent, Lease, Subnet
+from cumulet.sim.effects import Effects
 from cumulet.sim.network import SimDhcp
-from tests.effects import Effects
 from tests.neutron.agent_world import FakeController, Node
 
 NET = "11111111-1111-4111-8111-111111111111"

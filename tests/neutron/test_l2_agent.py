@@ -10,8 +10,8 @@ from cumulet.core.reconcile import Loop
 from cumulet.neutron.l2.agent import SWITCH, L2Agent, Wanted
 from cumulet.neutron.l2.flows import INT
 from cumulet.neutron.model import Rule, Segment, WireIntent, WirePort, WireSeen, device_name
+from cumulet.sim.effects import Crash, Effects
 from cumulet.sim.switch import SimSwitch
-from tests.effects import Crash, Effects
 from tests.neutron.l2_contract import keeps_its_promises
 from tests.neutron.l2_controller import ANY4, FakeController, a_port
 

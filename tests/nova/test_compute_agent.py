@@ -25,8 +25,8 @@ from cumulet.nova.compute.agent import ComputeAgent, read_boot_id
 from cumulet.nova.compute.console import console_app
 from cumulet.nova.compute.screens import Screens
 from cumulet.nova.model import Diagnostics, Domain, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
+from cumulet.sim.effects import Crash, Effects
 from cumulet.sim.hypervisor import INVENTORY, Latency, SimHypervisor
-from tests.effects import Crash, Effects
 
 NO_SCREENS = Screens(lambda text: "", lambda server_id: socket.socket())
 IMAGE = ImageSource("image", "qcow2", 1000, 1 << 30, "0" * 128, "ticket")

@@ -77,6 +77,7 @@ def _sight(command: Command) -> None:
     """Looking at it."""
     where = command("where", "where:main", "what runs where, and whether it is healthy")
     where.add_argument("--json", action="store_true")
+    where.add_argument("--svg", action="store_true", help="a picture, on standard output")
     why = command("why", "why:main", "what is wanted of a thing, what is seen, what it waits for and since when")
     why.add_argument("thing", help="name or id of a server, port, network, router, or a floating IP's address")
     why.add_argument("--json", action="store_true")

@@ -21,7 +21,6 @@ from cumulet.core.config import Config
 from cumulet.core.errors import BadRequest
 from cumulet.services import BY_NAME, ROLES, SERVICES, Named, list_services
 
-DEFAULT_FILE = Path("/etc/cumulet/cloud.toml")
 HOST_NAME = re.compile(r"(?=.{1,63}\Z)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*", re.I)
 INTERFACE = re.compile(r"[a-zA-Z0-9_.:-]{1,15}")
 SSH_TARGET = re.compile(r"([a-z_][a-z0-9_-]{0,31}@)?[a-z0-9][a-z0-9.:-]{0,252}", re.I)
@@ -80,7 +79,12 @@ class Topology(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agents: configuration.Agents = msgspec.field(default_factory=configuration.Agents)
 
 
-def load(path: Path = DEFAULT_FILE) -> Topology:
+def file(config: Config) -> Path:
+    """Where this node's copy is; controllers have one."""
+    return config.etc / "cloud.toml"
+
+
+def load(path: Path) -> Topology:
     """The topology in ``path``; BadRequest names file, node and field of what is wrong."""
     try:
         return parse(path.read_bytes())
