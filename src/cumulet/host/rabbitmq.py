@@ -3,8 +3,8 @@
 It runs as the package's user, keeps everything below our state directory, and shares neither its name, nor its
 ports, nor its cookie with a RabbitMQ that the machine may have.  Erlang's port mapper (epmd), which would listen on
 every address and outlive everything, is not used; should RabbitMQ start it after all, it listens on loopback.  The
-node's only other port is a fixed one there, for ``rabbitmqctl``.  Users, their rights and bounds are definitions that it reads at each start; the user guest, whom
-every RabbitMQ knows, is never made.
+node's only other port is a fixed one there, for ``rabbitmqctl``.  Users, their rights and bounds are definitions
+that it reads at each start; the user guest, whom every RabbitMQ knows, is never made.
 
 Its node is called ``cumulet@localhost`` wherever it runs, since a node finds its data by its name: the machine may
 be renamed.
