@@ -19,6 +19,8 @@ from tests.machine import wait_for
 CUMULET = [sys.executable, "-m", "cumulet.cli.main"]
 Servers = dict[str, dict[str, str]]
 """By name: host, private and floating address."""
+UNDISTURBED = 5.0
+"""Seconds: shorter than each outage that these stories would see, longer than a busy machine takes to answer."""
 SWITCH = "--db=unix:/run/cumulet/openvswitch/db.sock"
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lab.rig import LabRig, Servers
+from tests.lab.rig import UNDISTURBED, LabRig, Servers
 from tests.machine import wait_for
 
 pytestmark = pytest.mark.host
@@ -18,7 +18,7 @@ def test_a_node_without_its_controller_goes_on_and_catches_up(lab: LabRig, serve
     with lab.pings(one["floating"]) as longest:
         lab.lab("cut", one["host"])
         lab.wait_agents(one["host"], alive=False)
-    assert longest[0] < 2
+    assert longest[0] < UNDISTURBED
     lab.openstack("server", "pause", "one")
     assert status(lab, "one") == "ACTIVE"
     assert lab.lab("cut", one["host"], "0") == f"{one['host']} is connected\n"
@@ -36,6 +36,6 @@ def test_after_a_power_cut_a_node_brings_its_servers_back(lab: LabRig, servers: 
         assert not lab.answers("outside", two["floating"])
         assert "up after" in lab.lab("boot", two["host"])
         wait_for(lambda: lab.ssh("two", "hostname", check=False).strip() == "two", 120, "login on the server")
-    assert longest[0] < 2
+    assert longest[0] < UNDISTURBED
     lab.wait_agents(two["host"], alive=True)
     assert lab.tunnels(two["host"]) == before

@@ -59,3 +59,11 @@ facts = Table(
     Column("name", Name, primary_key=True),
     Column("value", Text, nullable=False),
 )
+
+# When a group of tables changed: another random text from each commit that did it.  Written by ``core.db``.
+stamps = Table(
+    "stamps",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("value", String(32), nullable=False),
+)
