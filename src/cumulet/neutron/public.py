@@ -39,10 +39,12 @@ from cumulet.neutron.tables import (
 )
 
 __all__ = [
+    "activate_ports",
     "add_fixed_ip",
     "add_security_group",
     "attach_port",
     "bind_ports",
+    "bind_ports_also",
     "create_server_ports",
     "default_networks",
     "detach_port",
@@ -105,6 +107,18 @@ def bind_ports(tx: Transaction, server_id: str, host: str) -> None:
         effects.bind(tx, row.id, row.network_id, host)
 
 
+def bind_ports_also(tx: Transaction, server_id: str, host: str) -> None:
+    """Let ``host``, where the server will be, wire its ports too."""
+    for row in tx.all(sa.select(ports.c.id, ports.c.network_id).where(ports.c.server_id == server_id)):
+        effects.bind_also(tx, row.id, row.network_id, host)
+
+
+def activate_ports(tx: Transaction, server_id: str, host: str) -> None:
+    """The server is on ``host`` now: its ports are wired there and nowhere else."""
+    for row in tx.all(sa.select(ports.c.id, ports.c.network_id).where(ports.c.server_id == server_id)):
+        effects.activate(tx, row.id, row.network_id, host)
+
+
 def list_server_ports(tx: Transaction, server_ids: Sequence[str]) -> dict[str, list[Port]]:
     """The ports of these servers, oldest first; servers without ports are left out."""
     found: dict[str, list[Port]] = {}
@@ -117,9 +131,10 @@ def list_server_ports(tx: Transaction, server_ids: Sequence[str]) -> dict[str, l
 
 
 def list_host_ports(tx: Transaction, host: str) -> dict[str, list[Port]]:
-    """The ports of servers that are bound to ``host``, by server."""
+    """The ports of servers that ``host`` should wire, by server."""
     found: dict[str, list[Port]] = {}
-    statement = PORTS.where(port_bindings.c.host == host, ports.c.server_id.is_not(None))
+    bound = sa.and_(port_bindings.c.port_id == ports.c.id, port_bindings.c.host == host)
+    statement = sa.select(ports).join(port_bindings, bound).where(ports.c.server_id.is_not(None))
     for port in _load(tx, statement):
         found.setdefault(port.device_id, []).append(port)
     return found

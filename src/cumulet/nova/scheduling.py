@@ -46,6 +46,7 @@ class Wish:
     zone: str = ""
     host: str = ""
     group: Group | None = None
+    besides: frozenset[str] = frozenset()  # hosts that cannot take it
 
     @property
     def memory_mb(self) -> int:
@@ -105,6 +106,8 @@ def place(
         candidates = zones.get(wish.zone, [])
         if wish.host:
             candidates = [room for room in hosts.get(wish.host, []) if wish.zone in ("", room.zone)]
+        if wish.besides:
+            candidates = [room for room in candidates if room.host not in wish.besides]
         room_found = _choose(wish, candidates, seed + number, there)
         if room_found is None:
             decisions.append(Decision(wish, fault=explain(wish, rooms, there)))
@@ -200,6 +203,8 @@ def filters(wish: Wish, there: Members | None = None) -> list[Filter]:
         found.append(("availability_zone", lambda room: room.zone == wish.zone, f" ({wish.zone})"))
     if wish.host:
         found.append(("host", lambda room: room.host == wish.host, f" ({wish.host})"))
+    if wish.besides:
+        found.append(("other_host", lambda room: room.host not in wish.besides, ""))
     if group:
         taken = (there or {}).get(group.id, Counter())
         found.append(("server_group", lambda room: _lets_in(group, room, taken), f" ({group.policy})"))
