@@ -11,8 +11,8 @@ import sqlalchemy as sa
 
 from cumulet.core.tables import agents
 from cumulet.sim.hypervisor import Machine
+from cumulet.sim.world import World
 from tests.sim.test_crash import Operation, act, delete, effects_of, find, gone, run
-from tests.sim.world import World
 
 ADMIN = {"X-Auth-Token": "admin", "OpenStack-API-Version": "compute 2.67"}
 BIGGER = {"flavorRef": "2"}

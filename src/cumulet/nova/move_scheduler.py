@@ -15,8 +15,8 @@ from sqlalchemy.engine import Row
 from cumulet.core.config import Config
 from cumulet.core.db import Database, Transaction
 from cumulet.core.reconcile import Reconciler
-from cumulet.nova import moves, scheduler_view
-from cumulet.nova.scheduling import Group, Wish, parse_zone, place
+from cumulet.nova import moves, scheduler_hints, scheduler_view
+from cumulet.nova.scheduling import Group, Hint, Wish, parse_zone, place
 from cumulet.nova.tables import migrations, server_groups, server_hosts, servers
 from cumulet.placement.model import Resources
 
@@ -35,6 +35,10 @@ _UNPLACED = (
     .outerjoin(server_groups, servers.c.server_group_id == server_groups.c.id)
     .where(migrations.c.finished_at.is_(None), migrations.c.placed_at.is_(None), servers.c.deleted_at.is_(None))
     .order_by(migrations.c.id)
+)
+
+_HINTED = sa.select(servers.c.id, servers.c.project_id, servers.c.scheduler_hints).where(
+    servers.c.id == sa.bindparam("server")
 )
 
 
@@ -83,5 +87,8 @@ class MoveScheduler:
         besides = {row.host for row in there}
         if move.type == moves.RESIZE and self._config.compute.resize_to_same_host:
             besides.discard(move.source)
+        (server,) = tx.all(_HINTED, {"server": move.server_id})
+        asked = scheduler_hints.read_hints(tx, [server]).get(server.id, ())
+        hints = (Hint("other_host", frozenset(besides), inside=False), *asked)
         overhead = self._config.compute.overhead_memory_mb
-        return Wish(move.server_id, need, overhead, zone, move.target or "", group, frozenset(besides))
+        return Wish(move.server_id, need, overhead, zone, move.target or "", group, hints)

@@ -30,6 +30,7 @@ from cumulet.nova import (
     moves,
     notices,
     quotas,
+    scheduler_hints,
     server_dry_run,
     server_groups,
     server_views,
@@ -223,6 +224,7 @@ def _hints(body: CreateServer) -> dict[str, Any]:
             raise BadRequest(f"Invalid input for field/attribute os:scheduler_hints. {name[:300]} is not for users")
     if len(repr(hints)) > LONGEST_USER_DATA:
         raise BadRequest("Invalid input for field/attribute os:scheduler_hints. They are too long")
+    scheduler_hints.check(hints)
     return hints
 
 
