@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from cumulet.nova.tables import quota_guards, servers
+from tests import databases
 from tests.attacks.doors import Doors
 from tests.attacks.street import KEY
 from tests.glance.rig import ask
@@ -23,7 +24,7 @@ CALLERS, QUOTA = 50, 7
 @pytest.fixture
 def crowd(memory: Path) -> Doors:
     """On a file, so that each caller has a connection of their own, as in the real cloud."""
-    doors = Doors(memory, url=f"sqlite:///{memory}/cloud.sqlite")
+    doors = Doors(memory, url=databases.url(memory / "cloud.sqlite"))
     doors.add_host()
     return doors
 

@@ -8,7 +8,8 @@ Four outcomes and no more, for each key:
 
 - **done**: ``None`` is returned; nothing is due until a hint or the next full pass.
 - **later**: ``Later(seconds, reason)`` is returned; all is well, look again then.
-- **failed**: ``Retry`` (somebody else must act first) or a bug; tried again with growing delays.
+- **failed**: ``Retry`` (somebody else must act first), ``Unavailable`` (the database does not answer) or a bug;
+  tried again with growing delays.
 - **never**: ``Terminal``; not tried again until the intent's ``generation`` changes.
 
 ``failures`` is what an operator sees: for each key that is not right yet, why, how often it was tried, since
@@ -26,7 +27,7 @@ from typing import Any, Generic, TypeVar
 from cumulet.core import clock
 from cumulet.core.bus import Bus
 from cumulet.core.context import REQUEST_ID, new_request_id
-from cumulet.core.errors import Retry, Terminal
+from cumulet.core.errors import Retry, Terminal, Unavailable
 from cumulet.core.metrics import FAILING, PASSES
 
 LOG = logging.getLogger(__name__)
@@ -195,7 +196,7 @@ class Loop(Generic[Intent]):
             intents = self.reconciler.read()
             if self.reconciler.before:
                 self.reconciler.before(intents)
-        except Retry as reason:
+        except (Retry, Unavailable) as reason:
             self.read_failure = str(reason)
         except Exception as error:
             LOG.exception("%s: cannot read", self.reconciler.name)
@@ -247,7 +248,7 @@ class Loop(Generic[Intent]):
         REQUEST_ID.set(getattr(intent, "request_id", "") or new_request_id())
         try:
             return self.reconciler.reconcile(intent)
-        except (Retry, Terminal) as reason:
+        except (Retry, Terminal, Unavailable) as reason:
             return reason
         except Exception as error:
             LOG.exception("%s: %s failed", self.reconciler.name, key)
@@ -258,7 +259,7 @@ class Loop(Generic[Intent]):
         outcomes: Mapping[str, Outcome]
         try:
             outcomes = self.reconciler.reconcile_all(due)
-        except (Retry, Terminal) as reason:
+        except (Retry, Terminal, Unavailable) as reason:
             outcomes = dict.fromkeys(due, reason)
         except Exception as error:
             LOG.exception("%s failed", self.reconciler.name)
@@ -278,7 +279,7 @@ class Loop(Generic[Intent]):
 
     def _note(self, key: str, intent: Intent, outcome: Exception) -> None:
         """Remember why ``key`` is not right, and when to try again."""
-        kind = {Retry: "waiting", Terminal: "terminal"}.get(type(outcome), "failed")
+        kind = {Retry: "waiting", Unavailable: "waiting", Terminal: "terminal"}.get(type(outcome), "failed")
         reason = str(outcome) if kind != "failed" else f"{type(outcome).__name__}: {outcome}"
         past = self.failures.get(key)
         tries = past.tries + 1 if past else 1
