@@ -40,11 +40,13 @@ class Server:
             f"grant all on *.* to {user}@localhost with grant option;\n"
         )
         argv = mariadb.argv(self.place, self.place / "run", user, cache_mb=64, fast=True)
+        argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv]  # it ends with the run, however that ends
         with (self.place / "log").open("wb") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         for project in PROJECTS:
             importlib.import_module(f"cumulet.{project}.tables")
         self.user, self.free, self.made = user, list[str](), 0
+        self.damaged: set[str] = set()
         self.root = engines.make(self.url("mysql"))
         self._wait()
 
@@ -73,6 +75,9 @@ class Server:
             ).scalars()
             for user in users.all():
                 connection.exec_driver_sql(f"kill {user}")
+            if name in self.damaged:
+                connection.exec_driver_sql(f"drop database {name}")
+                return
             tables = [table.name for table in metadata.sorted_tables]
             parts = " union all ".join(f"(select '{table}' from {name}.{table} limit 1)" for table in tables)
             for table in connection.exec_driver_sql(parts).scalars().all():
@@ -123,6 +128,17 @@ def url(file: Path | None = None) -> str:
     if _owners:
         _owners[-1].addfinalizer(lambda: server.give(name))
     return server.url(name)
+
+
+def damage(engine: sa.Engine, *statements: str) -> None:
+    """Change the tables themselves, whatever they mean to each other: this database is used no more afterwards."""
+    if _server is not None:
+        _server.damaged.add(str(engine.url.database))
+    with engine.connect() as connection:
+        connection.exec_driver_sql("set foreign_key_checks=0" if _server else "pragma foreign_keys=off")
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+        connection.commit()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

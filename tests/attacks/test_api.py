@@ -206,9 +206,7 @@ def test_a_broken_database_says_nothing_of_itself(memory: Path, table: str) -> N
     """Whatever fails below: 503 or 500 in the API's own form; no SQL, no column, no path (``Doors`` looks)."""
     doors = Doors(memory, url=databases.url(memory / "cloud.sqlite"))
     headers = doors.headers("alice")
-    with doors.db.engine.connect() as connection:
-        connection.exec_driver_sql("pragma foreign_keys=off")
-        connection.exec_driver_sql(f"drop table {table}")
+    databases.damage(doors.db.engine, f"drop table {table}")
     network = {"network": {"name": "n"}}
     for name, method, url, body in (
         (NOVA, "GET", "/v2.1/servers/detail", None), ("neutron-server", "GET", "/v2.0/networks", None),

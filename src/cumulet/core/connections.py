@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection, Engine
 from cumulet.core.engines import BUSY_SECONDS
 from cumulet.core.errors import Unavailable
 
+MOST_IDLE = 16
 RESTED_SECONDS = 1.0
 """A server may have closed a connection that rested longer: SQLAlchemy's pool asks it first."""
 WRITER, READER = "isolation level read committed, read write", "isolation level repeatable read, read only"
@@ -107,7 +108,11 @@ class Sessions:
 
     def _give(self, session: Session) -> None:
         session.rested_at = time.monotonic()
-        self._idle.setdefault(session.kind, []).append(session)
+        idle = self._idle.setdefault(session.kind, [])
+        if len(idle) < MOST_IDLE:
+            idle.append(session)
+        else:
+            session.connection.close()
 
 
 class Turns:

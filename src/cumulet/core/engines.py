@@ -77,7 +77,7 @@ def verdict(error: Exception, committing: bool = False) -> Retry | ApiError:
 def _pool(url: str) -> dict[str, Any]:
     if url in MEMORY:
         return {"poolclass": sa.StaticPool, "connect_args": {"check_same_thread": False}}
-    size = {"pool_size": 4, "max_overflow": 60}
+    size = {"pool_size": 4, "max_overflow": -1}  # there are as many as there are threads
     if url.startswith("sqlite"):
         return {**size, "connect_args": {"timeout": BUSY_SECONDS}}
     return {**size, "pool_pre_ping": True, "connect_args": _mariadb()}

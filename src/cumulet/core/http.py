@@ -8,9 +8,11 @@ Routes with ``streams`` are ``async`` and move bytes without holding them.
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -192,7 +194,7 @@ class App:
             raise PolicyError(f"{name}: routes name rules that nobody has defined: {', '.join(sorted(unknown))}")
         self._caller, self.render_error = caller, render_error
         self._tree = _tree(self.routes)
-        self._workers = workers
+        self._workers, self._losers = workers, threading.Lock()
         self._request_id_headers = ["X-Openstack-Request-Id", *([request_id_header] if request_id_header else [])]
         self._slash_ends = slash_ends  # whether "/things/" is "/things", or a thing with an empty name
         self._pool: ThreadPoolExecutor | None = None
@@ -344,10 +346,14 @@ class App:
         raise NotFound("The resource could not be found.", kind="HTTPNotFound")
 
     def insist(self, request: Request, work: Callable[..., T], *args: Any) -> T:
-        """Call ``work`` again as long as it loses (``Retry``): nothing of what it tried lasts."""
+        """Call ``work`` again as long as it loses (``Retry``): nothing of what it tried lasts.
+
+        Who has lost goes in single file: all at once would let one of them win, time after time.
+        """
         for attempt in range(TRIES):
             try:
-                return work(*args)
+                with self._losers if attempt else nullcontext():
+                    return work(*args)
             except Retry as reason:
                 LOG.info("%s %s lost a race (%s), try %d", request.method, request.shown_path, reason, attempt + 1)
                 last = reason

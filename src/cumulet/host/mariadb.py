@@ -33,7 +33,7 @@ _SAFE = (
     "--skip-symbolic-links",
     "--skip-name-resolve",
     "--skip-log-bin",
-    "--max-connections=500",
+    "--max-connections=1500",
     "--max-allowed-packet=64M",
 )
 _FAST = ("--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync", "--skip-innodb-doublewrite")
