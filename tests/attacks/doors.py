@@ -41,7 +41,7 @@ from tests import databases
 from tests.glance.rig import ask
 from tests.nova.consoles import to_consoleauth
 
-SECRETS = Secrets("s3cret-of-admin", "s3cret-of-hosts", "s3cret-of-metadata", "s3cret-of-the-registry")
+SECRETS = Secrets(*(f"s3cret-of-{name}" for name in Secrets.__struct_fields__))
 PASSWORD = "p4ssword-canary"
 CATALOG = (
     CatalogEntry("identity", "keystone", "http://cloud:5000/v3"),

@@ -15,15 +15,12 @@ from typing import Any
 
 from cumulet.cli import parts
 from cumulet.core import heartbeat, log, run, secrets
-from cumulet.core.bus import SocketBus
+from cumulet.core.bus import Bus, SocketBus
 from cumulet.core.client import Controller
 from cumulet.core.config import Config
 from cumulet.core.heartbeat import Heartbeat
 from cumulet.core.service import HostEnv, Service
 from cumulet.services import BY_NAME, Named
-
-BEATING = frozenset({"nova-scheduler", "nova-conductor", "nova-consoleauth"})
-"""Controller services that are listed among os-services, so they say that they live; agents all do."""
 
 DRIVERS = {
     "neutron-dhcp-agent": "cumulet.neutron.dhcp.driver",
@@ -62,20 +59,21 @@ def run_service(
     import setproctitle
 
     setproctitle.setproctitle(service.name)
-    known = secrets.load(config.etc)
-    if not service.agent:
+    known = None if service.agent else secrets.load(config.etc)
+    own = secrets.load_host(config.etc, config.node.name) if service.agent else None
+    if known:
         become(config.node.user)
     if parent:
         parts.die_with_parent(parent)
     log.setup(service.name, config.logs if parent else None)
-    bus = SocketBus(config.run / "bus")
+    bus = _bus(service, config, known, own)
     build = builder(service)
     beat: Callable[[Heartbeat], None] | None
-    if service.agent:
-        host_env = _host_env(config, bus, known)
+    if own:
+        host_env = _host_env(config, bus, own)
         beat = _agent_beat(service, host_env)
         made = build(host_env)
-    else:
+    elif known:
         made, beat = _controller_service(service, config, bus, known, build)
     run.serve(
         service.name,
@@ -86,6 +84,21 @@ def run_service(
         beat=beat,
         heartbeat_seconds=config.agents.heartbeat_seconds,
     )
+
+
+def _bus(service: Named, config: Config, known: secrets.Secrets | None, own: secrets.HostSecrets | None) -> Bus:
+    """Hints within this node, and to and from others if there is a broker between them."""
+    near = SocketBus(config.run / "bus")
+    if not config.broker.url:
+        return near
+    from cumulet.core import amqp
+    from cumulet.core.amqp_bus import AmqpBus, NodeBus
+
+    user, password = amqp.HOSTS, own.hints_password if own else ""
+    if known:
+        user, password = amqp.CONTROLLERS, known.broker_password
+    url = amqp.complete_url(config.broker.url, user, password)
+    return NodeBus(near, AmqpBus(url, config.node.name, service.name))
 
 
 def become(user: str) -> None:
@@ -100,7 +113,7 @@ def become(user: str) -> None:
 
 
 def _controller_service(
-    service: Named, config: Config, bus: SocketBus, known: secrets.Secrets, build: Callable[[Any], Service]
+    service: Named, config: Config, bus: Bus, known: secrets.Secrets, build: Callable[[Any], Service]
 ) -> tuple[Service, Callable[[Heartbeat], None] | None]:
     from cumulet.core.controller import ControllerEnv
     from cumulet.core.db import Database
@@ -113,15 +126,14 @@ def _controller_service(
         with db.transaction() as tx:
             heartbeat.beat(tx, service.name, config.node.name, sign)
 
-    return made, beat if service.name in BEATING else None
+    return made, beat if made.loops else None
 
 
-def _host_env(config: Config, bus: SocketBus, known: secrets.Secrets) -> HostEnv:
+def _host_env(config: Config, bus: Bus, own: secrets.HostSecrets) -> HostEnv:
     host = config.node.name
-    token = secrets.host_token(known.host_secret, host)
 
     def client(name: str) -> Controller:
-        return Controller(name, f"http://{config.api.controller}:{BY_NAME[name].port}", host, token)
+        return Controller(name, config.controller_urls(BY_NAME[name].port), host, own.host_token)
 
     return HostEnv(
         config,
@@ -131,7 +143,7 @@ def _host_env(config: Config, bus: SocketBus, known: secrets.Secrets) -> HostEnv
         neutron=client("neutron-server"),
         glance=client("glance-api"),
         metadata=client("nova-api-metadata"),
-        metadata_secret=known.metadata_secret,
+        metadata_secret=own.metadata_secret,
     )
 
 

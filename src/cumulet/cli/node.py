@@ -31,14 +31,14 @@ from cumulet.core import db, log
 from cumulet.core.config import Config
 from cumulet.core.run import preload
 from cumulet.host import process
-from cumulet.services import SERVICES, Named
+from cumulet.services import Named
 
 LOG = logging.getLogger(__name__)
 STOP_SECONDS = 20.0
 
 
 def run(config: Config, names: list[str]) -> int:
-    """Run this node's services (all, or the named ones) until SIGTERM."""
+    """Run this node's services (those of its configuration, or of these the named ones) until SIGTERM."""
     import setproctitle
 
     os.umask(0o022)
@@ -67,11 +67,12 @@ def _run(config: Config, names: list[str]) -> None:
         parts.allow_long_queues()
         prepare.after_reboot(config)
         record.write_parent(config)
-        services = [service for service in SERVICES if not names or service.name in names]
+        services = [service for service in config.services if not names or service.name in names]
         _load(config, services)
         gc.collect()
         gc.freeze()
-        prepare.database(config)
+        if config.controls:
+            prepare.database(config)
         opened = {service.name: sockets.open_all(service, config) for service in services}
         supervised = [*parts.supervised(config, services), *(_service(s, config, opened) for s in services)]
         stopping: list[int] = []
@@ -90,6 +91,8 @@ def _load(config: Config, services: Sequence[Named]) -> None:
     for service in services:
         child.load(service)
     preload()
+    if config.broker.url:
+        importlib.import_module("cumulet.core.amqp_bus")
     if not all(service.agent for service in services):
         db.prepare(config.database_url)
         rehearsal = importlib.import_module("cumulet.cli.rehearsal")  # agents alone do without the database

@@ -33,7 +33,8 @@ agents = Table(
     Column("enabled", Boolean, nullable=False, default=True),  # written by the API (an operator's wish)
     Column("disabled_reason", Name),
     Column("forced_down", Boolean, nullable=False, default=False),  # likewise: it counts as dead, whatever it says
-    Column("details", JSON, nullable=False, default=dict),  # capabilities, loops that fail
+    Column("details", JSON, nullable=False, default=dict),  # capabilities
+    Column("loops", JSON, nullable=False, default=list),  # core.reconcile.LoopStatus of each of its loops
 )
 Index("uq_agents_binary_host", agents.c.binary, agents.c.host, unique=True)
 
