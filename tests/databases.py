@@ -53,14 +53,17 @@ class Server:
     def url(self, name: str) -> str:
         return f"mysql+mysqldb://{self.user}@localhost/{name}?unix_socket={mariadb.socket(self.place / 'run')}"
 
-    def take(self) -> str:
+    def take(self, tables: bool) -> str:
         """The name of an empty database."""
-        if self.free:
+        if self.free and tables:
             return self.free.pop()
         self.made += 1
         name = f"test{self.made}"
         with self.root.begin() as connection:
             connection.exec_driver_sql(f"create database {name} character set utf8mb4 collate {engines.COLLATION}")
+        if not tables:
+            self.damaged.add(name)
+            return name
         engine = engines.make(self.url(name))
         metadata.create_all(engine)
         engine.dispose()
@@ -117,14 +120,14 @@ def is_mariadb() -> bool:
     return _server is not None
 
 
-def url(file: Path | None = None) -> str:
-    """The URL of an empty database; that of SQLite is in memory, or this file (its tables are yet to be made).
+def url(file: Path | None = None, tables: bool = True) -> str:
+    """The URL of an empty database; that of SQLite is in memory, or this file, and its tables are yet to be made.
 
     It belongs to the fixture that asks for it, or to the test, or (while tests are collected) to the whole run.
     """
     if _server is None:
         return f"sqlite:///{file}" if file else "sqlite://"
-    server, name = _server, _server.take()
+    server, name = _server, _server.take(tables)
     if _owners:
         _owners[-1].addfinalizer(lambda: server.give(name))
     return server.url(name)

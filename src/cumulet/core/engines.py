@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.engine import Connection, Engine, make_url
+from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from cumulet.core.errors import ApiError, BadRequest, Retry, Unavailable
 
@@ -38,11 +38,8 @@ LOST = frozenset({1053, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2006, 2013, 20
 
 def make(url: str) -> Engine:
     """An engine, without connecting."""
-    address = make_url(url)
-    if address.get_backend_name() != "sqlite":
-        address = address.update_query_dict({"charset": "utf8mb4"})
     engine = sa.create_engine(
-        address,
+        address(url),
         json_serializer=lambda value: msgspec.json.encode(value).decode(),
         json_deserializer=msgspec.json.decode,
         hide_parameters=True,  # tracebacks are logged, and rows hold users' secrets
@@ -52,6 +49,12 @@ def make(url: str) -> Engine:
         event.listen(engine, "connect", _prepare_sqlite)
         event.listen(engine, "begin", _begin_sqlite)
     return engine
+
+
+def address(url: str) -> URL:
+    """What SQLAlchemy connects to."""
+    found = make_url(url)
+    return found if found.get_backend_name() == "sqlite" else found.update_query_dict({"charset": "utf8mb4"})
 
 
 def failures(engine: Engine) -> tuple[type[Exception], ...]:
