@@ -9,6 +9,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import time
 import uuid
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cumulet.core.config import Config
 from cumulet.services import SERVICES
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+DATABASE_SECONDS = 60.0
 LIVING = ("node.lock", "keeper.pid")
 """Made since the boot, by whoever starts this node."""
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
@@ -83,6 +85,17 @@ def _secrets(config: Config) -> None:
         secrets.ensure(config.etc)
     elif not config.controls:
         secrets.load_host(config.etc, config.node.name)
+    if config.controls and str(config.database_password_file) in config.database_url:
+        _database_password(config)
+
+
+def _database_password(config: Config) -> None:
+    file = config.database_password_file
+    words = f"[client]\npassword={secrets.load(config.etc).database_password}\n"
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as written:
+        written.write(words)
+    os.chown(file, pwd.getpwnam(config.node.user).pw_uid, -1)
 
 
 def after_reboot(config: Config) -> None:
@@ -123,6 +136,7 @@ def database(config: Config) -> None:
         known = secrets.load(config.etc)
         child.become(config.node.user)
         parts.die_with_parent(parent)
+        _wait_for_database(config)
         migrate(config)
         _bootstrap(config, known)
         code = 0
@@ -132,6 +146,24 @@ def database(config: Config) -> None:
         logging.getLogger("cumulet.database").exception("cannot prepare the database: %s", error)
     finally:
         os._exit(code)
+
+
+def _wait_for_database(config: Config) -> None:
+    """A server may still be starting, or be elsewhere and not yet reached.  SystemExit if it does not answer."""
+    if config.database_url.startswith("sqlite"):
+        return
+    from cumulet.core import engines
+
+    engine, deadline = engines.make(config.database_url), time.monotonic() + DATABASE_SECONDS
+    while True:
+        try:
+            engine.connect().close()
+            engine.dispose()
+            return
+        except engines.failures(engine) as error:
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the database does not answer: {error}") from error
+        time.sleep(0.1)
 
 
 def newest_revision() -> str:
