@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 
 from cumulet.cli import child, parts
-from cumulet.core import secrets
+from cumulet.core import certificates, secrets
 from cumulet.core.config import Config
 from cumulet.services import SERVICES
 
@@ -63,6 +63,8 @@ def directories(config: Config) -> None:
     if config.controls:
         for path in (secrets.path(config.etc), *(config.state / "db").iterdir()):
             os.chown(path, *own)  # root may have brought them back from a backup
+    if config.tls.on:
+        _certificates(config, entry.pw_gid)
 
 
 def _controllers(config: Config, own: tuple[int, int]) -> tuple[tuple[Path, int, tuple[int, int]], ...]:
@@ -96,6 +98,16 @@ def _database_password(config: Config) -> None:
     with os.fdopen(descriptor, "w") as written:
         written.write(words)
     os.chown(file, pwd.getpwnam(config.node.user).pw_uid, -1)
+
+
+def _certificates(config: Config, group: int) -> None:
+    authority = secrets.load_host(config.etc, config.node.name).authority
+    if config.controls:
+        authority = secrets.load(config.etc).authority
+    if not authority:
+        place = secrets.path(config.etc)
+        raise SystemExit(f"{place} has no certificate authority: it comes from the first controller")
+    certificates.prepare(config, authority, group if config.controls else None)
 
 
 def after_reboot(config: Config) -> None:

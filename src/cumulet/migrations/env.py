@@ -1,6 +1,12 @@
-"""How Alembic reaches the schema.  Migrations expand, later ones contract: older services run beside the newer."""
+"""How Alembic reaches the schema.  Migrations expand, later ones contract: older services run beside the newer.
+
+SQLite changes a schema in a transaction as it does anything else, once it is told to begin: all of an upgrade is
+one commit, or nothing of it is there.  Foreign keys are not looked at meanwhile, since a table that is made anew
+is dropped first.
+"""
 
 import importlib
+from typing import Any
 
 from alembic import context
 from sqlalchemy import create_engine
@@ -13,7 +19,11 @@ for project in ("keystone", "glance", "placement", "neutron", "nova"):
 
 engine = create_engine(engines.address(context.config.get_main_option("sqlalchemy.url") or ""))
 with engine.connect() as connection:
-    if connection.dialect.name != "sqlite":
+    if engine.dialect.name == "sqlite":
+        driver: Any = connection.connection.dbapi_connection
+        driver.isolation_level = None  # of itself it begins for rows, not for schemas
+        connection.exec_driver_sql("begin immediate")
+    else:
         connection.exec_driver_sql(f"alter database character set utf8mb4 collate {engines.COLLATION}")
     context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with context.begin_transaction():
