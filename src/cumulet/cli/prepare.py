@@ -3,6 +3,7 @@
 Everything here may be repeated and is quick when there is nothing to do.
 """
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -11,6 +12,7 @@ import sqlite3
 import subprocess
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from cumulet.cli import child, parts
@@ -148,9 +150,9 @@ def database(config: Config) -> None:
         known = secrets.load(config.etc)
         child.become(config.node.user)
         parts.die_with_parent(parent)
-        _wait_for_database(config)
-        migrate(config)
-        _bootstrap(config, known)
+        with _alone_in_database(config):
+            migrate(config)
+            _bootstrap(config, known)
         code = 0
     except BaseException as error:
         import logging
@@ -160,22 +162,29 @@ def database(config: Config) -> None:
         os._exit(code)
 
 
-def _wait_for_database(config: Config) -> None:
-    """A server may still be starting, or be elsewhere and not yet reached.  SystemExit if it does not answer."""
+@contextlib.contextmanager
+def _alone_in_database(config: Config) -> Iterator[None]:
+    """Of several controllers that start at once one goes first; a server may still be starting, or not be reached.
+
+    SystemExit if it does not answer.  SQLite is this node's alone, and has its own lock.
+    """
     if config.database_url.startswith("sqlite"):
+        yield
         return
     from cumulet.core import engines
 
     engine, deadline = engines.make(config.database_url), time.monotonic() + DATABASE_SECONDS
-    while True:
+    trouble = "another controller prepares it"
+    while time.monotonic() < deadline:
         try:
-            engine.connect().close()
-            engine.dispose()
-            return
+            with engine.connect() as connection:
+                if connection.exec_driver_sql("select get_lock('cumulet.schema', 1)").scalar():
+                    yield
+                    return
         except engines.failures(engine) as error:
-            if time.monotonic() > deadline:
-                raise SystemExit(f"the database does not answer: {error}") from error
-        time.sleep(0.1)
+            trouble = str(error)
+            time.sleep(0.1)
+    raise SystemExit(f"the database cannot be had: {trouble}")
 
 
 def newest_revision() -> str:

@@ -25,7 +25,7 @@ from cumulet.core import clock, engines
 from cumulet.core.bus import Bus, LocalBus
 from cumulet.core.connections import NoTurns, Session, Sessions, Turns
 from cumulet.core.context import REQUEST_ID, Context
-from cumulet.core.errors import Conflict
+from cumulet.core.errors import Conflict, Retry
 from cumulet.core.metrics import COMMITS
 from cumulet.core.tables import notifications, stamps
 
@@ -116,7 +116,10 @@ class Transaction:
         """Give the stamp another text, last of all: where rows are locked, others wait for the commit only."""
         changed = {"stamp": name, "text": uuid.uuid4().hex}
         if not self.write(_STAMP, changed):
-            self.write(stamps.insert(), {"name": name, "value": changed["text"]})
+            try:
+                self.write(stamps.insert(), {"name": name, "value": changed["text"]})
+            except Conflict as race:
+                raise Retry(f"somebody else gives {name} its first stamp") from race
 
 
 def without_secrets(value: Any) -> Any:
