@@ -135,6 +135,18 @@ def standard_view(row: Any) -> Json:
     }
 
 
+def own_target(context: Context) -> Json:
+    """A thing of the caller, in a network and a security group of theirs."""
+    mine = context.project_id
+    return {
+        "project_id": mine,
+        "tenant_id": mine,
+        "network:project_id": mine,
+        "network:tenant_id": mine,
+        "security_group:project_id": mine,
+    }
+
+
 def target(row: Any, network: Any = None, **more: Any) -> Json:
     """What a policy may ask of a row."""
     found = {"project_id": row.project_id, "tenant_id": row.project_id, **more}
