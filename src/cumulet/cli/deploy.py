@@ -10,6 +10,7 @@ fails keeps no other from being deployed; who is started again goes on where it 
 """
 
 import argparse
+import functools
 import io
 import shlex
 import subprocess
@@ -112,6 +113,14 @@ class Deployment:
         self._version = package.version()
         self._first = topologies.controllers(found)[0]
 
+    @functools.cached_property
+    def _archive(self) -> bytes:
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
+            for file in package.package_files():
+                archive.add(file, str(file.relative_to(package.HOME)))
+        return buffer.getvalue()
+
     def run(self, dry: bool) -> int:
         """0 if every node is as it should be in the end, or could be looked at if this is a dry run."""
         first = self._plan(self._first)
@@ -192,7 +201,7 @@ class Deployment:
         place = self._place
         self._run(node, ["mkdir", "-p", "--", place])
         self._run(node, ["rm", "-rf", "--", *(f"{place}/{name}" for name in package.SOURCES)])
-        self._run(node, ["tar", "-xzf", "-", "--no-same-owner", "-C", place], _archive())
+        self._run(node, ["tar", "-xzf", "-", "--no-same-owner", "-C", place], self._archive)
         several = topologies.controls(node) and len(self._topology.nodes) > 1
         self._run(node, [f"{place}/tools/setup", "cluster" if several else "up", "--yes"])
 
@@ -213,14 +222,6 @@ class Deployment:
 
 def _encoded(parcel: Parcel) -> bytes:
     return msgspec.json.encode(parcel)
-
-
-def _archive() -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz", compresslevel=6) as archive:
-        for file in package.package_files():
-            archive.add(file, str(file.relative_to(package.HOME)))
-    return buffer.getvalue()
 
 
 def _tell(node: Node, words: str) -> None:
