@@ -254,10 +254,12 @@ def upgrade() -> None:
         sa.Column("context", sa.JSON(), nullable=False),
         sa.Column("payload", sa.JSON(), nullable=False),
         sa.Column("relayed_at", sa.String(length=27), nullable=True),
+        sa.Column("claim", sa.String(length=64), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_notifications")),
     )
     with op.batch_alter_table("notifications", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_notifications_created_at"), ["created_at"], unique=False)
+        batch_op.create_index("ix_notifications_untold", ["relayed_at", "created_at"], unique=False)
 
     op.create_table(
         "projects",
@@ -272,6 +274,7 @@ def upgrade() -> None:
         sa.Column("extra", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_projects")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("projects", schema=None) as batch_op:
         batch_op.create_index("ix_projects_parent", ["parent_id"], unique=False)
@@ -315,12 +318,14 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.ForeignKeyConstraint(["parent_region_id"], ["regions.id"], name=op.f("fk_regions_parent_region_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_regions")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "revocations",
         sa.Column("audit_id", sa.String(length=32), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("audit_id", name=op.f("pk_revocations")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("revocations", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_revocations_expires_at"), ["expires_at"], unique=False)
@@ -335,6 +340,7 @@ def upgrade() -> None:
         sa.Column("extra", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_roles")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("roles", schema=None) as batch_op:
         batch_op.create_index("uq_roles_domain_name", ["domain_id", "name"], unique=True)
@@ -484,6 +490,13 @@ def upgrade() -> None:
         sa.Column("extra", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_services")),
+        info={"stamp": "identity"},
+    )
+    op.create_table(
+        "stamps",
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("value", sa.String(length=32), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_stamps")),
     )
     op.create_table(
         "stored_policies",
@@ -493,6 +506,7 @@ def upgrade() -> None:
         sa.Column("extra", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_stored_policies")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "subnet_pools",
@@ -558,6 +572,7 @@ def upgrade() -> None:
             "inherited",
             name=op.f("pk_assignments"),
         ),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("assignments", schema=None) as batch_op:
         batch_op.create_index("ix_assignments_target", ["target_type", "target_id"], unique=False)
@@ -589,6 +604,7 @@ def upgrade() -> None:
             ["service_id"], ["services.id"], name=op.f("fk_endpoints_service_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_endpoints")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "flavor_access",
@@ -609,6 +625,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.ForeignKeyConstraint(["domain_id"], ["projects.id"], name=op.f("fk_groups_domain_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_groups")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("groups", schema=None) as batch_op:
         batch_op.create_index("uq_groups_domain_name", ["domain_id", "name"], unique=True)
@@ -648,6 +665,7 @@ def upgrade() -> None:
             ["prior_role_id"], ["roles.id"], name=op.f("fk_implied_roles_prior_role_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("prior_role_id", "implied_role_id", name=op.f("pk_implied_roles")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "inventories",
@@ -715,6 +733,7 @@ def upgrade() -> None:
             ["project_id"], ["projects.id"], name=op.f("fk_project_tags_project_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("project_id", "name", name=op.f("pk_project_tags")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "registered_limits",
@@ -729,6 +748,7 @@ def upgrade() -> None:
             ["service_id"], ["services.id"], name=op.f("fk_registered_limits_service_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_registered_limits")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("registered_limits", schema=None) as batch_op:
         batch_op.create_index(
@@ -870,6 +890,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.ForeignKeyConstraint(["domain_id"], ["projects.id"], name=op.f("fk_users_domain_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("users", schema=None) as batch_op:
         batch_op.create_index("uq_users_domain_name", ["domain_id", "name"], unique=True)
@@ -886,6 +907,7 @@ def upgrade() -> None:
             ["user_id"], ["users.id"], name=op.f("fk_access_rules_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_access_rules")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("access_rules", schema=None) as batch_op:
         batch_op.create_index("uq_access_rules_user_what", ["user_id", "service", "method", "path"], unique=True)
@@ -909,6 +931,7 @@ def upgrade() -> None:
             ["user_id"], ["users.id"], name=op.f("fk_application_credentials_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_application_credentials")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("application_credentials", schema=None) as batch_op:
         batch_op.create_index("uq_application_credentials_user_name", ["user_id", "name"], unique=True)
@@ -924,6 +947,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_credentials_user_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_credentials")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("credentials", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_credentials_user_id"), ["user_id"], unique=False)
@@ -971,6 +995,7 @@ def upgrade() -> None:
             ["user_id"], ["users.id"], name=op.f("fk_group_members_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("group_id", "user_id", name=op.f("pk_group_members")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("group_members", schema=None) as batch_op:
         batch_op.create_index("ix_group_members_user", ["user_id"], unique=False)
@@ -993,6 +1018,7 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_limits")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("limits", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_limits_registered_limit_id"), ["registered_limit_id"], unique=False)
@@ -1073,6 +1099,7 @@ def upgrade() -> None:
             ["trustor_user_id"], ["users.id"], name=op.f("fk_trusts_trustor_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_trusts")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("trusts", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_trusts_trustee_user_id"), ["trustee_user_id"], unique=False)
@@ -1092,6 +1119,7 @@ def upgrade() -> None:
             ["role_id"], ["roles.id"], name=op.f("fk_application_credential_roles_role_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("credential_id", "role_id", name=op.f("pk_application_credential_roles")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "application_credential_rules",
@@ -1110,6 +1138,7 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("credential_id", "rule_id", name=op.f("pk_application_credential_rules")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "trust_roles",
@@ -1120,6 +1149,7 @@ def upgrade() -> None:
             ["trust_id"], ["trusts.id"], name=op.f("fk_trust_roles_trust_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("trust_id", "role_id", name=op.f("pk_trust_roles")),
+        info={"stamp": "identity"},
     )
     # ### end Alembic commands ###
 
@@ -1254,6 +1284,7 @@ def downgrade() -> None:
 
     op.drop_table("subnet_pools")
     op.drop_table("stored_policies")
+    op.drop_table("stamps")
     op.drop_table("services")
     with op.batch_alter_table("servers", schema=None) as batch_op:
         batch_op.drop_index("ix_servers_project_created")
@@ -1298,6 +1329,7 @@ def downgrade() -> None:
 
     op.drop_table("projects")
     with op.batch_alter_table("notifications", schema=None) as batch_op:
+        batch_op.drop_index("ix_notifications_untold")
         batch_op.drop_index(batch_op.f("ix_notifications_created_at"))
 
     op.drop_table("notifications")
