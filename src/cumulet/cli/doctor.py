@@ -27,6 +27,7 @@ from cumulet.nova import tables as nova
 from cumulet.placement import tables as placement
 
 GIGABYTE = 1 << 30
+COMPUTE, SWITCHING = "nova-compute", "neutron-openvswitch-agent"
 WAITING_SECONDS = 300.0
 """After which a key that only waits for somebody else counts as wrong."""
 TROUBLE = (ApiError, Retry, OSError, OvsdbError, NftError, openvswitch.OpenvswitchError)
@@ -75,7 +76,14 @@ def examine(config: Config) -> list[Finding]:
     down: tuple[Check, ...] = (_going_on,) if status.living_parts(config) else (_ports, _in_the_way, _left_over)
     up: tuple[Check, ...] = (_services, _agents, _loops, _orphans, _domains, _switch)
     checks = (*always, *(up if status.running(config) else down))
-    return [finding for check in checks for finding in _carry_out(check, config)]
+    return [finding for check in checks if _applies(check, config) for finding in _carry_out(check, config)]
+
+
+def _applies(check: Check, config: Config) -> bool:
+    """Whether this node has what the check is about; of several, only controllers have the database."""
+    services = {_virtualization: COMPUTE, _domains: COMPUTE, _datapath: SWITCHING, _switch: SWITCHING}
+    here = check not in services or services[check] in {service.name for service in config.services}
+    return here and (config.controls or check not in (_agents, _orphans, _domains, _switch))
 
 
 def _carry_out(check: Check, config: Config) -> list[Finding]:
@@ -216,6 +224,8 @@ def _orphans(config: Config) -> Iterator[Finding]:
         alive = {row.id for row in tx.all(sa.select(nova.servers.c.id).where(nova.servers.c.gone_at.is_(None)))}
         networks = {row.network_id for row in tx.all(sa.select(dhcp.c.network_id).where(dhcp.c.host == host))}
         routed = {row.router_id for row in tx.all(sa.select(routers.c.router_id).where(routers.c.host == host))}
+        open_ones = sa.select(nova.migrations.c.uuid).join(nova.servers).where(nova.servers.c.gone_at.is_(None))
+        alive |= {row.uuid for row in tx.all(open_ones)}  # a migration holds the claim on the host that is left
         claims = {row.consumer_id for row in tx.all(sa.select(placement.allocations.c.consumer_id))}
         # users may write anything into device_id; server_id is nova's own word
         taken = tx.all(sa.select(owned.c.id, owned.c.server_id).where(owned.c.server_id.is_not(None)))

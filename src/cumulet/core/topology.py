@@ -49,7 +49,7 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    on: bool = True
+    on: bool = False
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -183,6 +183,7 @@ def node_config(topology: Topology, node: Node) -> Config:
         ),
         database=configuration.DatabaseOptions(topology.database.url if here else ""),
         broker=_broker(topology, node),
+        tls=configuration.Tls(topology.tls.on),
         identity=topology.identity,
         images=topology.images,
         compute=topology.compute,
@@ -197,7 +198,8 @@ def _broker(topology: Topology, node: Node) -> configuration.Broker:
     if topology.broker.url or len(topology.nodes) < 2:
         return configuration.Broker(topology.broker.url)
     first = controllers(topology)[0]
-    return configuration.Broker(f"amqp://{bracketed(first.address)}:5672", private=node == first)
+    place = "amqps://{}:5671" if topology.tls.on else "amqp://{}:5672"
+    return configuration.Broker(place.format(bracketed(first.address)), private=node == first)
 
 
 def render(config: Config) -> str:

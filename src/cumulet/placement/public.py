@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.core.db import Transaction
-from cumulet.core.errors import Retry
+from cumulet.core.errors import Conflict, Retry
 from cumulet.core.heartbeat import agent_id
 from cumulet.placement.model import Capacity, Claim, Inventory, Resources
 from cumulet.placement.tables import allocations, inventories, providers
@@ -59,6 +59,15 @@ def list_capacity(tx: Transaction) -> list[Capacity]:
 def find_capacity(tx: Transaction, host: str) -> Capacity | None:
     """The same for one host."""
     return next(iter(_capacities(tx, _CAPACITY.where(providers.c.host == host))), None)
+
+
+def forget_host(tx: Transaction, host: str) -> None:
+    """The host gives nothing any more.  Conflict if something is still claimed of it."""
+    provider = provider_id(host)
+    if tx.find(sa.select(allocations.c.consumer_id).where(allocations.c.provider_id == provider)):
+        raise Conflict(f"something is still claimed of {host}")
+    tx.write(sa.delete(inventories).where(inventories.c.provider_id == provider))
+    tx.write(sa.delete(providers).where(providers.c.id == provider))
 
 
 def claim(tx: Transaction, consumer: str, capacity: Capacity, need: Resources) -> None:
@@ -108,6 +117,12 @@ def release(tx: Transaction, consumer: str, host: str | None = None) -> None:
     for row in rows:
         change = {"provider": row.provider_id, "name": row.resource_class, "amount": -row.used}
         tx.write(_TAKE, change)
+
+
+def hand_over(tx: Transaction, consumer: str, host: str, to: str) -> None:
+    """What ``consumer`` has taken from ``host`` is ``to``'s from now on."""
+    condition = sa.and_(allocations.c.consumer_id == consumer, allocations.c.provider_id == provider_id(host))
+    tx.write(sa.update(allocations).where(condition).values(consumer_id=to))
 
 
 def set_inventory(tx: Transaction, host: str, wanted: Mapping[str, Inventory]) -> bool:
