@@ -117,7 +117,7 @@ def _orders(password: str, address: str) -> Iterator[str]:
 def _program(name: str) -> str:
     found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_SYSTEM_PATH}")
     if found is None:
-        raise MariadbError(f"no {name} on this machine; run tools/setup up --cluster")
+        raise MariadbError(f"no {name} on this machine; run tools/setup cluster")
     return found
 
 
