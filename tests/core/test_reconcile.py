@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cumulet.core.bus import LocalBus
+from cumulet.core.bus import EVERYTHING, LocalBus
 from cumulet.core.errors import Retry, Terminal
-from cumulet.core.reconcile import EVERYTHING, Later, Loop, Outcome, Reconciler
+from cumulet.core.reconcile import Later, Loop, Outcome, Reconciler
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from cumulet.cli import parts
 from cumulet.core import heartbeat, log, run, secrets
-from cumulet.core.bus import SocketBus
+from cumulet.core.bus import Bus, SocketBus
 from cumulet.core.client import Controller
 from cumulet.core.config import Config
 from cumulet.core.heartbeat import Heartbeat
@@ -66,7 +66,7 @@ def run_service(
     if parent:
         parts.die_with_parent(parent)
     log.setup(service.name, config.logs if parent else None)
-    bus = SocketBus(config.run / "bus")
+    bus = _bus(service, config, known, own)
     build = builder(service)
     beat: Callable[[Heartbeat], None] | None
     if own:
@@ -86,6 +86,21 @@ def run_service(
     )
 
 
+def _bus(service: Named, config: Config, known: secrets.Secrets | None, own: secrets.HostSecrets | None) -> Bus:
+    """Hints within this node, and to and from others if there is a broker between them."""
+    near = SocketBus(config.run / "bus")
+    if not config.broker.url:
+        return near
+    from cumulet.core import amqp
+    from cumulet.core.amqp_bus import AmqpBus, NodeBus
+
+    user, password = amqp.HOSTS, own.hints_password if own else ""
+    if known:
+        user, password = amqp.CONTROLLERS, known.broker_password
+    url = amqp.complete_url(config.broker.url, user, password)
+    return NodeBus(near, AmqpBus(url, config.node.name, service.name))
+
+
 def become(user: str) -> None:
     """Give up root for ``user``; nothing to do if this process is not root."""
     if os.geteuid() != 0:
@@ -98,7 +113,7 @@ def become(user: str) -> None:
 
 
 def _controller_service(
-    service: Named, config: Config, bus: SocketBus, known: secrets.Secrets, build: Callable[[Any], Service]
+    service: Named, config: Config, bus: Bus, known: secrets.Secrets, build: Callable[[Any], Service]
 ) -> tuple[Service, Callable[[Heartbeat], None] | None]:
     from cumulet.core.controller import ControllerEnv
     from cumulet.core.db import Database
@@ -114,7 +129,7 @@ def _controller_service(
     return made, beat if made.loops else None
 
 
-def _host_env(config: Config, bus: SocketBus, own: secrets.HostSecrets) -> HostEnv:
+def _host_env(config: Config, bus: Bus, own: secrets.HostSecrets) -> HostEnv:
     host = config.node.name
 
     def client(name: str) -> Controller:

@@ -11,6 +11,7 @@ from cumulet.core.errors import ApiError, Retry
 
 Command = Callable[[str, str, str], argparse.ArgumentParser]
 EPILOG = "Configuration: /etc/cumulet/cumulet.toml, or --config FILE before the command."
+LAB = "a cloud of several nodes on this machine, each node of namespaces, to look at and to break"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         found.set_defaults(run=run, interrupted="")
         return found
 
-    for add in (_cloud, _sight, _processes, _checkout):
+    for add in (_cloud, _sight, _processes, _checkout, _lab):
         add(command)
     return parser
 
@@ -134,6 +135,31 @@ def _checkout(command: Command) -> None:
     bench.add_argument("--json", action="store_true", help="a list of objects")
     bench.add_argument("--write", action="store_true", help="also write docs/benchmarks.md; measures everything")
     bench.add_argument("names", nargs="*", metavar="NAME", help="figures; default: all")
+
+
+def _lab(command: Command) -> None:
+    verbs = command("lab", "", LAB).add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, run: str, text: str) -> argparse.ArgumentParser:
+        found = verbs.add_parser(name, help=text, description=text)
+        found.set_defaults(run=f"lab:{run}", interrupted="")
+        found.add_argument("--name", default="lab", help="the lab's name; default: lab")
+        return found
+
+    up = verb("up", "start", "make the lab, or what is missing of it, and wait until its cloud works")
+    up.add_argument("--file", type=Path, help="a topology; default: controller, network, compute1, compute2")
+    up.add_argument("--yes", "-y", action="store_true", help="do not ask before packages are installed")
+    verb("down", "stop", "end the lab; nothing is left of it")
+    execute = verb("exec", "execute", "run a command on a node, or on the machine outside of the cloud")
+    execute.add_argument("node", help="a node's name, or outside")
+    execute.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="default: a shell")
+    for name, text in (("kill", "cut a node's power"), ("boot", "start a node that is off, with its disks")):
+        verb(name, name, text).add_argument("node")
+    cut = verb("cut", "cut", "cut a node off the management network")
+    cut.add_argument("node")
+    cut.add_argument(
+        "seconds", nargs="?", type=float, help="mend it after this time; 0: now; default: leave it cut"
+    )
 
 
 if __name__ == "__main__":

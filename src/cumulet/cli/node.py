@@ -91,6 +91,8 @@ def _load(config: Config, services: Sequence[Named]) -> None:
     for service in services:
         child.load(service)
     preload()
+    if config.broker.url:
+        importlib.import_module("cumulet.core.amqp_bus")
     if not all(service.agent for service in services):
         db.prepare(config.database_url)
         rehearsal = importlib.import_module("cumulet.cli.rehearsal")  # agents alone do without the database

@@ -43,6 +43,7 @@ class DatabaseOptions(msgspec.Struct, forbid_unknown_fields=True):
 
 class Broker(msgspec.Struct, forbid_unknown_fields=True):
     url: Annotated[str, Meta(description="AMQP URL of the broker between the nodes; empty: none")] = ""
+    private: Annotated[bool, Meta(description="this node runs it, a RabbitMQ of the cloud's own")] = False
 
 
 class Identity(msgspec.Struct, forbid_unknown_fields=True):

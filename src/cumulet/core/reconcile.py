@@ -26,7 +26,7 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 
 from cumulet.core import clock
-from cumulet.core.bus import Bus
+from cumulet.core.bus import EVERYTHING, Bus
 from cumulet.core.context import REQUEST_ID, new_request_id
 from cumulet.core.errors import Retry, Terminal
 from cumulet.core.metrics import FAILING, PASSES
@@ -34,8 +34,6 @@ from cumulet.core.metrics import FAILING, PASSES
 LOG = logging.getLogger(__name__)
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0
 LONGEST_RETRY = 10.0
-EVERYTHING = "*"
-"""A hint with this key, like one with a key that the intent does not have, asks for a full pass."""
 
 Intent = TypeVar("Intent")
 

@@ -19,19 +19,23 @@ class Secrets(msgspec.Struct, frozen=True):
     host_secret: str
     metadata_secret: str
     registry_secret: str
+    broker_password: str = ""  # of controller services
+    hints_password: str = ""  # of what runs on hosts: good for hints alone
 
     def __repr__(self) -> str:
         return "Secrets(***)"
 
 
 class HostSecrets(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a node without controller services has: nothing that is good for another host.
+    """What a node without controller services has: nothing that shows it to be another host.
 
-    ``metadata_secret``, which all metadata agents share with nova, is only where such an agent runs.
+    ``metadata_secret``, which all metadata agents share with nova, is only where such an agent runs;
+    ``hints_password`` lets every host send and hear hints, which hold nothing but ids.
     """
 
     host_token: str
     metadata_secret: str = ""
+    hints_password: str = ""
 
     def __repr__(self) -> str:
         return "HostSecrets(***)"
@@ -47,11 +51,14 @@ def load(etc: Path) -> Secrets:
 
 
 def ensure(etc: Path) -> Secrets:
-    """The secrets in ``etc``, made (mode 0600) if there are none."""
+    """The secrets in ``etc``, made (mode 0600) if there are none; those that are new in this version are added."""
     try:
-        return load(etc)
+        known = {name: value for name, value in msgspec.structs.asdict(load(etc)).items() if value}
     except FileNotFoundError:
-        secrets = generate()
+        known = {}
+    if len(known) == len(Secrets.__struct_fields__):
+        return Secrets(**known)
+    secrets = msgspec.structs.replace(generate(), **known)
     write(etc, secrets)
     return secrets
 
@@ -66,7 +73,8 @@ def load_host(etc: Path, host: str) -> HostSecrets:
 
 def host_secrets(secrets: Secrets, host: str, metadata: bool) -> HostSecrets:
     """What ``host`` may have of the cloud's secrets; ``metadata``: whether a metadata agent runs there."""
-    return HostSecrets(str(host_token(secrets.host_secret, host)), secrets.metadata_secret if metadata else "")
+    token = str(host_token(secrets.host_secret, host))
+    return HostSecrets(token, secrets.metadata_secret if metadata else "", secrets.hints_password)
 
 
 def write(etc: Path, secrets: Secrets | HostSecrets) -> None:

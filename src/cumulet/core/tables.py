@@ -50,7 +50,9 @@ notifications = Table(
     Column("context", JSON, nullable=False),
     Column("payload", JSON, nullable=False),
     Column("relayed_at", Time),  # written by the relay; null where there is no broker
+    Column("claim", Id),  # until when it is one relay's, and which one's: a time and a UUID
 )
+Index("ix_notifications_untold", notifications.c.relayed_at, notifications.c.created_at)
 
 # Small facts of the whole cloud that must be agreed on, e.g. when the schema was made.
 facts = Table(
@@ -58,4 +60,12 @@ facts = Table(
     metadata,
     Column("name", Name, primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+# When a group of tables changed: another random text from each commit that did it.  Written by ``core.db``.
+stamps = Table(
+    "stamps",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("value", String(32), nullable=False),
 )

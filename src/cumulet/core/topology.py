@@ -17,7 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from cumulet.core import config as configuration
-from cumulet.core.config import Config
+from cumulet.core.config import Config, bracketed
 from cumulet.core.errors import BadRequest
 from cumulet.services import BY_NAME, ROLES, SERVICES, Named, list_services
 
@@ -154,7 +154,7 @@ def node_config(topology: Topology, node: Node) -> Config:
     """What this node's ``/etc/cumulet/cumulet.toml`` says.
 
     A controller asks itself before the others.  The database's URL is for controllers alone.  Where the topology
-    has none for database or broker, neither has the node's file: it uses what it has itself.
+    has none for the database, neither has the node's file: it uses what it has itself.
     """
     here, chosen = controls(node), services_of(node)
     found = [one.address for one in controllers(topology)]
@@ -182,7 +182,7 @@ def node_config(topology: Topology, node: Node) -> Config:
             controllers=found if len(found) > 1 else [],
         ),
         database=configuration.DatabaseOptions(topology.database.url if here else ""),
-        broker=configuration.Broker(topology.broker.url),
+        broker=_broker(topology, node),
         identity=topology.identity,
         images=topology.images,
         compute=topology.compute,
@@ -190,6 +190,14 @@ def node_config(topology: Topology, node: Node) -> Config:
         network=network,
         agents=topology.agents,
     )
+
+
+def _broker(topology: Topology, node: Node) -> configuration.Broker:
+    """The topology's, else one that the first controller runs; a node alone needs none."""
+    if topology.broker.url or len(topology.nodes) < 2:
+        return configuration.Broker(topology.broker.url)
+    first = controllers(topology)[0]
+    return configuration.Broker(f"amqp://{bracketed(first.address)}:5672", private=node == first)
 
 
 def render(config: Config) -> str:

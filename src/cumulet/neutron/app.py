@@ -24,6 +24,7 @@ from cumulet.neutron import (
     routers,
     security_group_rules,
     security_groups,
+    standard,
     subnet_pools,
     subnets,
     tags,
@@ -129,6 +130,7 @@ def build_app(env: ControllerEnv) -> App:
         caller=env.caller,
         render_error=render_error,
         endpoint=env.config.public_url(PORT),
+        own_target=standard.own_target,
     )
 
 

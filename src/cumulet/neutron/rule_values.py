@@ -4,7 +4,7 @@ Only rules that every agent can carry out get through (OSSA-2014-014, -2019-001,
 prefix and a protocol of the rule's IP version, ports where the protocol has ports, types where it has types.
 """
 
-from ipaddress import ip_network
+from ipaddress import ip_interface
 from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
@@ -155,12 +155,12 @@ def _prefix(text: str | None, ethertype: str) -> str | None:
     if text is None:
         return None
     try:
-        prefix = checks.prefix(text)
+        prefix = checks.prefix_with_bits(text)
     except BadRequest as wrong:
         raise BadRequest(
             f"CIDR {checks.shown(text)} not valid for remote_ip_prefix.", kind="InvalidCIDR"
         ) from wrong
-    if ip_network(prefix).version != (4 if ethertype == "IPv4" else 6):
+    if ip_interface(prefix).version != (4 if ethertype == "IPv4" else 6):
         raise BadRequest(
             f"Conflicting value ethertype {ethertype} for CIDR {prefix}", kind="SecurityGroupRuleParameterConflict"
         )
