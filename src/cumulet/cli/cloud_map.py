@@ -102,7 +102,7 @@ def _extra(config: Config, node: NodeMap, signs: Signs, own: Iterable[Health]) -
     placed = {line.name for line in node.services}
     if node.name == config.node.name:
         for health in own:
-            if health.name not in placed and health.pid:
+            if health.role != "part" and health.name not in placed and health.pid:
                 yield Line(health.name, health.role, EXTRA, f"pid {health.pid}: cloud.toml does not place it here")
         placed |= {health.name for health in own}
     for (host, binary), row in sorted(signs.items()):
