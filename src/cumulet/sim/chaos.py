@@ -8,6 +8,7 @@ hosts and tables hold of things that nobody has is ``leaked``.
 The same seed gives the same campaign: ids are made from it, too.
 """
 
+import secrets
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -116,10 +117,12 @@ class Campaign:
 
 @contextmanager
 def repeatable(seed: int) -> Iterator[None]:
-    """Ids come from the seed: who is first in a list of ids is so each time."""
-    random, real = Random(seed), uuid.uuid4
+    """Ids, MAC addresses, numbers of networks and the scheduler's choices come from the seed."""
+    random, real = Random(seed), (uuid.uuid4, secrets.randbits, secrets.randbelow)
     uuid.uuid4 = lambda: uuid.UUID(int=random.getrandbits(128), version=4)
+    secrets.randbits = lambda k: random.getrandbits(k)
+    secrets.randbelow = lambda exclusive_upper_bound: random.randrange(exclusive_upper_bound)
     try:
         yield
     finally:
-        uuid.uuid4 = real
+        uuid.uuid4, secrets.randbits, secrets.randbelow = real

@@ -22,7 +22,7 @@ from cumulet.core.errors import Terminal, Unauthorized
 from cumulet.core.http import App
 from cumulet.core.reconcile import Loop, Reconciler
 from cumulet.core.secrets import Secrets, host_token, service_token
-from cumulet.core.tables import metadata
+from cumulet.core.tables import agents, metadata
 from cumulet.glance import tables as glance_tables
 from cumulet.keystone import tables as _keystone_tables  # noqa: F401 - part of the schema
 from cumulet.neutron import app as neutron
@@ -83,10 +83,13 @@ class CountedDatabase(Database):
 class SimHost:
     """One host: its hypervisor, its switch, its DHCP servers and routers."""
 
-    def __init__(self, name: str, effects: Effects, upload: Callable[[Verb], None]) -> None:
+    def __init__(
+        self, name: str, effects: Effects, upload: Callable[[Verb], None], others: dict[str, SimHypervisor]
+    ) -> None:
         self.name = name
         self.switch = SimSwitch()
-        self.hypervisor = SimHypervisor(on_tap=self._on_tap, is_wired=self._is_wired, upload=upload)
+        self.hypervisor = SimHypervisor(on_tap=self._on_tap, is_wired=self._is_wired, upload=upload, others=others)
+        others[name] = self.hypervisor
         self.dhcp = SimDhcp(self.switch)
         self.routers = SimRouters(self.switch)
         for part in (self.switch, self.hypervisor, self.dhcp, self.routers):
@@ -119,6 +122,7 @@ class World:
 
     console = ""  # the token of the last console that was asked for
     on_death: Callable[[str], None] | None = None
+    dead = ""  # the host whose processes are down
 
     def __init__(self, place: Path, hosts: tuple[str, ...] = ("h1", "h2"), hints: bool = True) -> None:
         self.effects = Effects()
@@ -128,7 +132,8 @@ class World:
         self.now = 0.0
         self.db = CountedDatabase(f"sqlite:///{place}/cloud.sqlite?", self.bus, self.effects)
         metadata.create_all(self.db.engine)
-        self.hosts = {name: SimHost(name, self.effects, self._upload) for name in hosts}
+        hypervisors: dict[str, SimHypervisor] = {}
+        self.hosts = {name: SimHost(name, self.effects, self._upload, hypervisors) for name in hosts}
         self.boot()
         self._image()
         self.settle()
@@ -138,6 +143,23 @@ class World:
         self.effects.quiet = False
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def stop_agents(self, host: str) -> None:
+        """All of a host's processes are dead, and its nova-compute is known to be."""
+        self.dead = host
+        self._force_down(host, True)
+        self.boot()
+
+    def start_agents(self) -> None:
+        """The dead host's processes come back."""
+        dead, self.dead = self.dead, ""
+        self._force_down(dead, False)
+        self.boot()
+
+    def _force_down(self, host: str, down: bool) -> None:
+        with self.db.transaction() as tx:
+            where = sa.and_(agents.c.binary == "nova-compute", agents.c.host == host)
+            tx.write(sa.update(agents).where(where).values(forced_down=down))
 
     def boot(self) -> None:
         """(Re)start every process: all memory is lost; the database and the hosts are not."""
@@ -154,7 +176,7 @@ class World:
         self._signs: dict[str, dict[str, Any]] = {}  # host → what its nova-compute tells with its signs of life
         for name, service in services.items():
             self._add(name, service.loops)
-        for host in self.hosts.values():
+        for host in [host for host in self.hosts.values() if host.name != self.dead]:
             for name, reconcilers in self._agents(host, conductor_app).items():
                 self._add(f"{name}@{host.name}", reconcilers)
         self.beat_all()
@@ -279,8 +301,8 @@ class World:
         }
         return str(self.call(self.nova, "POST", "/v2.1/servers", {"server": wish})["server"]["id"])
 
-    def act(self, server: str, action: str, value: Any = None) -> None:
-        self.call(self.nova, "POST", f"/v2.1/servers/{server}/action", {action: value})
+    def act(self, server: str, action: str, value: Any = None, user: str = "alice") -> None:
+        self.call(self.nova, "POST", f"/v2.1/servers/{server}/action", {action: value}, user)
 
     def status(self, server: str) -> str:
         """The server's status, or 'gone'."""
@@ -341,7 +363,8 @@ class World:
         with self.db.transaction() as tx:
             tx.write(glance_tables.images.insert(), [image, {**image, "id": OTHER_IMAGE}])
         flavor = {"name": "m1.tiny", "ram": 512, "vcpus": 1, "disk": 1, "id": "1"}
-        self.call(self.nova, "POST", "/v2.1/flavors", {"flavor": flavor}, user="admin")
+        for one in (flavor, {**flavor, "name": "m1.small", "ram": 1024, "disk": 2, "id": "2"}):
+            self.call(self.nova, "POST", "/v2.1/flavors", {"flavor": one}, user="admin")
 
     def _base_network(self) -> dict[str, str]:
         """A public network, and Alice's network with a router."""
