@@ -37,6 +37,7 @@ SERVICES: tuple[Named, ...] = (
     Named("nova-conductor", "controller", "cumulet.nova.conductor:build", 8783),
     Named("nova-consoleauth", "controller", "cumulet.nova.consoleauth:build", 8785),
     Named("nova-novncproxy", "controller", "cumulet.nova.novncproxy:build", 6080, True),
+    Named("cumulet-notifier", "controller", "cumulet.cli.notifier:build"),
     Named("cumulet-metrics", "controller", "cumulet.cli.metrics:build", 9709),
     Named("neutron-openvswitch-agent", "network", "cumulet.neutron.l2.agent:build", agent=True,
           also=("compute",)),

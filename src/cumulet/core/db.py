@@ -31,6 +31,8 @@ from cumulet.core.tables import notifications, stamps
 
 LOG = logging.getLogger(__name__)
 Values = Mapping[str, Any]
+OUTBOX = "cumulet.notifications"
+"""The topic of whoever takes notifications further."""
 _STAMP = sa.update(stamps).where(stamps.c.name == sa.bindparam("stamp")).values(value=sa.bindparam("text"))
 PRIVATE_FIELDS = frozenset({"password", "token", "secret", "user_data", "admin_pass", "adminPass"})
 
@@ -107,6 +109,7 @@ class Transaction:
         """Write what was put off; the last thing before the commit."""
         if self._notices:
             self.write(notifications.insert(), self._notices)
+            self.hint(OUTBOX, "outbox")
         for name in sorted(self._stamps):
             self._renew(name)
 

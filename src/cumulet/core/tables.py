@@ -50,7 +50,9 @@ notifications = Table(
     Column("context", JSON, nullable=False),
     Column("payload", JSON, nullable=False),
     Column("relayed_at", Time),  # written by the relay; null where there is no broker
+    Column("claim", Id),  # until when it is one relay's, and which one's: a time and a UUID
 )
+Index("ix_notifications_untold", notifications.c.relayed_at, notifications.c.created_at)
 
 # Small facts of the whole cloud that must be agreed on, e.g. when the schema was made.
 facts = Table(
