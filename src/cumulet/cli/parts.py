@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cumulet.cli.supervision import Supervised
-from cumulet.core import secrets
+from cumulet.core import certificates, secrets
 from cumulet.core.config import Config
 from cumulet.host import libvirtd, openvswitch, process, rabbitmq
 from cumulet.services import Named
@@ -23,7 +23,7 @@ from cumulet.services import Named
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 QUEUE, LONG_QUEUE = Path("/proc/sys/net/unix/max_dgram_qlen"), 512
 NAMES = ("ovsdb-server", "ovs-vswitchd", "libvirtd", "rabbitmq")
-AMQP_PORT = 5672
+AMQP_PORTS = {"amqp": 5672, "amqps": 5671}
 NETWORK_AGENTS = frozenset({"neutron-openvswitch-agent", "neutron-dhcp-agent", "neutron-l3-agent", "nova-compute"})
 
 
@@ -111,8 +111,9 @@ def _command(config: Config, name: str) -> tuple[list[str], dict[str, str]]:
     state, run = switch_dirs(config)
     if name == "rabbitmq":
         url = urlsplit(config.broker.url)
-        address = (url.hostname or "127.0.0.1", url.port or AMQP_PORT)
-        rabbitmq.prepare(config.state, address, rabbitmq.users(secrets.load(config.etc)))
+        address = (url.hostname or "127.0.0.1", url.port or AMQP_PORTS.get(url.scheme, 5672))
+        certificate = certificates.server_path(config).read_text() if url.scheme == "amqps" else ""
+        rabbitmq.prepare(config.state, address, rabbitmq.users(secrets.load(config.etc)), certificate)
         return rabbitmq.command(config.state, config.run)
     if name == "libvirtd":
         libvirtd.prepare(config.state, config.run)

@@ -55,7 +55,9 @@ class Reconciler(Generic[Intent]):
     controller does not answer: then nothing is touched.  ``reconcile_all`` gives an outcome for each key
     that is not done.  ``before`` runs once a pass, after ``read`` (look at the host once, not per key).
     With ``workers`` above 1 keys are worked off side by side, one key never twice at once.  Without ``events``
-    the service's own source of events (libvirt, OVSDB) does not wake it.
+    the service's own source of events (libvirt, OVSDB) does not wake it.  A hint that comes less than ``spacing``
+    seconds after a pass began waits for the rest of them: the first of many is obeyed at once, those that follow it
+    closely, together.  Those that name one of the ``prompt`` keys never wait.
     """
 
     name: str
@@ -67,6 +69,8 @@ class Reconciler(Generic[Intent]):
     resync_seconds: float = 30.0
     workers: int = 1
     events: bool = True
+    spacing: float = 0.0
+    prompt: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -114,6 +118,7 @@ class Loop(Generic[Intent]):
     _due: dict[str, float] = field(default_factory=dict)
     _busy: set[str] = field(default_factory=set)
     _next_resync: float = float("-inf")
+    _rests_until: float = float("-inf")
     _read_tries: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _stopping: bool = False
@@ -126,7 +131,9 @@ class Loop(Generic[Intent]):
     def wake(self, key: str = EVERYTHING) -> None:
         """Look at ``key`` as soon as possible; safe from any thread, and as often as one likes."""
         with self._changed:
-            self._due[key] = self.clock()
+            now = self.clock()
+            soonest = now if key in self.reconciler.prompt else max(now, self._rests_until)
+            self._due[key] = min(self._due.get(key, soonest), soonest)
             self._changed.notify_all()
 
     def run(self) -> None:
@@ -160,6 +167,7 @@ class Loop(Generic[Intent]):
             full = now >= self._next_resync
         if not ready and not full:
             return
+        self._rests_until = now + self.reconciler.spacing
         REQUEST_ID.set(new_request_id())
         intents = self._read(now)
         if intents is None:
