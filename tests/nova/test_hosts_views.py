@@ -293,7 +293,7 @@ def test_quota_classes(cloud: Cloud) -> None:
 
 def test_limits(cloud: Cloud) -> None:
     cloud.create()
-    limits = cloud.get("alice", "/limits?reserved=False")["limits"]
+    limits = cloud.get("alice", "/limits?reserved=False", "2.74")["limits"]
     assert limits["rate"] == []
     absolute = limits["absolute"]
     assert (absolute["maxTotalCores"], absolute["totalCoresUsed"], absolute["totalRAMUsed"]) == (20, 1, 512)

@@ -185,7 +185,8 @@ def begin_router(tx: Transaction, router_id: str, host: str) -> None:
 
 
 def end_router(tx: Transaction, router_id: str) -> None:
-    """No host is the router any more: tombstones for those that still have it."""
+    """No host is the router any more: tombstones for those that still have it; its floating IPs are nowhere."""
+    tx.write(sa.update(floatingips).where(floatingips.c.router_id == router_id).values(seen_generation=0))
     for binding in tx.all(sa.select(router_bindings).where(router_bindings.c.router_id == router_id)):
         _end(tx, router_bindings, router_bindings.c.router_id, binding)
         tx.hint(f"neutron.routers.{binding.host}", router_id)

@@ -89,6 +89,7 @@ def host_status(row: Row[Any] | None, config: Config) -> str:
 
 
 def list_services(request: Request) -> Json:
+    versions.check_query("services", request)
     wanted = [getattr(agents.c, name) == value for name in ("host", "binary") if (value := request.one(name))]
     with request.db.read() as tx:
         rows, where = list_agents(tx, *wanted), zones.read_zones(tx)
