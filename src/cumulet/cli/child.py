@@ -11,6 +11,7 @@ import os
 import pwd
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cumulet.cli import parts
@@ -48,42 +49,54 @@ def builder(service: Named) -> Callable[[Any], Service]:
     return found
 
 
+@dataclass(frozen=True)
+class Built:
+    """A service that is ready to run: by this process, or by one that is forked from it."""
+
+    service: Service
+    bus: SocketBus
+    beat: Callable[[Heartbeat], None] | None
+
+
+def build(service: Named, config: Config) -> Built:
+    """Make what the service consists of.  It opens nothing that a forked child could not use as its own."""
+    known = secrets.load(config.etc)
+    bus = SocketBus(config.run / "bus")
+    make = builder(service)
+    if service.agent:
+        host_env = _host_env(config, bus, known)
+        return Built(make(host_env), bus, _agent_beat(service, host_env))
+    return Built(*_controller_service(service, config, bus, known, make))
+
+
 def run_service(
     service: Named,
     config: Config,
     status_socket: socket.socket | None,
     api_sockets: Sequence[socket.socket],
     parent: int = 0,
+    built: Built | None = None,
 ) -> None:
     """Become ``service``: name, user, log; then serve until SIGTERM, or until the process ``parent`` dies.
 
-    Without a parent it logs to the terminal.
+    Without a parent it logs to the terminal.  ``built``: what the parent has made of it before the fork.
     """
     import setproctitle
 
     setproctitle.setproctitle(service.name)
-    known = secrets.load(config.etc)
     if not service.agent:
         become(config.node.user)
     if parent:
         parts.die_with_parent(parent)
     log.setup(service.name, config.logs if parent else None)
-    bus = SocketBus(config.run / "bus")
-    build = builder(service)
-    beat: Callable[[Heartbeat], None] | None
-    if service.agent:
-        host_env = _host_env(config, bus, known)
-        beat = _agent_beat(service, host_env)
-        made = build(host_env)
-    else:
-        made, beat = _controller_service(service, config, bus, known, build)
+    made = built or build(service, config)
     run.serve(
         service.name,
-        made,
-        bus,
+        made.service,
+        made.bus,
         status_socket=status_socket,
         api_sockets=api_sockets,
-        beat=beat,
+        beat=made.beat,
         heartbeat_seconds=config.agents.heartbeat_seconds,
     )
 
@@ -92,16 +105,23 @@ def become(user: str) -> None:
     """Give up root for ``user``; nothing to do if this process is not root."""
     if os.geteuid() != 0:
         return
-    entry = pwd.getpwnam(user)
-    os.setgroups([group.gr_gid for group in grp.getgrall() if user in group.gr_mem])
-    os.setgid(entry.pw_gid)
-    os.setuid(entry.pw_uid)
+    uid, gid, groups = identity(user)
+    os.setgroups(groups)
+    os.setgid(gid)
+    os.setuid(uid)
     os.umask(0o027)
+
+
+@functools.cache
+def identity(user: str) -> tuple[int, int, list[int]]:
+    """A user's number, group and further groups; looked up once, before the fork, for all that become it."""
+    entry = pwd.getpwnam(user)
+    return entry.pw_uid, entry.pw_gid, [group.gr_gid for group in grp.getgrall() if user in group.gr_mem]
 
 
 def _controller_service(
     service: Named, config: Config, bus: SocketBus, known: secrets.Secrets, build: Callable[[Any], Service]
-) -> tuple[Service, Callable[[Heartbeat], None] | None]:
+) -> tuple[Service, SocketBus, Callable[[Heartbeat], None] | None]:
     from cumulet.core.controller import ControllerEnv
     from cumulet.core.db import Database
     from cumulet.keystone.public import build_authenticator
@@ -113,7 +133,7 @@ def _controller_service(
         with db.transaction() as tx:
             heartbeat.beat(tx, service.name, config.node.name, sign)
 
-    return made, beat if service.name in BEATING else None
+    return made, bus, beat if service.name in BEATING else None
 
 
 def _host_env(config: Config, bus: SocketBus, known: secrets.Secrets) -> HostEnv:

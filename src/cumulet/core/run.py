@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import logging
 import os
+import select
 import signal
 import socket
 import threading
@@ -117,12 +118,15 @@ def _end(service: Service, loops: Sequence[Loop[Any]], threads: Sequence[threadi
 
 
 def _until_the_end(service: Service, api_sockets: Sequence[socket.socket]) -> None:
-    """What the main thread does: it serves the API, if there is one."""
+    """What the main thread does: it serves the API, if there is one, as soon as somebody asks it."""
+    ended, reader = _listen_for_the_end()
     if service.app and api_sockets:
-        with asyncio.Runner(loop_factory=_event_loop) as runner:
-            runner.run(_serve(service, api_sockets))
+        _wait_for_one_of(reader, *api_sockets)
+        if not ended:
+            with asyncio.Runner(loop_factory=_event_loop) as runner:
+                runner.run(_serve(service, api_sockets, ended))
     else:
-        _wait_for_the_end()
+        _wait_for_one_of(reader)
 
 
 def _event_loop() -> asyncio.AbstractEventLoop:
@@ -131,24 +135,35 @@ def _event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _serve(service: Service, api_sockets: Sequence[socket.socket]) -> None:
+async def _serve(service: Service, api_sockets: Sequence[socket.socket], ended: Sequence[int]) -> None:
     server, done = _server(service.app, service.websockets), asyncio.Event()
     running = asyncio.get_running_loop()
     for number in ENDINGS:
         running.add_signal_handler(number, done.set)
+    if ended:  # since the last look
+        done.set()
     serving = running.create_task(server.serve(list(api_sockets)))
     await done.wait()
     server.end()
     await serving
 
 
-def _wait_for_the_end() -> None:
+def _listen_for_the_end() -> tuple[list[int], int]:
+    """The signals that say so, as they come, and a descriptor that is readable from the first one on."""
+    ended: list[int] = []
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     for number in ENDINGS:
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda number, _: ended.append(number))
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    os.read(reader, 1)
+    return ended, reader
+
+
+def _wait_for_one_of(*descriptors: int | socket.socket) -> None:
+    poller = select.poll()
+    for descriptor in descriptors:
+        poller.register(descriptor, select.POLLIN)
+    poller.poll()
 
 
 def _server(app: Any, websockets: bool) -> _Server:
