@@ -40,7 +40,7 @@ from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU, Inventory
 from tests.glance.rig import ask
 from tests.nova.consoles import to_consoleauth
 
-SECRETS = Secrets("s3cret-of-admin", "s3cret-of-hosts", "s3cret-of-metadata", "s3cret-of-the-registry")
+SECRETS = Secrets(*(f"s3cret-of-{name}" for name in Secrets.__struct_fields__))
 PASSWORD = "p4ssword-canary"
 CATALOG = (
     CatalogEntry("identity", "keystone", "http://cloud:5000/v3"),

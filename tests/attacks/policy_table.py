@@ -227,7 +227,8 @@ class Table:
         hers = "{" in route.path and not any(part in route.path for part in NOBODYS)
         project = red if hers else mine["project_id"] or None
         user = alice if hers else mine["user_id"]
-        found = {"project_id": project, "tenant_id": project, "user_id": user, "network:tenant_id": project}
+        found = {"project_id": project, "tenant_id": project, "user_id": user}
+        found |= {"network:project_id": project, "security_group:project_id": project}
         if app == "glance-api":
             return {**found, "owner": project, "member_id": None if hers else project, "visibility": "private"}
         if app == "keystone":
@@ -326,7 +327,7 @@ NOBODYS = ("/flavors", "/extensions/", "/os-keypairs/", "/agents/", "/v3/roles/{
 RULES = {
     ("keystone", "GET /v3/OS-TRUST/trusts"): "identity:list_trusts",
     **{
-        ("neutron-server", f"{method} /v2.0/{{collection}}/{{id}}/tags{one}"): f"{verb}_networks_tags"
+        ("neutron-server", f"{method} /v2.0/{{collection}}/{{id}}/tags{one}"): f"{verb}_network:tags"
         for one, method, verb in (
             ("", "GET", "get"), ("", "PUT", "update"), ("", "POST", "create"), ("", "DELETE", "delete"),
             ("/{tag}", "GET", "get"), ("/{tag}", "PUT", "update"), ("/{tag}", "DELETE", "delete"),
@@ -386,6 +387,13 @@ BEYOND = {
     ("keystone", "DELETE /v3/regions/{region_id}"): "",  # has endpoints
     ("keystone", "DELETE /v3/domains/{domain_id}"): "",  # enabled
     ("neutron-server", "GET /v2.0/quotas"): "",  # of all projects: administrators only, as upstream has it in code
+    **{
+        (
+            "neutron-server",
+            f"GET /v2.0/quotas/{{project_id}}{which}",
+        ): ""  # of others; who reads their own is let in
+        for which in ("", "/default", "/details", "/details.json")
+    },
     ("nova-api", "POST /v2.1/servers"): "sam",  # a server needs a project
     ("nova-api", "POST /v2.1/os-server-groups"): "sam",
 }

@@ -13,7 +13,7 @@ PUBLIC = {
     ("keystone", "POST /v3/users/{user_id}/password"),
     ("glance-api", "GET /"), ("glance-api", "GET /versions"), ("glance-api", "GET /{version}"),
     ("neutron-server", "GET /"), ("neutron-server", "GET /v2.0"),
-    ("nova-api", "GET /"), ("nova-api", "GET /v2.1"),
+    ("nova-api", "GET /"), ("nova-api", "GET /v2"), ("nova-api", "GET /v2.1"),
     *((service, f"GET /{page}") for page in ("healthcheck", "openapi.json") for service in (
         "keystone", "glance-api", "glance-registry", "neutron-server", "nova-api", "nova-api-metadata",
         "nova-conductor", "nova-consoleauth")),

@@ -12,9 +12,9 @@ from cumulet.core.tables import metadata
 from cumulet.neutron import tables
 from cumulet.neutron.l2.plan import Device, Look, plan_wiring
 from cumulet.neutron.model import DhcpIntent, RouterIntent, WireIntent, device_name
+from cumulet.sim.world import IMAGE, World
 from tests.attacks.doors import Doors
 from tests.neutron.conftest import Cloud
-from tests.sim.world import IMAGE, World
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 
 from cumulet.core.errors import Retry, Terminal
 from cumulet.neutron.model import device_name
-from tests.sim.world import IMAGE, World
+from cumulet.sim.world import IMAGE, World
 
 MEMORY = Path("/dev/shm")
 Reach = Callable[[World, str], None]

@@ -11,6 +11,7 @@ from cumulet.cli.doctor import Finding
 from cumulet.core import clock
 from cumulet.core.config import Api, Config, Node
 from cumulet.core.errors import Retry
+from cumulet.core.reconcile import KeyStatus
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,7 @@ from cumulet.core.errors import Retry
     ],
 )
 def test_what_only_waits_is_wrong_after_a_while(kind: str, age: float, level: str) -> None:
-    assert doctor._level({"kind": kind, "since": clock.later(-age)}) == level
+    assert doctor._level(KeyStatus("", kind, 1, clock.later(-age), None)) == level
 
 
 def test_a_check_that_cannot_look_says_so() -> None:

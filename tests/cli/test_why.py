@@ -10,9 +10,10 @@ from cumulet.cli.culprits import Culprits
 from cumulet.cli.status import Health
 from cumulet.cli.stories import Story
 from cumulet.core import clock
+from cumulet.core.reconcile import LoopStatus
 from cumulet.core.tables import agents
+from cumulet.sim.world import World
 from tests.sim.conftest import make_world
-from tests.sim.world import World
 
 __all__ = ["make_world"]
 AGENTS = {"servers": "nova-compute", "ports": "neutron-openvswitch-agent", "dhcp": "neutron-dhcp-agent",
@@ -21,7 +22,7 @@ AGENTS = {"servers": "nova-compute", "ports": "neutron-openvswitch-agent", "dhcp
 
 def tell(world: World, thing: str, silent: str = "") -> list[Story]:
     """What ``why`` would say; ``silent`` does not answer.  All hosts' loops count as this node's."""
-    loops: dict[str, list[dict[str, Any]]] = {}
+    loops: dict[str, list[LoopStatus]] = {}
     for loop in world.loops:
         service = AGENTS.get(loop.reconciler.name)
         if service and service != silent:

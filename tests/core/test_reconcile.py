@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from cumulet.core.bus import LocalBus
+from cumulet.core.bus import EVERYTHING, LocalBus
 from cumulet.core.errors import Retry, Terminal
-from cumulet.core.reconcile import EVERYTHING, Later, Loop, Outcome, Reconciler
+from cumulet.core.reconcile import Later, Loop, Outcome, Reconciler
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def test_a_bug_is_reported_and_does_not_stop_the_others(caplog: pytest.LogCaptur
     assert world.pass_after(loop, 0) == ["a", "b"]
     assert loop.failures["a"].kind == "failed"
     assert "boom" in caplog.text
-    assert list(loop.status()["failing"]) == ["a"]
+    assert list(loop.status().failing) == ["a"]
 
 
 def test_an_unreadable_intent_touches_nothing_and_is_shown() -> None:
@@ -141,11 +141,11 @@ def test_an_unreadable_intent_touches_nothing_and_is_shown() -> None:
     loop = world.loop()
     world.unreadable = "neutron-server does not answer"
     assert world.pass_after(loop, 0) == []
-    assert loop.status()["read_failure"] == "neutron-server does not answer"
+    assert loop.status().read_failure == "neutron-server does not answer"
     assert world.pass_after(loop, 0.1) == []
     world.unreadable = ""
     assert world.pass_after(loop, 1) == ["a"]
-    assert loop.status()["read_failure"] == ""
+    assert loop.status().read_failure == ""
 
 
 def test_what_is_gone_is_forgotten() -> None:

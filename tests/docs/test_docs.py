@@ -144,7 +144,7 @@ def python_dependencies() -> list[str]:
 
 
 def debian_dependencies() -> list[str]:
-    files = [ROOT / "tools" / "packages", ROOT / "images" / "packages"]
+    files = [ROOT / "tools" / "packages", ROOT / "tools" / "packages-cluster", ROOT / "images" / "packages"]
     return sorted({word for file in files for word in re.sub("#.*", "", file.read_text()).split()})
 
 

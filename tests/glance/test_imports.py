@@ -18,6 +18,7 @@ from tests.glance.test_leftovers import DATA, glance_on_disk, ground, run_child
 
 __all__ = ["ground"]
 URL = "http://images.example/image"
+ONE_PIECE = b"w" * 5000  # comes at one read, whatever the network does
 QCOW2_WITH_BACKING = b"QFI\xfb\0\0\0\2" + bytes(7) + b"\x70" + b"\0\0\0\x20" + bytes(600)
 
 
@@ -290,15 +291,16 @@ def settle(glance: Glance) -> None:
 
 
 @pytest.mark.parametrize(
-    ("work", "ends"),
+    ("work", "data", "ends"),
     [
-        (order_and_download, {"queued", "active"}),
-        (stage_and_import, {"queued", "uploading", "active"}),
-        (bad_download, {"queued"}),
-        (bad_stage, {"queued", "uploading"}),
+        (order_and_download, ONE_PIECE, {"queued", "active"}),
+        (stage_and_import, DATA, {"queued", "uploading", "active"}),
+        (bad_download, None, {"queued"}),
+        (bad_stage, None, {"queued", "uploading"}),
     ],
 )
-def test_an_import_dies_anywhere(ground: Path, web: Web, work: Any, ends: set[str]) -> None:
+def test_an_import_dies_anywhere(ground: Path, web: Web, work: Any, data: bytes | None, ends: set[str]) -> None:
+    web.answers["/image"] = ok(ONE_PIECE)
     web.answers["/bad"] = ok(QCOW2_WITH_BACKING)
 
     def begin(name: str) -> tuple[Path, Glance, str]:
@@ -323,7 +325,7 @@ def test_an_import_dies_anywhere(ground: Path, web: Web, work: Any, ends: set[st
         status = glance.show(image_id)["status"]
         outcomes.add(status)
         if status == "active":
-            assert glance.download("alice", image_id).body == DATA
+            assert glance.download("alice", image_id).body == data
         assert len(glance.files()) == (0 if status == "queued" else 1), (die_at, status, glance.files())
         if status == "uploading":
             assert glance.order_import("alice", image_id)[0] == 202

@@ -1,7 +1,6 @@
 """What the tests of the DHCP and the L3 agent share: a neutron-server of dictionaries, a clock, a crash button."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -9,33 +8,9 @@ import msgspec
 from cumulet.core.client import Controller
 from cumulet.core.errors import Retry
 from cumulet.core.reconcile import Loop, Reconciler
+from cumulet.sim.effects import Crash, Effects
 
 T = TypeVar("T")
-
-
-class Crash(BaseException):
-    """The process died.  A BaseException, so that no code under test can survive it."""
-
-
-class Effects:
-    """Counts every lasting change; dies just before or just after the chosen one."""
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self.crash_at: tuple[int, str] | None = None
-
-    @contextmanager
-    def effect(self, name: str) -> Iterator[None]:
-        self._crash(name, "before")
-        yield
-        self._crash(name, "after")
-        self.log.append(name)
-
-    def _crash(self, name: str, when: str) -> None:
-        if self.crash_at == (len(self.log), when):
-            self.crash_at = None
-            self.log.append(name)
-            raise Crash(name)
 
 
 class FakeController(Controller):

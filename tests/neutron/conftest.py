@@ -23,6 +23,8 @@ PEOPLE = {
     "admin": Context(user_id="root", project_id="adm", roles=frozenset({"admin", "manager", "member", "reader"})),
     "alice": Context(user_id="alice", project_id="red", roles=frozenset({"member", "reader"})),
     "rita": Context(user_id="rita", project_id="red", roles=frozenset({"reader"})),
+    "mona": Context(user_id="mona", project_id="red", roles=frozenset({"manager", "member", "reader"})),
+    "nova": Context(user_id="nova", project_id="service", roles=frozenset({"service"})),
     "bob": Context(user_id="bob", project_id="blue", roles=frozenset({"member", "reader"})),
 }
 SECRETS = Secrets("admin", "hosts", "metadata", "registry")

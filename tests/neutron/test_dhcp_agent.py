@@ -6,8 +6,9 @@ import pytest
 from cumulet.core.errors import Retry
 from cumulet.neutron.dhcp.agent import DhcpAgent
 from cumulet.neutron.model import DhcpIntent, Lease, Subnet
+from cumulet.sim.effects import Effects
 from cumulet.sim.network import SimDhcp
-from tests.neutron.agent_world import Effects, FakeController, Node
+from tests.neutron.agent_world import FakeController, Node
 
 NET = "11111111-1111-4111-8111-111111111111"
 INTENT = DhcpIntent(

@@ -132,7 +132,22 @@ def check_limit(cloud: Cloud) -> None:
     cloud.network()
     for bound in ({"network": 0, "check_limit": True}, {"subnet": 0, "check_limit": True}):
         assert cloud.refused("admin", "PUT", "/quotas/red", {"quota": bound})[0] in (400, 409)
-    assert cloud.good("admin", "PUT", "/quotas/red", {"quota": {"network": 0}})["quota"]["network"] == 0
+    forced = {"quota": {"network": 0, "force": True}}
+    assert cloud.good("admin", "PUT", "/quotas/red", forced)["quota"]["network"] == 0
+
+
+def check_limit_always(cloud: Cloud) -> None:
+    cloud.network()
+    assert cloud.refused("admin", "PUT", "/quotas/red", {"quota": {"network": 0}})[0] == 400
+    assert cloud.good("admin", "PUT", "/quotas/red", {"quota": {"network": -1}})["quota"]["network"] == -1
+
+
+def normalized(cloud: Cloud) -> None:
+    group = cloud.create("alice", "security_group", name="g")["id"]
+    rule = cloud.create(
+        "alice", "security_group_rule", security_group_id=group, direction="ingress", remote_ip_prefix="10.2.3.4/8"
+    )
+    assert (rule["remote_ip_prefix"], rule["normalized_cidr"]) == ("10.2.3.4/8", "10.0.0.0/8")
 
 
 def substrings(cloud: Cloud) -> None:
@@ -238,6 +253,7 @@ PROOFS: dict[str, Callable[[Cloud], None]] = {
     "project-id": all_have("project_id"),
     "provider": has("network", "provider:network_type", "provider:physical_network", "provider:segmentation_id"),
     "quota-check-limit": check_limit,
+    "quota-check-limit-default": check_limit_always,
     "quota_details": quota,
     "quotas": quota,
     "rbac-address-scope": shared("address_scope", "address-scopes"),
@@ -249,6 +265,7 @@ PROOFS: dict[str, Callable[[Cloud], None]] = {
     "router_availability_zone": has("router", "availability_zones", "availability_zone_hints"),
     "security-group": has("security_group", "security_group_rules"),
     "security-groups-default-rules": templates,
+    "security-groups-normalized-cidr": normalized,
     "sorting": sorted_lists,
     "standard-attr-description": all_have("description"),
     "standard-attr-revisions": all_have("revision_number"),

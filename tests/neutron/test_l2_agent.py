@@ -1,7 +1,6 @@
 """The L2 agent against a simulated switch and a controller of dictionaries, dying wherever it can die."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
@@ -11,6 +10,7 @@ from cumulet.core.reconcile import Loop
 from cumulet.neutron.l2.agent import SWITCH, L2Agent, Wanted
 from cumulet.neutron.l2.flows import INT
 from cumulet.neutron.model import Rule, Segment, WireIntent, WirePort, WireSeen, device_name
+from cumulet.sim.effects import Crash, Effects
 from cumulet.sim.switch import SimSwitch
 from tests.neutron.l2_contract import keeps_its_promises
 from tests.neutron.l2_controller import ANY4, FakeController, a_port
@@ -18,17 +18,12 @@ from tests.neutron.l2_controller import ANY4, FakeController, a_port
 P1, P2, P3 = (f"{number}" * 8 + "-1111-4111-8111-111111111111" for number in (1, 2, 3))
 
 
-class Crash(BaseException):
-    """The agent died."""
-
-
-class World:
+class World(Effects):
     """One host, its controller, a clock; every lasting change of either is an effect."""
 
     def __init__(self, tunnel_address: str = "192.0.2.1") -> None:
+        super().__init__()
         self.now = 0.0
-        self.log: list[str] = []
-        self.crash_at: tuple[int, str] | None = None
         self.switch = SimSwitch(tunnel_address=tunnel_address)
         self.switch.effect = self.effect  # type: ignore[method-assign]
         self.controller = FakeController()
@@ -44,18 +39,6 @@ class World:
         self.loop: Loop[Wanted] = Loop(
             L2Agent(self.controller, "h1", self.switch, config).reconciler(), clock=lambda: self.now
         )
-
-    @contextmanager
-    def effect(self, name: str) -> Iterator[None]:
-        number = len(self.log)
-        if self.crash_at == (number, "before"):
-            self.crash_at = None
-            raise Crash(name)
-        yield
-        self.log.append(name)
-        if self.crash_at == (number, "after"):
-            self.crash_at = None
-            raise Crash(name)
 
     def post(self, path: str, body: WireSeen) -> None:
         """What is reported as wired is let in at that moment."""

@@ -8,8 +8,9 @@ from cumulet.neutron.l3 import plan as planning
 from cumulet.neutron.l3.agent import L3Agent
 from cumulet.neutron.l3.plan import Flow
 from cumulet.neutron.model import FloatingIp, RouterIntent, RouterPort
+from cumulet.sim.effects import Effects
 from cumulet.sim.network import PAUSES, SimRouters
-from tests.neutron.agent_world import Effects, FakeController, Node
+from tests.neutron.agent_world import FakeController, Node
 from tests.neutron.test_dhcp_agent import Switch
 
 ROUTER = "11111111-1111-4111-8111-111111111111"

@@ -13,7 +13,8 @@ from cumulet.core.secrets import sign
 from cumulet.neutron.metadata.agent import MetadataAgent
 from cumulet.neutron.metadata.proxy import LONGEST_ANSWER, LONGEST_BODY, Limits, Place
 from cumulet.neutron.model import DhcpIntent, Owner, RouterIntent
-from tests.neutron.agent_world import Effects, FakeController
+from cumulet.sim.effects import Effects
+from tests.neutron.agent_world import FakeController
 from tests.neutron.metadata_world import OWNER, SECRET, World, metadata_world, read_all
 
 T = TypeVar("T")

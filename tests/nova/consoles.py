@@ -4,42 +4,24 @@ import asyncio
 import socket
 import struct
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import msgspec
 from websockets.sync.client import ClientConnection, connect
 
 from cumulet.core import run
-from cumulet.core.client import Controller
 from cumulet.core.http import App
 from cumulet.core.secrets import service_token
-from cumulet.nova.console_tokens import NAME, ConsoleTokens
+from cumulet.nova.console_tokens import ConsoleTokens
+from cumulet.sim.in_process import InProcess
 
 HOST_SECRET = "host secret"
 
 
-class InProcess(Controller):
-    """nova-consoleauth, reached by a function call."""
-
-    def __init__(self, app: App, service: str, secret: str) -> None:
-        super().__init__(NAME, "http://in-process", service, service_token(secret, service))
-        self._app = app
-
-    def _request(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> tuple[int, dict[str, str], bytes]:
-        status, data, _ = self._app.call(method, path, body, {**self._headers(), **headers})
-        raw = data if isinstance(data, bytes) else msgspec.json.encode(data)
-        if status >= 400:
-            self._refused(status, raw, path)
-        return status, {}, raw
-
-
 def to_consoleauth(app: App, service: str, secret: str = HOST_SECRET) -> ConsoleTokens:
-    return ConsoleTokens(InProcess(app, service, secret))
+    return ConsoleTokens(InProcess(app, service, service_token(secret, service)))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,39 +25,11 @@ from cumulet.nova.compute.agent import ComputeAgent, read_boot_id
 from cumulet.nova.compute.console import console_app
 from cumulet.nova.compute.screens import Screens
 from cumulet.nova.model import Diagnostics, Domain, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
+from cumulet.sim.effects import Crash, Effects
 from cumulet.sim.hypervisor import INVENTORY, Latency, SimHypervisor
 
 NO_SCREENS = Screens(lambda text: "", lambda server_id: socket.socket())
 IMAGE = ImageSource("image", "qcow2", 1000, 1 << 30, "0" * 128, "ticket")
-
-
-class Crash(BaseException):
-    """The process died.  A BaseException, so that no code under test can survive it."""
-
-
-class Effects:
-    """Counts every lasting change; dies just before or just after the chosen one, or calls in between."""
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self.crash_at: tuple[int, str] | None = None
-        self.interrupt_at: int | None = None
-        self.interrupt: Callable[[], None] = lambda: None
-
-    @contextmanager
-    def effect(self, name: str) -> Iterator[None]:
-        number = len(self.log)
-        if self.crash_at == (number, "before"):
-            self.crash_at = None
-            raise Crash(name)
-        yield
-        self.log.append(name)
-        if self.crash_at == (number, "after"):
-            self.crash_at = None
-            raise Crash(name)
-        if self.interrupt_at == number:
-            self.interrupt_at = None
-            self.interrupt()
 
 
 class CountedHypervisor(SimHypervisor):

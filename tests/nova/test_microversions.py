@@ -68,7 +68,10 @@ def test_the_embedded_flavor(cloud: Cloud) -> None:
 def test_documents(cloud: Cloud) -> None:
     status, root, _ = cloud.app.call("GET", "/")
     assert status == 200
-    (version,) = root["versions"]
+    legacy, version = root["versions"]
+    assert (legacy["id"], legacy["status"], legacy["min_version"], legacy["version"]) == (
+        "v2.0", "SUPPORTED", "", "",
+    )  # fmt: skip
     assert (version["id"], version["status"], version["min_version"], version["version"]) == (
         "v2.1", "CURRENT", "2.1", "2.96",
     )  # fmt: skip
@@ -96,6 +99,26 @@ def test_negotiation(cloud: Cloud) -> None:
     assert ask(OpenStack_API_Version="compute 2.97")[0] == 406
     assert ask(OpenStack_API_Version="compute 2.x")[0] == 400
     assert ask(OpenStack_API_Version="volume 3.99")[0] == 200
+
+
+def test_the_root_of_old(cloud: Cloud) -> None:
+    """``/v2`` is ``/v2.1`` at its minimum, and no header changes that."""
+    for path in ("/v2", "/v2/"):
+        status, document, _ = cloud.app.call("GET", path)
+        assert (status, document["version"]["id"]) == (200, "v2.0")
+        assert document["version"]["links"][0]["href"] == "http://127.0.0.1:8774/v2/"
+    (server,) = (one["id"] for one in cloud.get("alice", "/servers")["servers"])
+    for asked in ("compute 2.96", "compute 7.1", "compute nonsense"):
+        headers = {"X-Auth-Token": "alice", "OpenStack-API-Version": asked}
+        status, answer, sent = cloud.app.call("GET", f"/v2/servers/{server}", headers=headers)
+        assert (status, answer["server"]) == (200, cloud.show("alice", server, "2.1"))
+        assert not {"OpenStack-API-Version", "X-OpenStack-Nova-API-Version", "Vary"} & set(sent)
+    new = {"server_group": {"name": "g", "policies": ["affinity"]}}
+    headers = {"X-Auth-Token": "alice"}
+    assert cloud.app.call("POST", "/v2/os-server-groups", new, headers)[0] == 200
+    assert cloud.app.call("GET", "/v2/servers")[0] == 401
+    assert cloud.app.call("DELETE", "/v2", headers=headers)[0] == 405
+    assert cloud.app.call("GET", "/v3/servers", headers=headers)[0] == 404
 
 
 def test_the_table_names_nothing_twice() -> None:

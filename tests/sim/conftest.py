@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.sim.world import World
+from cumulet.sim.world import World
 
 MEMORY = Path("/dev/shm")
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from cumulet.sim.world import World
 from tests.sim.test_crash import (
     Operation,
     associate,
@@ -17,7 +18,6 @@ from tests.sim.test_crash import (
     running,
     with_floating_ip,
 )
-from tests.sim.world import World
 
 DOOR, GUEST = 7777, "10.0.0.200"
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.sim.world import World
+from cumulet.sim.world import World
 
 MakeWorld = Callable[..., World]
 

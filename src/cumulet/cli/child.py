@@ -16,15 +16,12 @@ from typing import Any
 
 from cumulet.cli import parts
 from cumulet.core import heartbeat, log, run, secrets
-from cumulet.core.bus import SocketBus
+from cumulet.core.bus import Bus, SocketBus
 from cumulet.core.client import Controller
 from cumulet.core.config import Config
 from cumulet.core.heartbeat import Heartbeat
 from cumulet.core.service import HostEnv, Service
 from cumulet.services import BY_NAME, Named
-
-BEATING = frozenset({"nova-scheduler", "nova-conductor", "nova-consoleauth"})
-"""Controller services that are listed among os-services, so they say that they live; agents all do."""
 
 DRIVERS = {
     "neutron-dhcp-agent": "cumulet.neutron.dhcp.driver",
@@ -54,19 +51,21 @@ class Built:
     """A service that is ready to run: by this process, or by one that is forked from it."""
 
     service: Service
-    bus: SocketBus
+    bus: Bus
     beat: Callable[[Heartbeat], None] | None
 
 
 def build(service: Named, config: Config) -> Built:
     """Make what the service consists of.  It opens nothing that a forked child could not use as its own."""
-    known = secrets.load(config.etc)
-    bus = SocketBus(config.run / "bus")
     make = builder(service)
     if service.agent:
-        host_env = _host_env(config, bus, known)
+        own = secrets.load_host(config.etc, config.node.name)
+        bus = _bus(service, config, own.hints_password)
+        host_env = _host_env(config, bus, own)
         return Built(make(host_env), bus, _agent_beat(service, host_env))
-    return Built(*_controller_service(service, config, bus, known, make))
+    known = secrets.load(config.etc)
+    bus = _bus(service, config, known.broker_password)
+    return _controller_service(service, config, bus, known, make)
 
 
 def run_service(
@@ -101,6 +100,19 @@ def run_service(
     )
 
 
+def _bus(service: Named, config: Config, password: str) -> Bus:
+    """Hints within this node, and to and from others if there is a broker between them."""
+    near = SocketBus(config.run / "bus")
+    if not config.broker.url:
+        return near
+    from cumulet.core import amqp
+    from cumulet.core.amqp_bus import AmqpBus, NodeBus
+
+    user = amqp.HOSTS if service.agent else amqp.CONTROLLERS
+    url = amqp.complete_url(config.broker.url, user, password)
+    return NodeBus(near, AmqpBus(url, config.node.name, service.name))
+
+
 def become(user: str) -> None:
     """Give up root for ``user``; nothing to do if this process is not root."""
     if os.geteuid() != 0:
@@ -120,8 +132,8 @@ def identity(user: str) -> tuple[int, int, list[int]]:
 
 
 def _controller_service(
-    service: Named, config: Config, bus: SocketBus, known: secrets.Secrets, build: Callable[[Any], Service]
-) -> tuple[Service, SocketBus, Callable[[Heartbeat], None] | None]:
+    service: Named, config: Config, bus: Bus, known: secrets.Secrets, build: Callable[[Any], Service]
+) -> Built:
     from cumulet.core.controller import ControllerEnv
     from cumulet.core.db import Database
     from cumulet.keystone.public import build_authenticator
@@ -133,15 +145,14 @@ def _controller_service(
         with db.transaction() as tx:
             heartbeat.beat(tx, service.name, config.node.name, sign)
 
-    return made, bus, beat if service.name in BEATING else None
+    return Built(made, bus, beat if made.loops else None)
 
 
-def _host_env(config: Config, bus: SocketBus, known: secrets.Secrets) -> HostEnv:
+def _host_env(config: Config, bus: Bus, own: secrets.HostSecrets) -> HostEnv:
     host = config.node.name
-    token = secrets.host_token(known.host_secret, host)
 
     def client(name: str) -> Controller:
-        return Controller(name, f"http://{config.api.controller}:{BY_NAME[name].port}", host, token)
+        return Controller(name, config.controller_urls(BY_NAME[name].port), host, own.host_token)
 
     return HostEnv(
         config,
@@ -151,7 +162,7 @@ def _host_env(config: Config, bus: SocketBus, known: secrets.Secrets) -> HostEnv
         neutron=client("neutron-server"),
         glance=client("glance-api"),
         metadata=client("nova-api-metadata"),
-        metadata_secret=known.metadata_secret,
+        metadata_secret=own.metadata_secret,
     )
 
 

@@ -34,7 +34,9 @@ class Cloud:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._places = {
-            kind: (config.api.bind, service.port, path) for service in SERVICES for kind, _, path in service.catalog
+            kind: (_reachable(config.api.bind), service.port, path)
+            for service in SERVICES
+            for kind, _, path in service.catalog
         }
         self._password = secrets.load(config.etc).admin_password
         self._token = ""
@@ -125,6 +127,11 @@ class Cloud:
         if response.status >= 400:
             raise Refused(response.status, _words(raw, f"{method} {path}: {response.status}"))
         return (msgspec.json.decode(raw) if raw[:1] in b"{[" and raw else {}), response.headers
+
+
+def _reachable(bind: str) -> str:
+    """Where to call who listens there: every address is this node's."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(bind, bind)
 
 
 def _words(raw: bytes, otherwise: str) -> str:

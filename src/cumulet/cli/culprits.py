@@ -4,7 +4,6 @@ This node's services are asked now; agents elsewhere told theirs with their hear
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -13,6 +12,7 @@ from cumulet.cli.status import Health
 from cumulet.core import clock
 from cumulet.core.config import Config
 from cumulet.core.db import Transaction
+from cumulet.core.reconcile import LoopStatus
 from cumulet.core.tables import agents
 
 EVERY_KEY = frozenset({"switch"})
@@ -40,7 +40,7 @@ class Culprits:
     """One look at all services: ``healths`` and ``loops`` of this node's, and what agents elsewhere have told."""
 
     def __init__(
-        self, config: Config, tx: Transaction, healths: Sequence[Health], loops: Mapping[str, list[dict[str, Any]]]
+        self, config: Config, tx: Transaction, healths: Sequence[Health], loops: Mapping[str, list[LoopStatus]]
     ) -> None:
         self._failing: dict[str, list[Waiting]] = {}
         self._trouble: dict[tuple[str, str], Waiting] = {}
@@ -50,15 +50,15 @@ class Culprits:
                 self._note_trouble(line.name, self.here, "silent", line.problem)
         for service, found in loops.items():
             for loop in found:
-                self._note_loop(service, self.here, loop["name"], loop["failing"])
-                if loop["read_failure"]:
-                    reason = f"cannot read its intent: {loop['read_failure']}"
-                    self._note_trouble(service, self.here, "waiting", reason, loop=loop["name"])
+                self._note_loop(service, self.here, loop)
+                if loop.read_failure:
+                    reason = f"cannot read its intent: {loop.read_failure}"
+                    self._note_trouble(service, self.here, "waiting", reason, loop=loop.name)
         oldest = clock.later(-config.agents.down_seconds)
         for agent in tx.all(sa.select(agents)):
             if agent.host != self.here:
-                for name, failing in agent.details.get("failing", {}).items():
-                    self._note_loop(agent.binary, agent.host, name, failing)
+                for loop in msgspec.convert(agent.loops, list[LoopStatus]):
+                    self._note_loop(agent.binary, agent.host, loop)
             if agent.seen_at < oldest:
                 self._note_trouble(agent.binary, agent.host, "silent", "gives no sign of life", since=agent.seen_at)
 
@@ -86,9 +86,10 @@ class Culprits:
             found.append(trouble)
         return found or [Waiting(service, host, "pending", reason, since=since)]
 
-    def _note_loop(self, service: str, host: str, name: str, failing: dict[str, Any]) -> None:
-        for key, failure in failing.items():
-            self._failing.setdefault(key, []).append(Waiting(service, host, loop=name, **failure))
+    def _note_loop(self, service: str, host: str, loop: LoopStatus) -> None:
+        for key, failure in loop.failing.items():
+            waiting = Waiting(service, host, loop=loop.name, **msgspec.structs.asdict(failure))
+            self._failing.setdefault(key, []).append(waiting)
 
     def _note_trouble(
         self, service: str, host: str, kind: str, reason: str, *, since: str = "", loop: str = ""

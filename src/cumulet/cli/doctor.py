@@ -7,7 +7,6 @@ import argparse
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import sqlalchemy as sa
@@ -18,6 +17,7 @@ from cumulet.core import clock
 from cumulet.core import config as configuration
 from cumulet.core.config import Config
 from cumulet.core.errors import ApiError, Retry
+from cumulet.core.reconcile import KeyStatus
 from cumulet.core.tables import agents
 from cumulet.host import libvirtd, openvswitch
 from cumulet.host.nft import NftError
@@ -193,19 +193,19 @@ def _agents(config: Config) -> Iterator[Finding]:
 def _loops(config: Config) -> Iterator[Finding]:
     for service, loops in status.loops(config, ()).items():
         for loop in loops:
-            if loop["read_failure"]:
-                found = f"{service}/{loop['name']} cannot read its intent: {loop['read_failure']}"
+            if loop.read_failure:
+                found = f"{service}/{loop.name} cannot read its intent: {loop.read_failure}"
                 yield Finding("wrong", "loops", found, "it goes on by itself when the controller answers again")
-            for key, failure in loop["failing"].items():
-                state = f"{failure['kind']} since {times.at(failure['since'])}: {failure['reason']}"
-                found = f"{service}/{loop['name']}: {key} {state}"
+            for key, failure in loop.failing.items():
+                state = f"{failure.kind} since {times.at(failure.since)}: {failure.reason}"
+                found = f"{service}/{loop.name}: {key} {state}"
                 yield Finding(_level(failure), "loops", found, f"cumulet why {key}; cumulet logs {service}")
 
 
-def _level(failure: dict[str, Any]) -> str:
+def _level(failure: KeyStatus) -> str:
     """Waiting is normal for a while; what is given up is its owner's fault, who sees it in the API."""
-    patient = failure["since"] > clock.later(-WAITING_SECONDS)
-    return "remark" if failure["kind"] == "terminal" or (failure["kind"] == "waiting" and patient) else "wrong"
+    patient = failure.since > clock.later(-WAITING_SECONDS)
+    return "remark" if failure.kind == "terminal" or (failure.kind == "waiting" and patient) else "wrong"
 
 
 def _orphans(config: Config) -> Iterator[Finding]:

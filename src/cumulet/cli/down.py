@@ -71,7 +71,7 @@ def down(config: Config, now: bool) -> int:
         _stop_guests(config, 0.0 if now else GUEST_SECONDS)
     with _step("networks"):
         _remove_networks(config)
-    for name in ("libvirtd", "ovs-vswitchd", "ovsdb-server"):
+    for name in ("libvirtd", "ovs-vswitchd", "ovsdb-server", "rabbitmq"):
         with _step(name):
             process.terminate(str(parts.pid_file(config, name)), parts.marker(config))
     found = leftovers.leftovers(config, devices)

@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from cumulet.core.config import Config
 
@@ -18,15 +19,15 @@ def file(config: Config) -> Path:
 @contextlib.contextmanager
 def alone(config: Config, command: str) -> Iterator[None]:
     """Nobody else changes this node's cloud meanwhile.  The kernel frees the lock of whoever dies."""
-    file(config).parent.mkdir(parents=True, exist_ok=True)
-    with file(config).open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            time.sleep(0.05)  # it may still be writing who it is
-            lock.seek(0)
-            print(f"waiting for {lock.read().strip() or 'another cumulet command'} to end", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    with held(file(config), command):
+        yield
+
+
+@contextlib.contextmanager
+def held(path: Path, command: str) -> Iterator[None]:
+    """Nobody else has the lock of this file meanwhile; its holder may delete the file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(_locked(path)) as lock:
         lock.truncate(0)
         lock.write(f"'cumulet {command}' (pid {os.getpid()})\n")
         lock.flush()
@@ -34,3 +35,18 @@ def alone(config: Config, command: str) -> Iterator[None]:
             yield
         finally:
             lock.truncate(0)
+
+
+def _locked(path: Path) -> IO[str]:
+    while True:
+        lock = path.open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.05)  # it may still be writing who it is
+            lock.seek(0)
+            print(f"waiting for {lock.read().strip() or 'another cumulet command'} to end", flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock.fileno()).st_nlink:
+            return lock
+        lock.close()

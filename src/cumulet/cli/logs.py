@@ -50,7 +50,7 @@ def main(options: argparse.Namespace) -> int:
 
 def readable(line: str) -> str:
     """One JSON record as a line for people; other lines (of libvirtd, Open vSwitch) as they are."""
-    record = _decode(line)
+    record = decode(line)
     if not record:
         return line.rstrip("\n")
     text = f"{times.short(record['time'], 3)} {record['service']:<25} {record['level']:<7} {record['message']}"
@@ -86,7 +86,7 @@ def tail(file: Path, most: int = TAIL_BYTES) -> list[str]:
 def last_error(config: Config, name: str, since: str) -> str:
     """The service's last error since then, in one line; empty if there is none."""
     for line in reversed(tail(config.logs / f"{name}.log", 1 << 18)):
-        record = _decode(line)
+        record = decode(line)
         if record and record["time"] < since:
             break
         if record.get("level") in ("ERROR", "CRITICAL"):
@@ -114,7 +114,7 @@ def _follow(files: dict[str, Path], quiet: bool) -> None:
                 print(readable(line if line.startswith("{") else f"{name}: {line}"), flush=True)
 
 
-def _decode(line: str) -> dict[str, Any]:
+def decode(line: str) -> dict[str, Any]:
     """The record of a JSON line, empty for any other."""
     try:
         found = msgspec.json.decode(line)

@@ -4,12 +4,14 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from cumulet.core.errors import ApiError, Retry
 
+Command = Callable[[str, str, str], argparse.ArgumentParser]
 EPILOG = "Configuration: /etc/cumulet/cumulet.toml, or --config FILE before the command."
+LAB = "a cloud of several nodes on this machine, each node of namespaces, to look at and to break"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,6 +49,13 @@ def _parser() -> argparse.ArgumentParser:
         found.set_defaults(run=run, interrupted="")
         return found
 
+    for add in (_cloud, _sight, _processes, _checkout, _lab):
+        add(command)
+    return parser
+
+
+def _cloud(command: Command) -> None:
+    """Starting, ending and using the cloud."""
     up = command("up", "up:main", "install what is missing, start the cloud, boot a first server")
     up.set_defaults(interrupted="; 'cumulet up' goes on from here")
     up.add_argument("--yes", "-y", action="store_true", help="do not ask")
@@ -55,8 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     down.add_argument("--now", action="store_true", help="switch guests off instead of shutting them down")
     purge = command("purge", "down:purge", "stop everything and remove the data, after asking")
     purge.add_argument("--yes", "-y", action="store_true", help="do not ask")
-    where = command("where", "where:main", "what runs where, and whether it is healthy")
-    where.add_argument("--json", action="store_true")
     launch = command("launch", "launch:main", "make a server with key, floating IP and ssh allowed, and wait")
     launch.add_argument("name")
     launch.add_argument("--image", default="cirros")
@@ -65,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
     ssh = command("ssh", "launch:ssh", "log in to a server by its floating IP")
     ssh.add_argument("name")
     ssh.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="instead of a shell")
+
+
+def _sight(command: Command) -> None:
+    """Looking at it."""
+    where = command("where", "where:main", "what runs where, and whether it is healthy")
+    where.add_argument("--json", action="store_true")
+    where.add_argument("--svg", action="store_true", help="a picture, on standard output")
     why = command("why", "why:main", "what is wanted of a thing, what is seen, what it waits for and since when")
     why.add_argument("thing", help="name or id of a server, port, network, router, or a floating IP's address")
     why.add_argument("--json", action="store_true")
@@ -72,12 +86,36 @@ def _parser() -> argparse.ArgumentParser:
     logs.add_argument("service", nargs="?", help="default: all")
     logs.add_argument("--follow", "-f", action="store_true")
     logs.add_argument("--lines", "-n", type=int, default=40)
+    loops = command(
+        "loops", "loops:main", "each reconcile loop on each node: last pass, what fails, how often, why"
+    )
+    loops.add_argument("--json", action="store_true")
+    trace = command("trace", "trace:main", "what every service did for a request, as one timeline")
+    trace.add_argument("request", metavar="REQUEST-ID", help="of an answer's X-Openstack-Request-Id")
+    trace.add_argument("--json", action="store_true")
+    events = command("events", "events:main", "what has happened in the cloud")
+    events.add_argument("--follow", "-f", action="store_true")
+    events.add_argument("--lines", "-n", type=int, default=40)
+    events.add_argument("--type", default="", help="only those whose type contains this, e.g. instance.create")
+    events.add_argument("--json", action="store_true", help="an object a line")
+    audit = command("audit", "audit:main", "who changed what of a thing, or what it was at a time")
+    audit.add_argument("thing", help="id or name of anything that the APIs make")
+    audit.add_argument("--at", default="", metavar="TIME", help="e.g. 2026-11-22T14:08:36")
+    audit.add_argument("--json", action="store_true")
     doctor = command("doctor", "doctor:main", "check the machine and the cloud, with a remedy for each finding")
     doctor.add_argument("--json", action="store_true")
+
+
+def _processes(command: Command) -> None:
+    """What starts the rest."""
     node = command("node", "nodes:node", "run this node's services, in the foreground")
     node.add_argument("--services", default="", help="names, separated by commas; default: all")
     run = command("run", "nodes:run", "run one service alone, in the foreground")
     run.add_argument("service")
+
+
+def _checkout(command: Command) -> None:
+    """For who works on it."""
     test = command("test", "testing:test", "run every ring of tests that this machine can run")
     test.add_argument("--yes", "-y", action="store_true", help="install without asking")
     test.add_argument(
@@ -92,7 +130,31 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true", help="a list of objects")
     bench.add_argument("--write", action="store_true", help="also write docs/benchmarks.md; measures everything")
     bench.add_argument("names", nargs="*", metavar="NAME", help="figures; default: all")
-    return parser
+
+
+def _lab(command: Command) -> None:
+    verbs = command("lab", "", LAB).add_subparsers(required=True, metavar="VERB")
+
+    def verb(name: str, run: str, text: str) -> argparse.ArgumentParser:
+        found = verbs.add_parser(name, help=text, description=text)
+        found.set_defaults(run=f"lab:{run}", interrupted="")
+        found.add_argument("--name", default="lab", help="the lab's name; default: lab")
+        return found
+
+    up = verb("up", "start", "make the lab, or what is missing of it, and wait until its cloud works")
+    up.add_argument("--file", type=Path, help="a topology; default: controller, network, compute1, compute2")
+    up.add_argument("--yes", "-y", action="store_true", help="do not ask before packages are installed")
+    verb("down", "stop", "end the lab; nothing is left of it")
+    execute = verb("exec", "execute", "run a command on a node, or on the machine outside of the cloud")
+    execute.add_argument("node", help="a node's name, or outside")
+    execute.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="default: a shell")
+    for name, text in (("kill", "cut a node's power"), ("boot", "start a node that is off, with its disks")):
+        verb(name, name, text).add_argument("node")
+    cut = verb("cut", "cut", "cut a node off the management network")
+    cut.add_argument("node")
+    cut.add_argument(
+        "seconds", nargs="?", type=float, help="mend it after this time; 0: now; default: leave it cut"
+    )
 
 
 if __name__ == "__main__":

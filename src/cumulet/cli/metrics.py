@@ -14,7 +14,6 @@ from starlette.types import Receive, Scope, Send
 from cumulet.core.config import Config
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.service import Service
-from cumulet.services import SERVICES
 
 SECONDS = 2.0
 _LINE = re.compile(r"(?P<name>[a-zA-Z_:][\w:]*)(?:\{(?P<labels>.*)\})?(?P<rest> .+)")
@@ -34,10 +33,10 @@ def build(env: ControllerEnv) -> Service:
 
 async def gather(config: Config) -> str:
     """All metrics as one exposition; comments once for each metric."""
-    texts = await asyncio.gather(*(_scrape(config, service.name) for service in SERVICES))
+    texts = await asyncio.gather(*(_scrape(config, service.name) for service in config.services))
     comments: dict[str, None] = {}
     samples: list[str] = []
-    for service, text in zip(SERVICES, texts, strict=True):
+    for service, text in zip(config.services, texts, strict=True):
         samples.append(f'cumulet_up{{service="{service.name}"}} {int(bool(text))}')
         for line in text.splitlines():
             if line.startswith("#"):

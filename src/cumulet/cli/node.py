@@ -30,14 +30,14 @@ from cumulet.core import db, log
 from cumulet.core.config import Config
 from cumulet.core.run import preload
 from cumulet.host import process
-from cumulet.services import SERVICES, Named
+from cumulet.services import Named
 
 LOG = logging.getLogger(__name__)
 STOP_SECONDS = 20.0
 
 
 def run(config: Config, names: list[str]) -> int:
-    """Run this node's services (all, or the named ones) until SIGTERM."""
+    """Run this node's services (those of its configuration, or of these the named ones) until SIGTERM."""
     import setproctitle
 
     os.umask(0o022)
@@ -66,9 +66,10 @@ def _run(config: Config, names: list[str]) -> None:
         parts.allow_long_queues()
         prepare.after_reboot(config)
         record.write_parent(config)
-        services = [service for service in SERVICES if not names or service.name in names]
+        services = [service for service in config.services if not names or service.name in names]
         _load(config, services)
-        prepare.database(config)
+        if config.controls:
+            prepare.database(config)
         opened = {service.name: sockets.open_all(service, config) for service in services}
         built = _build(config, services)
         supervised = [*parts.supervised(config, services), *(_service(s, config, opened, built) for s in services)]
@@ -89,8 +90,10 @@ def _load(config: Config, services: Sequence[Named]) -> None:
     for service in services:
         child.load(service)
     preload()
-    child.identity(config.node.user)
+    if config.broker.url:
+        importlib.import_module("cumulet.core.amqp_bus")
     if not all(service.agent for service in services):
+        child.identity(config.node.user)
         db.prepare(config.database_url)
         rehearsal = importlib.import_module("cumulet.cli.rehearsal")  # agents alone do without the database
         try:
@@ -100,10 +103,13 @@ def _load(config: Config, services: Sequence[Named]) -> None:
 
 
 def _build(config: Config, services: Sequence[Named]) -> dict[str, child.Built]:
-    """The controller services, ready to run; one that cannot be built says so itself when it is started."""
+    """The controller services, ready to run; one that cannot be built says so itself when it is started.
+
+    Where there is a broker each makes its way to it itself: that is nothing to be shared.
+    """
     built = {}
     for service in services:
-        if not service.agent:
+        if not service.agent and not config.broker.url:
             with contextlib.suppress(Exception):
                 built[service.name] = child.build(service, config)
     return built

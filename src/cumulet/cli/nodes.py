@@ -16,10 +16,12 @@ def node(options: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         sys.exit("cumulet node needs root: its agents make bridges, namespaces and virtual machines")
     names = [name for name in options.services.split(",") if name]
-    unknown = [name for name in names if name not in BY_NAME]
+    config = configuration.load(options.config)
+    here = [service.name for service in config.services]
+    unknown = [name for name in names if name not in here]
     if unknown:
-        sys.exit(f"no such service: {', '.join(unknown)}; there are {', '.join(BY_NAME)}")
-    return parent.run(configuration.load(options.config), names)
+        sys.exit(f"no such service on this node: {', '.join(unknown)}; there are {', '.join(here)}")
+    return parent.run(config, names)
 
 
 def run(options: argparse.Namespace) -> int:

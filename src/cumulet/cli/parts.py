@@ -1,4 +1,4 @@
-"""The parts that are not ours: Open vSwitch and libvirtd as supervised children of the node's parent.
+"""The parts that are not ours: Open vSwitch, libvirtd and RabbitMQ as supervised children of the node's parent.
 
 A part may outlive the parent (kill -9, upgrade).  The next parent finds it by its pid file and watches it by a
 pidfd, without starting a second one.
@@ -12,15 +12,18 @@ import resource
 import signal
 from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from cumulet.cli.supervision import Supervised
+from cumulet.core import secrets
 from cumulet.core.config import Config
-from cumulet.host import libvirtd, openvswitch, process
+from cumulet.host import libvirtd, openvswitch, process, rabbitmq
 from cumulet.services import Named
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 QUEUE, LONG_QUEUE = Path("/proc/sys/net/unix/max_dgram_qlen"), 512
-NAMES = ("ovsdb-server", "ovs-vswitchd", "libvirtd")
+NAMES = ("ovsdb-server", "ovs-vswitchd", "libvirtd", "rabbitmq")
+AMQP_PORT = 5672
 NETWORK_AGENTS = frozenset({"neutron-openvswitch-agent", "neutron-dhcp-agent", "neutron-l3-agent", "nova-compute"})
 
 
@@ -63,10 +66,16 @@ def switch_dirs(config: Config) -> tuple[str, str]:
 def supervised(config: Config, services: Sequence[Named]) -> list[Supervised]:
     """The parts that these services need on this node."""
     names = {service.name for service in services}
-    switch = ("ovsdb-server", "ovs-vswitchd") if names & NETWORK_AGENTS else ()
+    needed = {
+        "rabbitmq": config.broker.private,
+        "ovsdb-server": names & NETWORK_AGENTS,
+        "ovs-vswitchd": names & NETWORK_AGENTS,
+        "libvirtd": "nova-compute" in names,
+    }
     return [
         Supervised(name, functools.partial(ensure, config, name), part=True)
-        for name in (*switch, *(("libvirtd",) if "nova-compute" in names else ()))
+        for name, wanted in needed.items()
+        if wanted
     ]
 
 
@@ -76,7 +85,7 @@ def ensure(config: Config, name: str) -> int:
     if running is None:
         try:
             argv, extra = _command(config, name)
-        except (libvirtd.LibvirtdError, openvswitch.OpenvswitchError) as error:
+        except (libvirtd.LibvirtdError, openvswitch.OpenvswitchError, rabbitmq.RabbitmqError) as error:
             raise process.ProcessError(str(error)) from error
         log_path = str(config.logs / f"{name}.log")
         env = {**os.environ, **extra}
@@ -100,6 +109,11 @@ def _alive(config: Config, name: str) -> process.Process | None:
 def _command(config: Config, name: str) -> tuple[list[str], dict[str, str]]:
     """What to execute, and what to add to its environment; what it needs is there afterwards."""
     state, run = switch_dirs(config)
+    if name == "rabbitmq":
+        url = urlsplit(config.broker.url)
+        address = (url.hostname or "127.0.0.1", url.port or AMQP_PORT)
+        rabbitmq.prepare(config.state, address, rabbitmq.users(secrets.load(config.etc)))
+        return rabbitmq.command(config.state, config.run)
     if name == "libvirtd":
         libvirtd.prepare(config.state, config.run)
         return libvirtd.argv(config.state, config.run), {}

@@ -37,18 +37,14 @@ def directories(config: Config) -> None:
 
     The tops are root's, who reads orders there: the owner of a directory may put another file in a file's place.
     """
-    from cumulet.keystone import keys
-
     user(config)
     entry = pwd.getpwnam(config.node.user)
     own, root = (entry.pw_uid, entry.pw_gid), (0, 0)
     for path, mode, owner in (
         (config.etc, 0o755, root),
         (config.etc / "policy.d", 0o755, root),
-        *((place, 0o700, own) for place in keys.directories(config)),
         (config.state, 0o755, root),
-        (config.state / "db", 0o700, own),
-        (config.state / "images", 0o750, own),
+        *(_controllers(config, own) if config.controls else ()),
         (config.run, 0o755, root),
         (config.run / "bus", 0o770, own),
         (config.run / "status", 0o750, (0, entry.pw_gid)),
@@ -61,9 +57,32 @@ def directories(config: Config) -> None:
     epoch = config.run / "guests.epoch"
     if not epoch.exists():
         epoch.write_text(str(uuid.uuid4()))  # guests that ran before this file was made were ended, and come back
-    secrets.ensure(config.etc)
-    for path in (secrets.path(config.etc), *(config.state / "db").iterdir()):
-        os.chown(path, *own)  # root may have brought them back from a backup
+    _secrets(config)
+    if config.controls:
+        for path in (secrets.path(config.etc), *(config.state / "db").iterdir()):
+            os.chown(path, *own)  # root may have brought them back from a backup
+
+
+def _controllers(config: Config, own: tuple[int, int]) -> tuple[tuple[Path, int, tuple[int, int]], ...]:
+    """Directories that only controller services need."""
+    from cumulet.keystone import keys
+
+    return (
+        *((place, 0o700, own) for place in keys.directories(config)),
+        (config.state / "db", 0o700, own),
+        (config.state / "images", 0o750, own),
+    )
+
+
+def _secrets(config: Config) -> None:
+    """A controller that is alone makes the cloud's secrets; every other node is given what it may have."""
+    alone = config.controls and len(config.api.controllers) < 2
+    if not alone and not secrets.path(config.etc).exists():
+        raise SystemExit(f"{secrets.path(config.etc)} is missing: it comes from the first controller")
+    if alone:
+        secrets.ensure(config.etc)
+    elif not config.controls:
+        secrets.load_host(config.etc, config.node.name)
 
 
 def after_reboot(config: Config) -> None:
@@ -156,7 +175,7 @@ def _bootstrap(config: Config, known: secrets.Secrets) -> None:
     from cumulet.keystone.public import bootstrap
 
     catalog = [
-        CatalogEntry(kind, name, f"http://{config.api.public_host}:{service.port}{path}")
+        CatalogEntry(kind, name, config.public_url(service.port) + path)
         for service in SERVICES
         for kind, name, path in service.catalog
     ]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from cumulet.core.config import Config
-from cumulet.services import SERVICES, Named
+from cumulet.services import Named
 
 BIND_SECONDS = 20.0
 
@@ -67,7 +67,7 @@ def api_address(service: Named, config: Config) -> tuple[str, int]:
 def taken_ports(config: Config) -> list[str]:
     """One line for each port that a service needs and somebody else has; asked while the cloud is down."""
     found = []
-    for service in SERVICES:
+    for service in config.services:
         if not service.port:
             continue
         host, port = api_address(service, config)

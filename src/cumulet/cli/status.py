@@ -8,15 +8,16 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from cumulet.cli import record, sockets
 from cumulet.cli.record import Member
 from cumulet.core.config import Config
+from cumulet.core.reconcile import LoopStatus
 from cumulet.host import process
-from cumulet.services import SERVICES, Named
+from cumulet.services import Named
 
 SECONDS = 2.0
 T = TypeVar("T")
@@ -97,20 +98,20 @@ def living_parts(config: Config) -> list[str]:
 
 
 def healths(config: Config) -> list[Health]:
-    """Every service of the map on this node, and its parts, with what is wrong with them."""
+    """Every service that this node is to run, and its parts, with what is wrong with them."""
     found = record.members(config)
-    services = _side_by_side(lambda service: _health(config, service, found.get(service.name)), SERVICES)
+    services = _side_by_side(lambda service: _health(config, service, found.get(service.name)), config.services)
     parts = [_fill(Health(one.name, "part"), one) for one in found.values() if one.part]
     return [*services, *parts]
 
 
-def loops(config: Config, known: Sequence[Health]) -> dict[str, list[dict[str, Any]]]:
+def loops(config: Config, known: Sequence[Health]) -> dict[str, list[LoopStatus]]:
     """The reconcile loops of each service that answers, by service; who is known not to answer is not asked."""
     silent = {line.name for line in known if not line.answers}
-    asked = [service for service in SERVICES if service.name not in silent]
+    asked = [service for service in config.services if service.name not in silent]
     answers = _side_by_side(lambda service: ask(config, service.name, "/loops"), asked)
     return {
-        service.name: msgspec.json.decode(body)
+        service.name: msgspec.json.decode(body, type=list[LoopStatus])
         for service, (status, body) in zip(asked, answers, strict=True)
         if status == 200
     }

@@ -29,6 +29,7 @@ from cumulet.cli.cloud import Cloud, Refused
 from cumulet.core import clock
 from cumulet.core import config as configuration
 from cumulet.core.config import Config
+from cumulet.services import SERVICES
 
 HOME = Path(__file__).parents[3]
 HEALTHY_SECONDS, PATIENCE_SECONDS = 60.0, 3.0
@@ -50,15 +51,20 @@ def main(options: argparse.Namespace) -> int:
         options.config.write_text(FILE.format(name=configuration.Config().node.name))
     config = configuration.load(options.config)
     with lock.alone(config, "up"):
-        return _up(config, options.config, server=not options.no_server)
+        return _up(config, options.config, server=not options.no_server and config.services == SERVICES)
 
 
 def _up(config: Config, file: Path, server: bool) -> int:
     prepare.directories(config)
     _check_ports(config)
-    image = guest_image(config)
+    image = guest_image(config) if config.controls else None
     keeper.start(config, file)
     wait_healthy(config)
+    if image is None:
+        print(
+            f"\n{where.table(config, status.healths(config))}\n\nThe cloud's controller is {config.api.controller}."
+        )
+        return 0
     cloud = Cloud(config)
     first_things.ensure(cloud, config, image)
     written = credentials.write(config)
@@ -104,7 +110,7 @@ def _check_ports(config: Config) -> None:
 
 
 def wait_healthy(config: Config) -> None:
-    """Wait for every service of the map, one line for each as it becomes healthy; say what is missing, and why."""
+    """Wait for every service of this node, a line for each that becomes healthy; say what is missing, and why."""
     started, begun, shown = time.monotonic(), clock.now(), _Shown()
     found = status.healths(config) if status.running(config) else []
     if found and all(line.healthy for line in found):

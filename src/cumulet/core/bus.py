@@ -3,7 +3,7 @@
 A hint carries a topic and a key, never data, and may be lost, doubled or late: correctness rests on the
 periodic passes alone.  ``SocketBus`` is the single node's: each process binds one datagram socket in the run
 directory and links it under every topic it listens to; a sender writes to all sockets of a topic and forgets
-those that nobody reads any more.
+those that nobody reads any more.  ``amqp_bus`` is for what runs on several nodes.
 """
 
 import contextlib
@@ -22,11 +22,18 @@ LOG = logging.getLogger(__name__)
 Listener = Callable[[str], None]
 TOPIC = re.compile(r"[a-z][a-z0-9_.:-]{0,120}", re.IGNORECASE)
 LONGEST_HINT = 1024
+EVERYTHING = "*"
+"""A hint with this key, like one with a key that the intent does not have, asks for a full pass."""
 
 
 class Bus(Protocol):
     def hint(self, topic: str, key: str) -> None: ...
     def listen(self, topic: str, listener: Listener) -> None: ...
+
+
+def check_topic(topic: str) -> None:
+    if not TOPIC.fullmatch(topic):
+        raise ValueError(f"not a topic: {topic!r}")
 
 
 class LocalBus:
@@ -60,8 +67,7 @@ class SocketBus:
         self._name = ""
 
     def listen(self, topic: str, listener: Listener) -> None:
-        if not TOPIC.fullmatch(topic):
-            raise ValueError(f"not a topic: {topic!r}")
+        check_topic(topic)
         with self._lock:
             if self._receiver is None:
                 self._receiver = self._bind()
@@ -74,8 +80,7 @@ class SocketBus:
                 (place / self._name).symlink_to(self._directory / f".{self._name}")
 
     def hint(self, topic: str, key: str) -> None:
-        if not TOPIC.fullmatch(topic):
-            raise ValueError(f"not a topic: {topic!r}")
+        check_topic(topic)
         place = self._directory / topic
         try:
             names = os.listdir(place)

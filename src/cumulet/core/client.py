@@ -1,12 +1,13 @@
 """How an agent reaches its controller: HTTP with its host token, one connection per thread, ETags.
 
-A controller that does not answer is ``Retry``: the loop touches nothing and asks again later.  No agent opens
-the database.
+Where there are several controllers, the next is tried when one does not answer, and is kept to.  If none does,
+that is ``Retry``: the loop touches nothing and asks again later.  No agent opens the database.
 """
 
 import http.client
 import logging
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -20,21 +21,30 @@ from cumulet.core.secrets import same, sign
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 SECONDS = 30.0
+CONNECT_SECONDS = 5.0
 CHUNK = 1 << 20
 
 
 class Controller:
     """One controller service, e.g. nova-conductor, as the agent of ``host`` sees it."""
 
-    def __init__(self, service: str, url: str, host: str, token: str) -> None:
-        self._service, self._url, self._host, self._token = service, urlsplit(url), host, token
+    def __init__(self, service: str, urls: str | Sequence[str], host: str, token: str) -> None:
+        self._service, self._host, self._token = service, host, token
+        self._urls = [urlsplit(url) for url in ([urls] if isinstance(urls, str) else urls)]
+        self._turn = 0  # of ``_urls``: who answered last
         self._local = threading.local()
         self._seen: dict[str, tuple[str, Any]] = {}  # path → ETag and what was decoded under it
 
     @property
     def address(self) -> tuple[str, int]:
         """Host and port of the service, for who speaks to it in a way of its own."""
-        return self._url.hostname or "", self._url.port or 80
+        return self.addresses[0]
+
+    @property
+    def addresses(self) -> list[tuple[str, int]]:
+        """Of all controllers, who answered last first."""
+        turn = self._turn
+        return [(url.hostname or "", url.port or 80) for url in (*self._urls[turn:], *self._urls[:turn])]
 
     def get(self, path: str, kind: type[T]) -> T:
         """The document at ``path`` as ``kind``; the one read before if the controller says it is the same."""
@@ -60,7 +70,7 @@ class Controller:
 
     def download(self, path: str, write: Any, headers: dict[str, str] | None = None) -> None:
         """Stream the bytes at ``path`` into ``write``, in constant memory, on a connection of its own."""
-        connection = self._connect()
+        connection = self._reach()
         try:
             connection.request("GET", path, headers={**self._headers(), **(headers or {})})
             response = connection.getresponse()
@@ -75,7 +85,7 @@ class Controller:
 
     def upload(self, path: str, file: Path, headers: dict[str, str] | None = None) -> None:
         """Stream a file to ``path``, in constant memory, on a connection of its own."""
-        connection = self._connect()
+        connection = self._reach()
         sent = {"Content-Type": "application/octet-stream", "Content-Length": str(file.stat().st_size)}
         try:
             with file.open("rb") as body:
@@ -103,8 +113,8 @@ class Controller:
     def _request(
         self, method: str, path: str, body: bytes | None, headers: dict[str, str]
     ) -> tuple[int, dict[str, str], bytes]:
-        """One exchange; a kept connection that has gone stale is opened once more."""
-        for fresh in (False, True):
+        """One exchange; a kept connection that has gone stale is opened once more, then the others are tried."""
+        for fresh in (False, *[True] * len(self._urls)):
             connection = self._connection(fresh)
             try:
                 connection.request(method, path, body, {**self._headers(), **headers})
@@ -113,6 +123,8 @@ class Controller:
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 failure = error
+                if fresh:
+                    self._turn = (self._turn + 1) % len(self._urls)
                 continue
             if response.status >= 400:
                 self._refused(response.status, data, path)
@@ -134,8 +146,26 @@ class Controller:
     def _connection(self, fresh: bool) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None or fresh:
-            connection = self._local.connection = self._connect()
+            self._local.connection = None
+            connection = self._local.connection = self._reach()
         return connection
 
-    def _connect(self) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(self._url.hostname or "", self._url.port, timeout=SECONDS)
+    def _reach(self) -> http.client.HTTPConnection:
+        """A connection to the first controller that takes one, from who answered last on."""
+        failure: OSError | None = None
+        first = self._turn
+        for number, address in enumerate(self.addresses):
+            connection = self._connection_to(*address)
+            try:
+                connection.connect()
+            except OSError as error:
+                failure = error
+                continue
+            connection.sock.settimeout(SECONDS)
+            self._turn = (first + number) % len(self._urls)
+            return connection
+        raise Retry(f"{self._service} does not answer: {failure}") from failure
+
+    def _connection_to(self, host: str, port: int) -> http.client.HTTPConnection:
+        """Not yet connected."""
+        return http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from cumulet.core.errors import BadRequest
+from cumulet.services import BY_NAME, SERVICES, Named, list_services
 
 DEFAULT_FILE = Path("/etc/cumulet/cumulet.toml")
 
@@ -23,6 +24,7 @@ class Node(msgspec.Struct, forbid_unknown_fields=True):
     run_dir: Annotated[str, Meta(description="sockets and pid files; emptied at boot")] = "/run/cumulet"
     log_dir: Annotated[str, Meta(description="one JSON log file per service")] = "/var/log/cumulet"
     user: Annotated[str, Meta(description="API and controller services run as this user")] = "cumulet"
+    services: Annotated[list[str], Meta(description="what runs on this node, by name; empty: every service")] = []
 
 
 class Api(msgspec.Struct, forbid_unknown_fields=True):
@@ -30,10 +32,18 @@ class Api(msgspec.Struct, forbid_unknown_fields=True):
     public_host: Annotated[str, Meta(description="host name or address in the catalogue's URLs")] = "127.0.0.1"
     internal_bind: Annotated[str, Meta(description="address of what only agents call")] = "127.0.0.1"
     controller: Annotated[str, Meta(description="where agents find the controller")] = "127.0.0.1"
+    controllers: Annotated[
+        list[str], Meta(description="several of them, in the order in which they are tried; empty: `controller`")
+    ] = []
 
 
 class DatabaseOptions(msgspec.Struct, forbid_unknown_fields=True):
     url: Annotated[str, Meta(description="SQLAlchemy URL; empty: SQLite in state_dir")] = ""
+
+
+class Broker(msgspec.Struct, forbid_unknown_fields=True):
+    url: Annotated[str, Meta(description="AMQP URL of the broker between the nodes; empty: none")] = ""
+    private: Annotated[bool, Meta(description="this node runs it, a RabbitMQ of the cloud's own")] = False
 
 
 class Identity(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,6 +80,12 @@ class Network(msgspec.Struct, forbid_unknown_fields=True):
     datapath: Annotated[str, Meta(description="auto (kernel if it has one), system, netdev")] = "auto"
     mtu: Annotated[int, Meta(description="MTU of the physical network")] = 1500
     tunnel_address: Annotated[str, Meta(description="this node's VXLAN end; empty: no tunnels")] = ""
+    external_interface: Annotated[
+        str,
+        Meta(
+            description="the device that carries the public network; empty: this node is the router of public_cidr"
+        ),
+    ] = ""
     public_cidr: Annotated[str, Meta(description="the public network that up makes")] = "172.24.4.0/24"
     private_cidr: Annotated[str, Meta(description="the private network that up makes")] = "10.254.0.0/24"
     dns_servers: Annotated[list[str], Meta(description="where dnsmasq asks for other names")] = []
@@ -90,6 +106,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     node: Node = msgspec.field(default_factory=Node)
     api: Api = msgspec.field(default_factory=Api)
     database: DatabaseOptions = msgspec.field(default_factory=DatabaseOptions)
+    broker: Broker = msgspec.field(default_factory=Broker)
     identity: Identity = msgspec.field(default_factory=Identity)
     images: Images = msgspec.field(default_factory=Images)
     compute: Compute = msgspec.field(default_factory=Compute)
@@ -119,12 +136,35 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
         return self.database.url or f"sqlite:///{self.state}/db/cumulet.sqlite"
 
     @property
+    def services(self) -> tuple[Named, ...]:
+        """What runs on this node."""
+        return list_services(self.node.services) if self.node.services else SERVICES
+
+    @property
+    def controls(self) -> bool:
+        """Whether a controller service runs here: only such a node has the database and the cloud's secrets."""
+        return any(not service.agent for service in self.services)
+
+    @property
     def keystone_url(self) -> str:
-        return f"http://{self.api.public_host}:5000/v3"
+        return self.public_url(BY_NAME["keystone"].port) + "/v3"
 
     @property
     def console_url(self) -> str:
-        return (self.console.url or f"http://{self.api.public_host}:6080").rstrip("/")
+        return (self.console.url or self.public_url(BY_NAME["nova-novncproxy"].port)).rstrip("/")
+
+    def public_url(self, port: int) -> str:
+        """A public API as users reach it."""
+        return f"http://{bracketed(self.api.public_host)}:{port}"
+
+    def controller_urls(self, port: int) -> list[str]:
+        """What listens on this port of each controller, in the order in which they are tried."""
+        return [f"http://{bracketed(host)}:{port}" for host in self.api.controllers or [self.api.controller]]
+
+
+def bracketed(host: str) -> str:
+    """A host as URLs have it."""
+    return f"[{host}]" if ":" in host else host
 
 
 def load(path: Path = DEFAULT_FILE) -> Config:
@@ -139,5 +179,8 @@ def load(path: Path = DEFAULT_FILE) -> Config:
         config = msgspec.toml.decode(raw, type=Config, strict=True)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise BadRequest(f"{path}: {error}") from error
+    unknown = [name for name in config.node.services if name not in BY_NAME]
+    if unknown:
+        raise BadRequest(f"{path}: no such service in node.services: {', '.join(unknown)}")
     config.etc_dir = str(path.parent)
     return config

@@ -27,10 +27,13 @@ from cumulet.core.connections import BUSY_SECONDS, NoTurns, Session, Sessions, T
 from cumulet.core.context import REQUEST_ID, Context
 from cumulet.core.errors import Conflict, Retry, Unavailable
 from cumulet.core.metrics import COMMITS
-from cumulet.core.tables import notifications
+from cumulet.core.tables import notifications, stamps
 
 LOG = logging.getLogger(__name__)
 Values = Mapping[str, Any]
+OUTBOX = "cumulet.notifications"
+"""The topic of whoever takes notifications further."""
+_STAMP = sa.update(stamps).where(stamps.c.name == sa.bindparam("stamp")).values(value=sa.bindparam("text"))
 PRIVATE_FIELDS = frozenset({"password", "token", "secret", "user_data", "admin_pass", "adminPass"})
 
 
@@ -42,6 +45,7 @@ class Transaction:
         self.hints: dict[tuple[str, str], None] = {}
         self.wrote = False
         self._notices: list[Values] = []
+        self._stamps: set[str] = set()
 
     def all(self, statement: Executable, values: Values | None = None) -> Sequence[Row[Any]]:
         return self._connection.execute(statement, values).all()
@@ -60,8 +64,23 @@ class Transaction:
             result = cast("sa.CursorResult[Any]", self._connection.execute(statement, values))
         except exc.IntegrityError as error:
             raise Conflict("already exists or is still in use") from error
-        self.wrote = self.wrote or result.rowcount != 0
+        if result.rowcount:
+            self._note_change(statement)
         return int(result.rowcount)
+
+    def _note_change(self, statement: Executable) -> None:
+        self.wrote = True
+        table = getattr(statement, "table", None)
+        if isinstance(table, sa.Table) and "stamp" in table.info:
+            self._stamps.add(table.info["stamp"])
+
+    def stamp(self, name: str) -> str:
+        """The stamp's text now, empty before its first.  Every request asks, so this asks the driver itself."""
+        cursor = self._connection.connection.cursor()
+        cursor.execute(f"select value from stamps where name = '{name}'")  # a name of the code
+        row = cursor.fetchone()
+        cursor.close()
+        return str(row[0]) if row else ""
 
     def hint(self, topic: str, key: str) -> None:
         """After the commit, tell those who listen to ``topic`` to look at ``key`` again."""
@@ -90,6 +109,15 @@ class Transaction:
         """Write what was put off; the last thing before the commit."""
         if self._notices:
             self.write(notifications.insert(), self._notices)
+            self.hint(OUTBOX, "outbox")
+        for name in sorted(self._stamps):
+            self._renew(name)
+
+    def _renew(self, name: str) -> None:
+        """Give the stamp another text, last of all: where rows are locked, others wait for the commit only."""
+        changed = {"stamp": name, "text": uuid.uuid4().hex}
+        if not self.write(_STAMP, changed):
+            self.write(stamps.insert(), {"name": name, "value": changed["text"]})
 
 
 def without_secrets(value: Any) -> Any:

@@ -6,7 +6,7 @@ reconcile pass: an idle pass writes nothing.
 
 import uuid
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import sqlalchemy as sa
@@ -16,14 +16,19 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest
 from cumulet.core.http import Request, Route
 from cumulet.core.policy import HOST
+from cumulet.core.reconcile import LoopStatus
 from cumulet.core.tables import agents
 
 NAMESPACE = uuid.UUID("6f1d9a3e-52a5-4a4f-9c35-2d4a0f7d6d0b")
 
 
+MOST_FAILING = 50  # keys of each loop that are told of
+
+
 class Heartbeat(msgspec.Struct, forbid_unknown_fields=True):
     started_at: str
     details: dict[str, Any]
+    loops: Annotated[list[LoopStatus], msgspec.Meta(max_length=20)] = []
 
 
 def agent_id(binary: str, host: str) -> str:
@@ -33,7 +38,8 @@ def agent_id(binary: str, host: str) -> str:
 def beat(tx: Transaction, binary: str, host: str, heartbeat: Heartbeat) -> None:
     """Write that ``binary`` on ``host`` is alive."""
     now = clock.now()
-    seen = {"seen_at": now, "started_at": heartbeat.started_at, "details": heartbeat.details}
+    loops = msgspec.to_builtins(heartbeat.loops)
+    seen = {"seen_at": now, "started_at": heartbeat.started_at, "details": heartbeat.details, "loops": loops}
     key = agent_id(binary, host)
     if not tx.write(sa.update(agents).where(agents.c.id == key).values(seen)):
         tx.write(agents.insert(), {"id": key, "binary": binary, "host": host, "created_at": now, **seen})

@@ -112,6 +112,7 @@ class Request:
     raw: bytes = b""
     routes: Sequence[Route] = ()  # those of its URL and method
     http: HttpRequest | None = None
+    legacy: bool = False  # came by a root of old, where microversions are not known
 
     @property
     def db(self) -> Database:
@@ -183,7 +184,10 @@ class App:
         workers: int = 16,
         slash_ends: bool = True,
         request_id_header: str = "",
+        legacy_roots: Mapping[str, str] | None = None,
     ) -> None:
+        """``legacy_roots``: the first part of a path, and which stands for it where no route is found; there
+        every request is of the minimum version, whatever its headers say."""
         self.name, self.db, self.config, self.policies = name, db, config, policies
         self.versions, self.endpoint, self.extras, self.own_target = versions, endpoint, extras, own_target
         self.routes = [*routes, Route("GET", "/openapi.json", _openapi, PUBLIC)]
@@ -194,6 +198,7 @@ class App:
         self._tree = _tree(self.routes)
         self._workers = workers
         self._request_id_headers = ["X-Openstack-Request-Id", *([request_id_header] if request_id_header else [])]
+        self._legacy_roots = legacy_roots or {}
         self._slash_ends = slash_ends  # whether "/things/" is "/things", or a thing with an empty name
         self._pool: ThreadPoolExecutor | None = None
 
@@ -287,6 +292,9 @@ class App:
             raise BadRequest(f"the URL is too long, has more than {MOST_PARAMETERS} parameters, or a NUL in it")
         parts = [part for part in request.path.split("/") if part]
         node, values = _descend(self._tree, parts)
+        if node is None and parts and parts[0] in self._legacy_roots:
+            request.legacy = True
+            node, values = _descend(self._tree, [self._legacy_roots[parts[0]], *parts[1:]])
         if not self._slash_ends and len(parts) > 1 and request.path.endswith("/"):
             node = None
         if node is None:
@@ -310,7 +318,8 @@ class App:
         if any(route.policy != PUBLIC for route in routes):
             request.context = self._authenticate(request, routes[0].policy)
         if self.versions:
-            request.version = self.versions.choose(request.headers)
+            legacy = request.legacy
+            request.version = self.versions.minimum if legacy else self.versions.choose(request.headers)
         route = self._choose(request, routes)
         if route.policy not in (PUBLIC, AUTHENTICATED, HOST):
             request.enforce(route.policy)
@@ -369,7 +378,7 @@ class App:
 
     def _headers(self, request: Request) -> dict[str, str]:
         headers = dict.fromkeys(self._request_id_headers, request.context.request_id)
-        if self.versions and request.version != (0, 0):
+        if self.versions and request.version != (0, 0) and not request.legacy:
             headers.update(self.versions.echo(request.version))
         return headers
 

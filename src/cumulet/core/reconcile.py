@@ -23,8 +23,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from msgspec import Struct
+
 from cumulet.core import clock
-from cumulet.core.bus import Bus
+from cumulet.core.bus import EVERYTHING, Bus
 from cumulet.core.context import REQUEST_ID, new_request_id
 from cumulet.core.errors import Retry, Terminal
 from cumulet.core.metrics import FAILING, PASSES
@@ -32,8 +34,6 @@ from cumulet.core.metrics import FAILING, PASSES
 LOG = logging.getLogger(__name__)
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0
 LONGEST_RETRY = 10.0
-EVERYTHING = "*"
-"""A hint with this key, like one with a key that the intent does not have, asks for a full pass."""
 
 Intent = TypeVar("Intent")
 
@@ -79,6 +79,26 @@ class Failure:
     since: str
     next_try: float  # on the loop's clock; infinite for 'terminal'
     generation: Any = None
+
+
+class KeyStatus(Struct):
+    """A ``Failure`` as it is told: ``next_try_seconds`` from now, None if it is not tried again."""
+
+    reason: str
+    kind: str
+    tries: int
+    since: str
+    next_try_seconds: float | None
+
+
+class LoopStatus(Struct):
+    """What ``cumulet loops``, ``why`` and ``doctor`` print of a loop; ``failing`` may be the first few."""
+
+    name: str
+    last_pass: str
+    keys: int
+    read_failure: str
+    failing: dict[str, KeyStatus]
 
 
 @dataclass
@@ -161,29 +181,16 @@ class Loop(Generic[Intent]):
         self._work(intents, due)
         FAILING.labels(self.reconciler.name).set(len(self.failures))
 
-    def status(self) -> dict[str, Any]:
-        """What ``cumulet loops`` and ``why`` print of this loop."""
-        now = self.clock()
+    def status(self, most: int | None = None) -> LoopStatus:
+        """How it is doing; of the keys that fail the first ``most``."""
         with self._changed:
-            failing = {
-                key: {
-                    "reason": failure.reason,
-                    "kind": failure.kind,
-                    "tries": failure.tries,
-                    "since": failure.since,
-                    "next_try_seconds": None
-                    if failure.kind == "terminal"
-                    else round(max(0.0, failure.next_try - now), 1),
-                }
-                for key, failure in self.failures.items()
-            }
-        return {
-            "name": self.reconciler.name,
-            "last_pass": self.last_pass,
-            "keys": self.keys,
-            "read_failure": self.read_failure,
-            "failing": failing,
-        }
+            failures = list(self.failures.items())[:most]
+            failing = {key: self._told(failure) for key, failure in failures}
+        return LoopStatus(self.reconciler.name, self.last_pass, self.keys, self.read_failure, failing)
+
+    def _told(self, failure: Failure) -> KeyStatus:
+        left = None if failure.kind == "terminal" else round(max(0.0, failure.next_try - self.clock()), 1)
+        return KeyStatus(failure.reason, failure.kind, failure.tries, failure.since, left)
 
     def _seconds_to_next(self) -> float:
         soonest = min((at for key, at in self._due.items() if key not in self._busy), default=self._next_resync)

@@ -13,12 +13,13 @@ import select
 import signal
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import uvicorn
 
-from cumulet.core import clock, status
+from cumulet.core import clock, heartbeat, status
 from cumulet.core.bounded import BoundedHttp
 from cumulet.core.bus import Bus
 from cumulet.core.heartbeat import Heartbeat
@@ -101,30 +102,42 @@ def serve(
     if status_socket:
         status.serve(status_socket, loops)
     LOG.info("%s started", name)
+    ending = _Ending(loops)
     try:
-        _until_the_end(service, api_sockets)
+        _until_the_end(service, api_sockets, ending)
     finally:
-        _end(service, loops, threads)
+        ending.begin()
+        ending.wait(threads)
+        if service.stop:
+            service.stop()
         LOG.info("%s stopped", name)
 
 
-def _end(service: Service, loops: Sequence[Loop[Any]], threads: Sequence[threading.Thread]) -> None:
-    for loop in loops:
-        loop.stop()
-    for thread in threads:
-        thread.join(GRACE_SECONDS)
-    if service.stop:
-        service.stop()
+class _Ending:
+    """The time that is left once a service is told to end: its requests and all its loops share it."""
+
+    def __init__(self, loops: Sequence[Loop[Any]]) -> None:
+        self._loops, self._deadline = loops, 0.0
+
+    def begin(self) -> None:
+        """No loop begins anything more; again is no harm."""
+        self._deadline = self._deadline or time.monotonic() + GRACE_SECONDS
+        for loop in self._loops:
+            loop.stop()
+
+    def wait(self, threads: Sequence[threading.Thread]) -> None:
+        for thread in threads:
+            thread.join(max(0.0, self._deadline - time.monotonic()))
 
 
-def _until_the_end(service: Service, api_sockets: Sequence[socket.socket]) -> None:
+def _until_the_end(service: Service, api_sockets: Sequence[socket.socket], ending: _Ending) -> None:
     """What the main thread does: it serves the API, if there is one, as soon as somebody asks it."""
     ended, reader = _listen_for_the_end()
     if service.app and api_sockets:
         _wait_for_one_of(reader, *api_sockets)
         if not ended:
             with asyncio.Runner(loop_factory=_event_loop) as runner:
-                runner.run(_serve(service, api_sockets, ended))
+                runner.run(_serve(service, api_sockets, ending, ended))
     else:
         _wait_for_one_of(reader)
 
@@ -135,7 +148,9 @@ def _event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _serve(service: Service, api_sockets: Sequence[socket.socket], ended: Sequence[int]) -> None:
+async def _serve(
+    service: Service, api_sockets: Sequence[socket.socket], ending: _Ending, ended: Sequence[int]
+) -> None:
     server, done = _server(service.app, service.websockets), asyncio.Event()
     running = asyncio.get_running_loop()
     for number in ENDINGS:
@@ -144,6 +159,7 @@ async def _serve(service: Service, api_sockets: Sequence[socket.socket], ended: 
         done.set()
     serving = running.create_task(server.serve(list(api_sockets)))
     await done.wait()
+    ending.begin()
     server.end()
     await serving
 
@@ -196,11 +212,7 @@ def _heartbeat(
     watched = list(loops)
 
     def tell(_: str) -> None:
-        failing = {
-            loop.reconciler.name: dict(list(loop.status()["failing"].items())[:50])
-            for loop in watched
-            if loop.failures
-        }
-        beat(Heartbeat(started_at, {**service.details(), "failing": failing}))
+        told = [loop.status(heartbeat.MOST_FAILING) for loop in watched]
+        beat(Heartbeat(started_at, service.details(), told))
 
     return Reconciler("heartbeat", lambda: {"me": "me"}, tell, resync_seconds=seconds)

@@ -1,7 +1,7 @@
 """The cloud's own secrets: made once by ``up``, kept in one file that only the cloud's user can read.
 
 A host's token is derived from the host secret and the host's name, so it is good for that host alone and a
-compute node needs nothing but its own.
+compute node needs nothing but its own: on nodes without controller services the file holds ``HostSecrets``.
 """
 
 import hashlib
@@ -19,9 +19,26 @@ class Secrets(msgspec.Struct, frozen=True):
     host_secret: str
     metadata_secret: str
     registry_secret: str
+    broker_password: str = ""  # of controller services
+    hints_password: str = ""  # of what runs on hosts: good for hints alone
 
     def __repr__(self) -> str:
         return "Secrets(***)"
+
+
+class HostSecrets(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a node without controller services has: nothing that shows it to be another host.
+
+    ``metadata_secret``, which all metadata agents share with nova, is only where such an agent runs;
+    ``hints_password`` lets every host send and hear hints, which hold nothing but ids.
+    """
+
+    host_token: str
+    metadata_secret: str = ""
+    hints_password: str = ""
+
+    def __repr__(self) -> str:
+        return "HostSecrets(***)"
 
 
 def path(etc: Path) -> Path:
@@ -34,11 +51,34 @@ def load(etc: Path) -> Secrets:
 
 
 def ensure(etc: Path) -> Secrets:
-    """The secrets in ``etc``, made (mode 0600) if there are none."""
+    """The secrets in ``etc``, made (mode 0600) if there are none; those that are new in this version are added."""
     try:
-        return load(etc)
+        known = {name: value for name, value in msgspec.structs.asdict(load(etc)).items() if value}
     except FileNotFoundError:
-        secrets = generate()
+        known = {}
+    if len(known) == len(Secrets.__struct_fields__):
+        return Secrets(**known)
+    secrets = msgspec.structs.replace(generate(), **known)
+    write(etc, secrets)
+    return secrets
+
+
+def load_host(etc: Path, host: str) -> HostSecrets:
+    """What the agents of this node need, whether its file has the cloud's secrets or only its own."""
+    found = msgspec.json.decode(path(etc).read_bytes(), type=dict[str, str])
+    if "host_secret" in found:
+        return host_secrets(msgspec.convert(found, Secrets), host, metadata=True)
+    return msgspec.convert(found, HostSecrets)
+
+
+def host_secrets(secrets: Secrets, host: str, metadata: bool) -> HostSecrets:
+    """What ``host`` may have of the cloud's secrets; ``metadata``: whether a metadata agent runs there."""
+    token = str(host_token(secrets.host_secret, host))
+    return HostSecrets(token, secrets.metadata_secret if metadata else "", secrets.hints_password)
+
+
+def write(etc: Path, secrets: Secrets | HostSecrets) -> None:
+    """Put the file in place whole, or not at all; mode 0600."""
     temporary = path(etc).with_suffix(".new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -46,7 +86,6 @@ def ensure(etc: Path) -> Secrets:
         file.flush()
         os.fsync(file.fileno())
     temporary.rename(path(etc))
-    return secrets
 
 
 def generate() -> Secrets:

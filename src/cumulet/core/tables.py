@@ -33,7 +33,8 @@ agents = Table(
     Column("enabled", Boolean, nullable=False, default=True),  # written by the API (an operator's wish)
     Column("disabled_reason", Name),
     Column("forced_down", Boolean, nullable=False, default=False),  # likewise: it counts as dead, whatever it says
-    Column("details", JSON, nullable=False, default=dict),  # capabilities, loops that fail
+    Column("details", JSON, nullable=False, default=dict),  # capabilities
+    Column("loops", JSON, nullable=False, default=list),  # core.reconcile.LoopStatus of each of its loops
 )
 Index("uq_agents_binary_host", agents.c.binary, agents.c.host, unique=True)
 
@@ -49,7 +50,9 @@ notifications = Table(
     Column("context", JSON, nullable=False),
     Column("payload", JSON, nullable=False),
     Column("relayed_at", Time),  # written by the relay; null where there is no broker
+    Column("claim", Id),  # until when it is one relay's, and which one's: a time and a UUID
 )
+Index("ix_notifications_untold", notifications.c.relayed_at, notifications.c.created_at)
 
 # Small facts of the whole cloud that must be agreed on, e.g. when the schema was made.
 facts = Table(
@@ -57,4 +60,12 @@ facts = Table(
     metadata,
     Column("name", Name, primary_key=True),
     Column("value", Text, nullable=False),
+)
+
+# When a group of tables changed: another random text from each commit that did it.  Written by ``core.db``.
+stamps = Table(
+    "stamps",
+    metadata,
+    Column("name", Name, primary_key=True),
+    Column("value", String(32), nullable=False),
 )

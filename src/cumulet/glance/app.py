@@ -84,7 +84,7 @@ def build_app(env: ControllerEnv, wiring: Wiring) -> App:
         policies=env.policies("glance", policies.DEFAULTS),
         caller=env.caller,
         render_error=render_error,
-        endpoint=f"http://{env.config.api.public_host}:{PORT}",
+        endpoint=env.config.public_url(PORT),
         extras=wiring,
         own_target=policies.own_target,
         slash_ends=False,

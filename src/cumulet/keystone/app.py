@@ -79,7 +79,7 @@ def build(env: ControllerEnv) -> Service:
         policies=env.policies("keystone", DEFAULTS),
         caller=env.caller,
         render_error=render_error,
-        endpoint=f"http://{env.config.api.public_host}:{PORT}",
+        endpoint=env.config.public_url(PORT),
         extras=keys.keyrings(env.config),
         own_target=own_target,
     )

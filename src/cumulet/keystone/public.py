@@ -20,10 +20,12 @@ from cumulet.core.context import Context
 from cumulet.core.db import Database, Transaction
 from cumulet.core.errors import Unauthorized
 from cumulet.core.secrets import same
+from cumulet.core.stamps import Memory
 from cumulet.keystone import keys, passwords, token_format
-from cumulet.keystone.model import DEFAULT_DOMAIN, SYSTEM, CatalogEntry
+from cumulet.keystone.model import DEFAULT_DOMAIN, SYSTEM, CatalogEntry, Payload
 from cumulet.keystone.standing import find_standing_of
 from cumulet.keystone.tables import (
+    STAMP,
     assignments,
     endpoints,
     implied_roles,
@@ -37,6 +39,7 @@ from cumulet.keystone.tables import (
 __all__ = ["CatalogEntry", "bootstrap", "build_authenticator"]
 ROLES = ("admin", "manager", "member", "reader")  # each implies the next
 SERVICE_ROLE = "service"  # for services' own users: implies nothing, and nothing implies it
+_contexts: Memory[Context] = Memory(STAMP)
 DENIED = "The request you have made requires authentication."
 
 
@@ -49,27 +52,34 @@ def build_authenticator(config: Config, db: Database) -> Callable[[str], Context
         if payload is None:
             raise Unauthorized(DENIED)
         with db.read() as tx:
-            standing = find_standing_of(tx, payload)
-        if standing is None:
+            found = _contexts.recall(tx, payload, lambda: _find_context(tx, payload))
+        if found is None:
             raise Unauthorized(DENIED)
-        kind, scope_id = payload.scope.kind, payload.scope.id
-        return Context(
-            user_id=standing.user_id,
-            user_name=standing.user_name,
-            user_domain_id=standing.user_domain_id,
-            project_id=scope_id if kind == "project" else "",
-            project_name=standing.scope_name if kind == "project" else "",
-            project_domain_id=standing.scope_domain_id,
-            domain_id=scope_id if kind == "domain" else "",
-            system=kind == "system",
-            roles=frozenset(role.name.lower() for role in standing.roles),
-            token_expires_at=clock.text(datetime.fromtimestamp(payload.expires_at, UTC)),
-            audit_ids=payload.audit_ids,
-            methods=payload.methods,
-            delegation=standing.delegation,
-        )
+        return found
 
     return authenticate
+
+
+def _find_context(tx: Transaction, payload: Payload) -> Context | None:
+    standing = find_standing_of(tx, payload)
+    if standing is None:
+        return None
+    kind, scope_id = payload.scope.kind, payload.scope.id
+    return Context(
+        user_id=standing.user_id,
+        user_name=standing.user_name,
+        user_domain_id=standing.user_domain_id,
+        project_id=scope_id if kind == "project" else "",
+        project_name=standing.scope_name if kind == "project" else "",
+        project_domain_id=standing.scope_domain_id,
+        domain_id=scope_id if kind == "domain" else "",
+        system=kind == "system",
+        roles=frozenset(role.name.lower() for role in standing.roles),
+        token_expires_at=clock.text(datetime.fromtimestamp(payload.expires_at, UTC)),
+        audit_ids=payload.audit_ids,
+        methods=payload.methods,
+        delegation=standing.delegation,
+    )
 
 
 def bootstrap(tx: Transaction, config: Config, admin_password: str, catalog: Sequence[CatalogEntry]) -> None:

@@ -1,11 +1,12 @@
-"""What a token stands on, looked up for every request of every service in one query.
+"""What a token stands on, looked up in one query.
 
 The user is enabled and so is their domain; their password is the one they had; the token's scope exists and is
 enabled with its domain; neither the token nor one it was made from was given back; and the roles are those of
 now, with what groups, parents and role inferences add.  A token from an application credential has of these only
 what the credential lends, while it is there and in its time.  A token by a trust stands on two users: it has what
-the trustor lends and has, while both may log in.  Nothing of it is cached: a token dies with the commit that takes
-away its ground, and a new role counts from its commit.
+the trustor lends and has, while both may log in.  A token dies with the commit that takes away its ground, and a
+new role counts from its commit: what is remembered of a token is forgotten with any change of keystone's tables
+(``core.stamps``).  Time needs no look: a token ends no later than the credential or trust that it stands on.
 """
 
 from functools import cache

@@ -6,6 +6,7 @@ its ``domain_id`` is empty and its ``parent_id`` null, so the line of parents of
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text
 
+from cumulet.core.stamps import mark
 from cumulet.core.tables import Id, Name, Time, metadata
 
 projects = Table(
@@ -286,3 +287,8 @@ credentials = Table(
     Column("extra", JSON, nullable=False, default=dict),
     Column("created_at", Time, nullable=False),
 )
+
+STAMP = "identity"
+"""Whatever a token stands on is here: what was remembered of one ends with any change."""
+for _table in [one for one in globals().values() if isinstance(one, Table)]:
+    mark(_table, STAMP)

@@ -15,17 +15,19 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound, Unauthorized
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.policy import PUBLIC
-from cumulet.core.schema import UNSET, Open, Strict, UnsetType
+from cumulet.core.schema import UNSET, Open, Strict, UnsetType, encode
+from cumulet.core.stamps import Memory
 from cumulet.keystone import token_format, trusts
 from cumulet.keystone.catalog import list_catalog
 from cumulet.keystone.keys import Keyring, Keyrings
 from cumulet.keystone.login import DENIED, DomainRef, IdentityBody, Proven, expected, in_domain, prove
 from cumulet.keystone.model import Payload, Scope, Standing, Trust
 from cumulet.keystone.standing import find_standing, find_standing_of, find_trusted
-from cumulet.keystone.tables import projects, revocations
+from cumulet.keystone.tables import STAMP, projects, revocations
 
 LONGEST_LOGIN = 64 * 1024
 MOST_RESCOPES = 32
+_shown: Memory[bytes] = Memory(STAMP)  # by what is sealed in a token, and whether with the catalogue
 
 
 class ProjectRef(Open):
@@ -98,19 +100,27 @@ def _end(request: Request, proven: Proven, standing: Standing, now: int) -> int:
 
 
 def show_token(request: Request) -> Reply:
-    payload, standing = _subject(request, "identity:validate_token")
+    text, payload = _subject(request, "identity:validate_token")
+    with_catalog = request.one("nocatalog") is None
     with request.db.read() as tx:
-        document = view(tx, payload, standing, request.one("nocatalog") is None)
-    return _reply(document, request.headers["x-subject-token"], 200)
+        document = _shown.recall(tx, (payload, with_catalog), lambda: _encoded(tx, payload, with_catalog))
+    if document is None:
+        raise NotFound("Could not find token.")
+    return _reply(document, text, 200)
+
+
+def _encoded(tx: Transaction, payload: Payload, with_catalog: bool) -> bytes | None:
+    standing = find_standing_of(tx, payload)
+    return encode(view(tx, payload, standing, with_catalog)) if standing else None
 
 
 def check_token(request: Request) -> Reply:
-    _subject(request, "identity:check_token")
+    _living(request, "identity:check_token")
     return Reply(None, 200)
 
 
 def revoke_token(request: Request) -> None:
-    payload, _ = _subject(request, "identity:revoke_token")
+    payload = _living(request, "identity:revoke_token")
     with request.db.transaction() as tx:
         revoke(tx, payload)
 
@@ -255,21 +265,25 @@ def _find_domain_id(tx: Transaction, domain: DomainRef) -> str:
     return tx.value(sa.select(domains.c.id).where(*in_domain(domain, domains, "scope"))) or ""
 
 
-def _subject(request: Request, rule: str) -> tuple[Payload, Standing]:
-    """The token in X-Subject-Token, if it is alive and the caller may see it."""
+def _subject(request: Request, rule: str) -> tuple[str, Payload]:
+    """The token in X-Subject-Token, if we made it and the caller may see it; it may have lost its ground."""
     text = request.headers.get("x-subject-token", "")
     payload = token_format.unseal(_keyring(request), text) if text else None
     request.enforce(rule, {"target.token.user_id": payload.user_id if payload else None})
-    standing = None
-    if payload:
-        with request.db.read() as tx:
-            standing = find_standing_of(tx, payload)
-    if payload is None or standing is None:
+    if payload is None:
         raise NotFound("Could not find token." if text else "No token in the request")
-    return payload, standing
+    return text, payload
 
 
-def _reply(document: Json, text: str, status: int) -> Reply:
+def _living(request: Request, rule: str) -> Payload:
+    _, payload = _subject(request, rule)
+    with request.db.read() as tx:
+        if find_standing_of(tx, payload) is None:
+            raise NotFound("Could not find token.")
+    return payload
+
+
+def _reply(document: Json | bytes, text: str, status: int) -> Reply:
     return Reply(document, status, {"X-Subject-Token": text, "Vary": "X-Auth-Token"})
 
 

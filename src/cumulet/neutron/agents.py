@@ -120,7 +120,7 @@ def agent_view(row: Row[Any], since: str) -> Json:
         "started_at": _time(row.started_at),
         "heartbeat_timestamp": _time(row.seen_at),
         "description": row.disabled_reason,
-        "configurations": {name: value for name, value in row.details.items() if name != "failing"},
+        "configurations": row.details,
         "resources_synced": None,
     }
 

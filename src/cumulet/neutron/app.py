@@ -24,6 +24,7 @@ from cumulet.neutron import (
     routers,
     security_group_rules,
     security_groups,
+    standard,
     subnet_pools,
     subnets,
     tags,
@@ -128,7 +129,8 @@ def build_app(env: ControllerEnv) -> App:
         policies=env.policies("neutron", DEFAULTS),
         caller=env.caller,
         render_error=render_error,
-        endpoint=f"http://{env.config.api.public_host}:{PORT}",
+        endpoint=env.config.public_url(PORT),
+        own_target=standard.own_target,
     )
 
 

@@ -7,7 +7,7 @@ agent ever sees a newline, a zone index or a prefix that its tool would refuse (
 
 import re
 from collections.abc import Iterable, Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 from typing import Annotated
 
 from msgspec import Meta
@@ -55,6 +55,17 @@ def prefix(text: str, *, strict: bool = False, mask: bool = False) -> str:
             f"'{network}' is recommended"
         )
     return str(network)
+
+
+def prefix_with_bits(text: str) -> str:
+    """A prefix as it was given, with the bits beyond it; in canonical form otherwise."""
+    prefix(text)
+    return ip_interface(text).with_prefixlen
+
+
+def network_of(text: str) -> str:
+    """The prefix alone of what ``prefix_with_bits`` gave."""
+    return str(ip_network(text, strict=False))
 
 
 def mac(text: str) -> str:

@@ -5,7 +5,7 @@ first group reach each other.  They are constants; a row says that one of them w
 there already stay as they are.
 """
 
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from msgspec import UNSET, UnsetType
@@ -16,23 +16,14 @@ from cumulet.core.errors import BadRequest, Conflict, NotFound
 from cumulet.core.http import Request, Route
 from cumulet.core.schema import Strict
 from cumulet.neutron import checks, notices, projects, standard
-from cumulet.neutron.checks import IdText, NameText
-from cumulet.neutron.rule_values import rule_values
+from cumulet.neutron.rule_values import RuleFields, rule_values
 from cumulet.neutron.standard import Json
 from cumulet.neutron.tables import rule_templates, security_groups
 
 KIND = "default_security_group_rule"
 
 
-class NewTemplate(Strict, kw_only=True):
-    direction: Literal["ingress", "egress"]
-    ethertype: str | UnsetType | None = UNSET
-    protocol: str | int | UnsetType | None = UNSET
-    port_range_min: int | UnsetType | None = UNSET
-    port_range_max: int | UnsetType | None = UNSET
-    remote_ip_prefix: str | UnsetType | None = UNSET
-    remote_group_id: IdText | UnsetType | None = UNSET
-    description: NameText | UnsetType | None = UNSET
+class NewTemplate(RuleFields, kw_only=True):
     used_in_default_sg: bool | UnsetType = UNSET
     used_in_non_default_sg: bool | UnsetType = UNSET
 

@@ -44,6 +44,10 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
         "Quota engine limit check",
         "Support for checking the resource usage before applying a new quota limit",
     ),
+    "quota-check-limit-default": (
+        "Quota engine limit check by default",
+        "By default, check the resource usage before applying a new quota limit",
+    ),
     "quota_details": (
         "Quota details management support",
         "Expose functions for quotas usage statistics per project",
@@ -63,6 +67,10 @@ EXTENSIONS: dict[str, tuple[str, str]] = {
     "router": ("Neutron L3 Router", "Router abstraction for basic L3 forwarding between L2 Neutron networks"),
     "router_availability_zone": ("Router Availability Zone", "Availability zone support for router."),
     "security-group": ("security-group", "The security groups extension."),
+    "security-groups-normalized-cidr": (
+        "Normalized CIDR field for security group rules",
+        "Add new field with normalized cidr value for security group rules",
+    ),
     "security-groups-default-rules": (
         "Default rules for security groups",
         "Configure set of security group rules used as default rules for every new security group",

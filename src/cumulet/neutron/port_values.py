@@ -97,6 +97,10 @@ def enforce(request: Request, action: str, body: PortChange, about: Json) -> Non
         for name in ("ip_address", "subnet_id"):
             if getattr(fixed, name) is not UNSET:
                 request.enforce(f"{action}:fixed_ips:{name}", about)
+    for pair in body.allowed_address_pairs or ():
+        for name in ("ip_address", "mac_address"):
+            if getattr(pair, name):
+                request.enforce(f"{action}:allowed_address_pairs:{name}", about)
 
 
 def columns(body: PortChange) -> Json:

@@ -98,8 +98,7 @@ def update_port(request: Request) -> Json:
     body: PortChange = request.body.port
     with request.db.transaction() as tx:
         row = get_port(tx, request, request.params["port_id"])
-        network = _network_of(tx, request, row)
-        about = target(row, network, device_owner=row.device_owner)
+        about = {**port_target(tx, request, row), "device_owner": row.device_owner}
         standard.permit(request, "update_port", row, about)
         port_values.enforce(request, "update_port", body, about)
         _check_owner(tx, row, body)
@@ -225,14 +224,18 @@ def _change_groups(tx: Transaction, request: Request, row: Row[Any], body: PortC
 def delete_port(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_port(tx, request, request.params["port_id"])
-        network = _network_of(tx, request, row)
-        standard.permit(request, "delete_port", row, target(row, network))
+        standard.permit(request, "delete_port", row, port_target(tx, request, row))
         if row.device_owner.startswith("network:"):
             raise _service_port(row, "deleted")
         tx.notify(request.context, "port.delete.start", notices.PUBLISHER, {"port_id": row.id})
         port_rows.delete_port_rows(tx, request.context, [row])
         if row.server_id and row.host:
             tx.hint(f"nova.hosts.{row.host}", row.server_id)
+
+
+def port_target(tx: Transaction, request: Request, row: Row[Any]) -> Json:
+    """What a policy may ask of a port and its network."""
+    return target(row, _network_of(tx, request, row))
 
 
 def _network_of(tx: Transaction, request: Request, row: Row[Any]) -> Row[Any] | None:

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from cumulet.core.db import Transaction
 from cumulet.core.errors import Conflict, Retry
 from cumulet.core.http import Request
-from cumulet.neutron import standard
+from cumulet.neutron import checks, standard
 from cumulet.neutron.tables import network_projects, rule_templates, security_group_rules, security_groups
 
 EVERYWHERE = ("0.0.0.0/0", "::/0")
@@ -72,7 +72,8 @@ def fingerprint(rule: dict[str, Any]) -> str:
         "remote_prefix",
         "remote_group_id",
     )
-    values = {**rule, "remote_prefix": None} if rule.get("remote_prefix") in EVERYWHERE else rule
+    prefix = checks.network_of(rule["remote_prefix"]) if rule.get("remote_prefix") else None
+    values = {**rule, "remote_prefix": None if prefix in EVERYWHERE else prefix}
     return "|".join("" if values.get(name) is None else str(values[name]) for name in names)
 
 

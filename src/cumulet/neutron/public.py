@@ -5,7 +5,7 @@ calls send the hints that their changes need.  ApiErrors are for nova's caller: 
 sense, 403 for a network that may not be used, 404 for what is not there, 409 for what is taken or used up.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,6 +16,7 @@ from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound
 from cumulet.core.http import App
+from cumulet.core.made import Made
 from cumulet.neutron import addresses, checks, effects, notices, port_rows, quotas, sharing, standard
 from cumulet.neutron.addresses import Wish
 from cumulet.neutron.model import Address, Port, PortWish
@@ -79,7 +80,7 @@ def create_server_ports(
         quotas.reserve(tx, context.project_id, "port", new)
         groups = find_groups(tx, context, security_groups)
     ids = [_create(tx, context, server_id, hostname, wish, groups) for wish in wishes]
-    found = {port.id: port for port in _load(tx, PORTS.where(ports.c.server_id == server_id))}
+    found = {port.id: port for port in _load(tx, _OF_SERVERS, {"servers": [server_id]})}
     return [found[port_id] for port_id in ids]
 
 
@@ -111,7 +112,7 @@ def list_server_ports(tx: Transaction, server_ids: Sequence[str]) -> dict[str, l
     ids = list(dict.fromkeys(server_ids))
     for start in range(0, len(ids), standard.IDS_PER_QUERY):
         part = ids[start : start + standard.IDS_PER_QUERY]
-        for port in _load(tx, PORTS.where(ports.c.server_id.in_(part))):
+        for port in _load(tx, _OF_SERVERS, {"servers": part}):
             found.setdefault(port.device_id, []).append(port)
     return found
 
@@ -119,8 +120,7 @@ def list_server_ports(tx: Transaction, server_ids: Sequence[str]) -> dict[str, l
 def list_host_ports(tx: Transaction, host: str) -> dict[str, list[Port]]:
     """The ports of servers that are bound to ``host``, by server."""
     found: dict[str, list[Port]] = {}
-    statement = PORTS.where(port_bindings.c.host == host, ports.c.server_id.is_not(None))
-    for port in _load(tx, statement):
+    for port in _load(tx, _ON_HOST, {"host": host}):
         found.setdefault(port.device_id, []).append(port)
     return found
 
@@ -149,7 +149,7 @@ def attach_port(
         row = tx.find(sa.select(ports.c.network_id).where(ports.c.id == port_id))
         assert row is not None
         effects.bind(tx, port_id, row.network_id, host)
-    return _load(tx, PORTS.where(ports.c.id == port_id))[0]
+    return next(port for port in list_server_ports(tx, [server_id])[server_id] if port.id == port_id)
 
 
 def detach_port(tx: Transaction, server_id: str, port_id: str) -> None:
@@ -299,40 +299,56 @@ _NETWORKS = sa.select(
 """Networks, with a row for each of their subnets."""
 
 
-def _load(tx: Transaction, statement: sa.Select[Any]) -> list[Port]:
+_THEIRS = PORTS.with_only_columns(*_SHOWN).order_by(ports.c.created_at, ports.c.id)
+_OF_SERVERS = _THEIRS.where(ports.c.server_id.in_(sa.bindparam("servers", expanding=True)))
+_ON_HOST = _THEIRS.where(port_bindings.c.host == sa.bindparam("host"), ports.c.server_id.is_not(None))
+_ADDRESSES = sa.select(port_addresses.c.port_id, port_addresses.c.ip, port_addresses.c.subnet_id).order_by(
+    port_addresses.c.position
+)
+_GROUPS = sa.select(port_groups.c.port_id, security_groups.c.name).join(
+    security_groups, security_groups.c.id == port_groups.c.security_group_id
+)
+_FLOATING = sa.select(floatingips.c.port_id, floatingips.c.fixed_ip, floatingips.c.floating_ip)
+_PARTS = (_ADDRESSES, _GROUPS, _FLOATING)
+
+
+def _load(tx: Transaction, statement: sa.Select[Any], values: Mapping[str, Any]) -> list[Port]:
     """Ports of servers (``statement`` chooses them) as nova sees them: one query per table, however many."""
-    rows = tx.all(statement.with_only_columns(*_SHOWN).order_by(ports.c.created_at, ports.c.id))
+    rows = tx.all(statement, values)
     ids = [row.id for row in rows]
-    places = sa.select(port_addresses.c.port_id, port_addresses.c.ip, port_addresses.c.subnet_id)
-    groups = sa.select(port_groups.c.port_id, security_groups.c.name).join(
-        security_groups, security_groups.c.id == port_groups.c.security_group_id
-    )
-    floating = sa.select(floatingips.c.port_id, floatingips.c.fixed_ip, floatingips.c.floating_ip)
-    their_addresses = standard.related(
-        tx, places.order_by(port_addresses.c.position), port_addresses.c.port_id, ids
-    )
-    their_groups = standard.related(tx, groups, port_groups.c.port_id, ids)
-    their_floating = standard.related(tx, floating, floatingips.c.port_id, ids)
-    their_networks = standard.related(tx, _NETWORKS, networks.c.id, [row.network_id for row in rows])
-    known = {subnet.subnet_id: _of_subnet(subnet) for found in their_networks.values() for subnet in found}
+    theirs = [standard.related(tx, parts, parts.selected_columns.port_id, ids) for parts in _PARTS]
+    nets = standard.related(tx, _NETWORKS, networks.c.id, [row.network_id for row in rows])
     return [
-        Port(
-            id=row.id,
-            network_id=row.network_id,
-            network_name=their_networks[row.network_id][0].network_name,
-            mac=row.mac,
-            addresses=tuple(Address(p.ip, **known[p.subnet_id]) for p in their_addresses.get(row.id, ())),
-            mtu=their_networks[row.network_id][0].mtu,
-            wired=row.host is not None and row.wired_generation == row.generation,
-            device_id=row.server_id or row.device_id,
-            status=status(row),
-            security_groups=tuple(sorted(group.name for group in their_groups.get(row.id, ()))),
-            floating_ips=tuple((f.fixed_ip, f.floating_ip) for f in their_floating.get(row.id, ())),
-            created_by_nova=row.nova_made,
-            name=row.name,
-        )
-        for row in rows
+        _made.of(row.id, row, nets[row.network_id], *(found.get(row.id, ()) for found in theirs)) for row in rows
     ]
+
+
+def _port(
+    row: Row[Any],
+    nets: Sequence[Row[Any]],
+    places: Sequence[Row[Any]],
+    groups: Sequence[Row[Any]],
+    floating: Sequence[Row[Any]],
+) -> Port:
+    known = {subnet.subnet_id: _of_subnet(subnet) for subnet in nets}
+    return Port(
+        id=row.id,
+        network_id=row.network_id,
+        network_name=nets[0].network_name,
+        mac=row.mac,
+        addresses=tuple(Address(place.ip, **known[place.subnet_id]) for place in places),
+        mtu=nets[0].mtu,
+        wired=row.host is not None and row.wired_generation == row.generation,
+        device_id=row.server_id or row.device_id,
+        status=status(row),
+        security_groups=tuple(sorted(group.name for group in groups)),
+        floating_ips=tuple((one.fixed_ip, one.floating_ip) for one in floating),
+        created_by_nova=row.nova_made,
+        name=row.name,
+    )
+
+
+_made = Made(_port)
 
 
 def _of_subnet(row: Row[Any]) -> dict[str, Any]:

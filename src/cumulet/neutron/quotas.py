@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, UnsetType
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden
 from cumulet.core.http import Request, Route
+from cumulet.core.policy import AUTHENTICATED
 from cumulet.core.schema import Strict, given
 from cumulet.neutron.projects import lock_project
 from cumulet.neutron.tables import (
@@ -91,18 +92,18 @@ def list_quotas(request: Request) -> Json:
 
 
 def get_quota(request: Request) -> Json:
-    project_id = _project(request, "get_quota")
+    project_id = _readable(request)
     with request.db.read() as tx:
         return {"quota": _bounds(tx, project_id)}
 
 
 def get_default_quota(request: Request) -> Json:
-    _project(request, "get_quota")
+    _readable(request)
     return {"quota": DEFAULTS}
 
 
 def get_quota_details(request: Request) -> Json:
-    project_id = _project(request, "get_quota")
+    project_id = _readable(request)
     with request.db.read() as tx:
         bounds = _bounds(tx, project_id)
         found = {
@@ -117,12 +118,15 @@ def get_own_project(request: Request) -> Json:
 
 
 def update_quota(request: Request) -> Json:
-    """With ``check_limit`` and without ``force`` no bound may be below what the project has already."""
+    """Without ``force`` no bound may be below what the project has already.
+
+    ``check_limit`` is what one had to say for that until 2025.1; it changes nothing."""
     project_id = _project(request, "update_quota")
     wanted = given(request.body.quota)
-    check, force = wanted.pop("check_limit", False), wanted.pop("force", False)
+    force = wanted.pop("force", False)
+    wanted.pop("check_limit", None)
     with request.db.transaction() as tx:
-        if check and not force:
+        if not force:
             _check_used(tx, project_id, wanted)
         for resource, bound in wanted.items():
             key = (network_quotas.c.project_id == project_id, network_quotas.c.resource == resource)
@@ -149,6 +153,13 @@ def delete_quota(request: Request) -> None:
         tx.write(sa.delete(network_quotas).where(network_quotas.c.project_id == project_id))
 
 
+def _readable(request: Request) -> str:
+    """The project of the URL.  Everybody may see their own project's quotas, whatever the rule says."""
+    if request.params["project_id"] == request.context.project_id:
+        return request.context.project_id
+    return _project(request, "get_quota")
+
+
 def _project(request: Request, rule: str) -> str:
     project_id = request.params["project_id"]
     request.enforce(rule, {"project_id": project_id, "tenant_id": project_id})
@@ -167,12 +178,12 @@ def _used(tx: Transaction, table: sa.Table, project_id: str) -> int:
 BASE = "/v2.0/quotas"
 ROUTES = [
     Route("GET", BASE, list_quotas, "get_quota"),
-    Route("GET", f"{BASE}/tenant", get_own_project, "get_quota"),
-    Route("GET", f"{BASE}/project", get_own_project, "get_quota"),
-    Route("GET", BASE + "/{project_id}", get_quota, "get_quota"),
-    Route("GET", BASE + "/{project_id}/default", get_default_quota, "get_quota"),
-    Route("GET", BASE + "/{project_id}/details", get_quota_details, "get_quota"),
-    Route("GET", BASE + "/{project_id}/details.json", get_quota_details, "get_quota"),
+    Route("GET", f"{BASE}/tenant", get_own_project, AUTHENTICATED),
+    Route("GET", f"{BASE}/project", get_own_project, AUTHENTICATED),
+    Route("GET", BASE + "/{project_id}", get_quota, AUTHENTICATED),
+    Route("GET", BASE + "/{project_id}/default", get_default_quota, AUTHENTICATED),
+    Route("GET", BASE + "/{project_id}/details", get_quota_details, AUTHENTICATED),
+    Route("GET", BASE + "/{project_id}/details.json", get_quota_details, AUTHENTICATED),
     Route("PUT", BASE + "/{project_id}", update_quota, "update_quota", body=QuotaBody),
     Route("DELETE", BASE + "/{project_id}", delete_quota, "delete_quota", 204),
 ]

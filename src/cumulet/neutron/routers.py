@@ -148,7 +148,7 @@ def delete_router(request: Request) -> None:
 def add_routes(request: Request) -> Json:
     """PUT …/add_extraroutes: routes beside those that there are."""
     with request.db.transaction() as tx:
-        row = _for_routes(tx, request)
+        row = _for_routes(tx, request, "add_extraroutes")
         new = _routes(request.body.router.routes)
         _set_routes(tx, row, row.routes + [route for route in new if route not in row.routes])
         document = _finish(tx, request, row.id)
@@ -159,7 +159,7 @@ def add_routes(request: Request) -> Json:
 def remove_routes(request: Request) -> Json:
     """PUT …/remove_extraroutes: routes that are not there are no error."""
     with request.db.transaction() as tx:
-        row = _for_routes(tx, request)
+        row = _for_routes(tx, request, "remove_extraroutes")
         gone = _routes(request.body.router.routes)
         _set_routes(tx, row, [route for route in row.routes if route not in gone])
         document = _finish(tx, request, row.id)
@@ -167,9 +167,9 @@ def remove_routes(request: Request) -> Json:
     return {"router": document}
 
 
-def _for_routes(tx: Transaction, request: Request) -> Row[Any]:
+def _for_routes(tx: Transaction, request: Request, rule: str) -> Row[Any]:
     row = get_router(tx, request, request.params["router_id"])
-    standard.permit(request, "update_router", row)
+    standard.permit(request, rule, row)
     claim_router(tx, row, {})
     return row
 
@@ -263,6 +263,8 @@ ROUTES = [
     Route("GET", BASE + "/{router_id}", show_router, "get_router"),
     Route("PUT", BASE + "/{router_id}", update_router, "update_router", body=RouterBody),
     Route("DELETE", BASE + "/{router_id}", delete_router, "delete_router", 204),
-    Route("PUT", BASE + "/{router_id}/add_extraroutes", add_routes, "update_router", body=ExtraRoutesBody),
-    Route("PUT", BASE + "/{router_id}/remove_extraroutes", remove_routes, "update_router", body=ExtraRoutesBody),
+    Route("PUT", BASE + "/{router_id}/add_extraroutes", add_routes, "add_extraroutes", body=ExtraRoutesBody),
+    Route(
+        "PUT", BASE + "/{router_id}/remove_extraroutes", remove_routes, "remove_extraroutes", body=ExtraRoutesBody
+    ),
 ]

@@ -4,13 +4,15 @@ Only rules that every agent can carry out get through (OSSA-2014-014, -2019-001,
 prefix and a protocol of the rule's IP version, ports where the protocol has ports, types where it has types.
 """
 
-from ipaddress import ip_network
-from typing import Any
+from ipaddress import ip_interface
+from typing import Any, Literal
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from cumulet.core.errors import BadRequest
+from cumulet.core.schema import Strict
 from cumulet.neutron import checks
+from cumulet.neutron.checks import IdText, NameText
 
 PROTOCOLS = {
     "ah": 51,
@@ -44,13 +46,26 @@ ICMP, ICMP6 = 1, 58
 ONLY_IPV6 = frozenset({41, 43, 44, 58, 59, 60})
 
 
-def rule_values(body: Any) -> dict[str, Any]:
+class RuleFields(Strict, kw_only=True):
+    """What every rule says, those that new groups begin with too."""
+
+    direction: Literal["ingress", "egress"]
+    ethertype: str | UnsetType | None = UNSET
+    protocol: str | int | UnsetType | None = UNSET
+    port_range_min: int | UnsetType | None = UNSET
+    port_range_max: int | UnsetType | None = UNSET
+    remote_ip_prefix: str | UnsetType | None = UNSET
+    remote_group_id: IdText | UnsetType | None = UNSET
+    description: NameText | UnsetType | None = UNSET
+
+
+def rule_values(body: RuleFields) -> dict[str, Any]:
     """The columns of a rule from a body; BadRequest with upstream's reason where it makes no sense."""
     ethertype = {"ipv4": "IPv4", "ipv6": "IPv6"}.get((body.ethertype or "IPv4").lower())
     if ethertype is None:
         raise BadRequest(
-            f"Security group rule for ethertype '{checks.shown(body.ethertype)}' not supported. Allowed values are "
-            "['IPv4', 'IPv6'].",
+            f"Security group rule for ethertype '{checks.shown(str(body.ethertype))}' not supported. "
+            "Allowed values are ['IPv4', 'IPv6'].",
             kind="SecurityGroupRuleInvalidEtherType",
         )
     protocol, number = _protocol(body.protocol or None, ethertype)
@@ -140,12 +155,12 @@ def _prefix(text: str | None, ethertype: str) -> str | None:
     if text is None:
         return None
     try:
-        prefix = checks.prefix(text)
+        prefix = checks.prefix_with_bits(text)
     except BadRequest as wrong:
         raise BadRequest(
             f"CIDR {checks.shown(text)} not valid for remote_ip_prefix.", kind="InvalidCIDR"
         ) from wrong
-    if ip_network(prefix).version != (4 if ethertype == "IPv4" else 6):
+    if ip_interface(prefix).version != (4 if ethertype == "IPv4" else 6):
         raise BadRequest(
             f"Conflicting value ethertype {ethertype} for CIDR {prefix}", kind="SecurityGroupRuleParameterConflict"
         )

@@ -1,7 +1,7 @@
 """/v2.0/security-group-rules"""
 
 from collections import Counter
-from typing import Any, Literal
+from typing import Any
 
 import sqlalchemy as sa
 from msgspec import UNSET, UnsetType
@@ -14,23 +14,15 @@ from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
 from cumulet.neutron import checks, effects, notices, projects, quotas, sharing, standard
-from cumulet.neutron.checks import IdText, NameText
+from cumulet.neutron.checks import IdText
 from cumulet.neutron.projects import ensure_default_group
-from cumulet.neutron.rule_values import rule_values
+from cumulet.neutron.rule_values import RuleFields, rule_values
 from cumulet.neutron.standard import Json
 from cumulet.neutron.tables import security_group_rules, security_groups
 
 
-class NewRule(Strict, kw_only=True):
+class NewRule(RuleFields, kw_only=True):
     security_group_id: IdText
-    direction: Literal["ingress", "egress"]
-    ethertype: str | UnsetType | None = UNSET
-    protocol: str | int | UnsetType | None = UNSET
-    port_range_min: int | UnsetType | None = UNSET
-    port_range_max: int | UnsetType | None = UNSET
-    remote_ip_prefix: str | UnsetType | None = UNSET
-    remote_group_id: IdText | UnsetType | None = UNSET
-    description: NameText | UnsetType | None = UNSET
     project_id: IdText | UnsetType = UNSET
     tenant_id: IdText | UnsetType = UNSET
 
@@ -57,16 +49,16 @@ def create_rules(request: Request) -> Json:
 
 def _create(tx: Transaction, request: Request, body: NewRule) -> str:
     project_id = standard.project_of(request, body)
-    request.enforce("create_security_group_rule", {"project_id": project_id, "tenant_id": project_id})
+    group = _get_group(tx, request, body.security_group_id, project_id)
+    request.enforce("create_security_group_rule", _target(project_id, group.project_id))
     if body.remote_ip_prefix and body.remote_group_id:
         raise BadRequest(
             "Only remote_ip_prefix or remote_group_id may be provided.",
             kind="SecurityGroupRemoteGroupAndRemoteIpPrefix",
         )
     values = rule_values(body)
-    _check_group(tx, request, body.security_group_id, project_id)
     if values["remote_group_id"] is not None:
-        _check_group(tx, request, values["remote_group_id"], project_id, remote=True)
+        _get_group(tx, request, values["remote_group_id"], project_id, remote=True)
     row = projects.rule_row(project_id, body.security_group_id, **values, description=body.description or "")
     try:
         tx.write(security_group_rules.insert(), row)
@@ -75,16 +67,28 @@ def _create(tx: Transaction, request: Request, body: NewRule) -> str:
     return str(row["id"])
 
 
-def _check_group(
+def _target(project_id: str, group_project_id: str) -> Json:
+    """What a policy may ask of a rule: whose it is, and whose its group is."""
+    return {
+        "project_id": project_id,
+        "tenant_id": project_id,
+        "security_group:project_id": group_project_id,
+        "security_group:tenant_id": group_project_id,
+    }
+
+
+def _get_group(
     tx: Transaction, request: Request, group_id: str, project_id: str, *, remote: bool = False
-) -> None:
+) -> Row[Any]:
     """A rule belongs to a group of its own project, and lets in one that its project may use."""
     allowed = security_groups.c.project_id == project_id
     if remote:
         allowed = sharing.usable_by(security_groups, project_id)
-    statement = sa.select(security_groups.c.id).where(security_groups.c.id == group_id)
-    if not tx.find(statement if request.context.admin else statement.where(allowed)):
+    statement = sa.select(security_groups.c.project_id).where(security_groups.c.id == group_id)
+    row = tx.find(statement if request.context.admin else statement.where(allowed))
+    if row is None:
         raise NotFound(f"Security group {checks.shown(group_id)} does not exist", kind="SecurityGroupNotFound")
+    return row
 
 
 def _exists(tx: Transaction, row: Json) -> Conflict:
@@ -123,7 +127,9 @@ def show_rule(request: Request) -> Json:
 def delete_rule(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_rule(tx, request, request.params["rule_id"])
-        standard.permit(request, "delete_security_group_rule", row)
+        owner = sa.select(security_groups.c.project_id).where(security_groups.c.id == row.security_group_id)
+        about = _target(row.project_id, tx.value(owner))
+        standard.permit(request, "delete_security_group_rule", row, about)
         tx.write(sa.delete(security_group_rules).where(security_group_rules.c.id == row.id))
         standard.touch(tx, security_groups, [row.security_group_id])
         effects.hint_users(tx, {row.security_group_id})
@@ -131,14 +137,11 @@ def delete_rule(request: Request) -> None:
 
 
 def _visible(request: Request) -> sa.ColumnElement[bool]:
-    """Rules of the caller and of the caller's groups."""
+    """Rules of the caller's groups."""
     if standard.sees_all(request):
         return sa.true()
     groups = sa.select(security_groups.c.id).where(security_groups.c.project_id == standard.mine(request))
-    return sa.or_(
-        security_group_rules.c.project_id == standard.mine(request),
-        security_group_rules.c.security_group_id.in_(groups),
-    )
+    return security_group_rules.c.security_group_id.in_(groups)
 
 
 def rule_view(row: Any) -> Json:
@@ -153,7 +156,7 @@ def rule_view(row: Any) -> Json:
         "port_range_min": row.port_min,
         "port_range_max": row.port_max,
         "remote_ip_prefix": row.remote_prefix,
-        "normalized_cidr": row.remote_prefix,
+        "normalized_cidr": checks.network_of(row.remote_prefix) if row.remote_prefix else None,
         "remote_group_id": row.remote_group_id,
     }
 

@@ -6,6 +6,7 @@ are enforced for each attribute that a body sets; on creation one that only repe
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -135,6 +136,18 @@ def standard_view(row: Any) -> Json:
     }
 
 
+def own_target(context: Context) -> Json:
+    """A thing of the caller, in a network and a security group of theirs."""
+    mine = context.project_id
+    return {
+        "project_id": mine,
+        "tenant_id": mine,
+        "network:project_id": mine,
+        "network:tenant_id": mine,
+        "security_group:project_id": mine,
+    }
+
+
 def target(row: Any, network: Any = None, **more: Any) -> Json:
     """What a policy may ask of a row."""
     found = {"project_id": row.project_id, "tenant_id": row.project_id, **more}
@@ -240,12 +253,20 @@ def selected(request: Request, view: Json) -> Json:
 def related(
     tx: Transaction, statement: sa.Select[Any], column: sa.ColumnElement[Any], values: Iterable[str]
 ) -> dict[str, list[Row[Any]]]:
-    """The rows that belong to ``values``, by their ``column``; one query for some thousands."""
+    """The rows that belong to ``values``, by their ``column``; one query for some thousands.
+
+    A ``statement`` that is always the same one is prepared once.
+    """
     ids, found = list(dict.fromkeys(values)), {}
     for start in range(0, len(ids), IDS_PER_QUERY):
-        rows = tx.all(statement.where(column.in_(ids[start : start + IDS_PER_QUERY])))
+        rows = tx.all(_of(statement, column), {"ids": ids[start : start + IDS_PER_QUERY]})
         found.update(grouped(rows, str(column.key)))
     return found
+
+
+@lru_cache(maxsize=128)
+def _of(statement: sa.Select[Any], column: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    return statement.where(column.in_(sa.bindparam("ids", expanding=True)))
 
 
 def grouped(rows: Iterable[Row[Any]], key: str) -> dict[str, list[Row[Any]]]:

@@ -169,7 +169,7 @@ def update_subnet(request: Request) -> Json:
     body: SubnetChange = request.body.subnet
     with request.db.transaction() as tx:
         row = get_subnet(tx, request, request.params["subnet_id"])
-        standard.permit(request, "update_subnet", row, _target(row))
+        standard.permit(request, "update_subnet", row, subnet_target(row))
         plan = subnet_plan.changed_plan(row, body)
         if plan.gateway_ip != row.gateway_ip:
             _check_gateway_free(tx, row)
@@ -207,7 +207,7 @@ def _check_gateway_free(tx: Transaction, row: Row[Any]) -> None:
 def delete_subnet(request: Request) -> None:
     with request.db.transaction() as tx:
         row = get_subnet(tx, request, request.params["subnet_id"])
-        standard.permit(request, "delete_subnet", row, _target(row))
+        standard.permit(request, "delete_subnet", row, subnet_target(row))
         _release_addresses(tx, row)
         tx.write(sa.delete(subnets).where(subnets.c.id == row.id))
         standard.touch(tx, networks, [row.network_id])
@@ -237,10 +237,12 @@ def _release_addresses(tx: Transaction, row: Row[Any]) -> None:
     tx.write(sa.delete(port_addresses).where(port_addresses.c.subnet_id == row.id))
 
 
-def _target(row: Row[Any]) -> Json:
+def subnet_target(row: Row[Any]) -> Json:
+    """What a policy may ask of a subnet and its network."""
     return {
         "project_id": row.project_id,
         "tenant_id": row.project_id,
+        "network:project_id": row.network_project_id,
         "network:tenant_id": row.network_project_id,
         "shared": row.shared,
         "router:external": row.external,

@@ -237,7 +237,7 @@ security_group_rules = Table(
     Column("protocol_number", Integer),
     Column("port_min", Integer),
     Column("port_max", Integer),
-    Column("remote_prefix", Prefix),
+    Column("remote_prefix", Prefix),  # as written: may have bits beyond it
     Column("remote_group_id", Id, index=True),
     Column("fingerprint", Name, nullable=False),  # all that makes two rules the same
 )

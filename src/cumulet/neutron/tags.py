@@ -19,13 +19,13 @@ from cumulet.neutron import checks, notices, standard
 from cumulet.neutron.checks import Tag
 from cumulet.neutron.floatingips import get_floatingip
 from cumulet.neutron.networks import get_network
-from cumulet.neutron.ports import get_port
+from cumulet.neutron.ports import get_port, port_target
 from cumulet.neutron.routers import get_router
 from cumulet.neutron.security_group_rules import get_rule
 from cumulet.neutron.security_groups import get_group
 from cumulet.neutron.standard import Json
 from cumulet.neutron.subnet_pools import get_pool
-from cumulet.neutron.subnets import get_subnet
+from cumulet.neutron.subnets import get_subnet, subnet_target
 from cumulet.neutron.tables import (
     floatingips,
     networks,
@@ -112,10 +112,12 @@ def _thing(tx: Transaction, request: Request, verb: str) -> tuple[Row[Any], sa.T
         raise NotFound("The resource could not be found.", kind="HTTPNotFound")
     get, table = TAGGED[collection]
     row = get(tx, request, request.params["id"])
-    about = standard.target(row)
-    if table is networks:
-        about = standard.target(row, row)
-    rule = f"{verb}_{collection.replace('-', '_')}_tags"
+    about = standard.target(row, row if table is networks else None)
+    if table is subnets:
+        about = subnet_target(row)
+    elif table is ports:
+        about = port_target(tx, request, row)
+    rule = f"{verb}_{collection.replace('-', '_').removesuffix('s')}:tags"
     if verb == "get":
         request.enforce(rule, about)
     else:

@@ -133,8 +133,9 @@ def build_app(
         caller=env.caller,
         render_error=render_error,
         versions=versions.VERSIONS,
+        legacy_roots={"v2": "v2.1"},
         slash_ends=False,
-        endpoint=f"http://{env.config.api.public_host}:{PORT}",
+        endpoint=env.config.public_url(PORT),
         extras=server_actions.Extras(
             env.secrets.host_secret,
             glance.load_policies(env),

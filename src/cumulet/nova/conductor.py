@@ -1,8 +1,8 @@
 """nova-conductor: stands between nova-compute and the database, and tidies up.
 
 It serves ``nova.hosts`` and runs two loops.  ``release`` gives back what servers hold that were deleted before any
-host had them; what hosts had is released by their reports.  ``history`` forgets gone servers and told
-notifications after a week, a bounded batch at a time.
+host had them; what hosts had is released by their reports.  ``history`` forgets gone servers after a week, a
+bounded batch at a time.
 """
 
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from cumulet.core.policy import PUBLIC, Policies
 from cumulet.core.reconcile import Later, Reconciler
 from cumulet.core.schema import convert, encode
 from cumulet.core.service import Service
-from cumulet.core.tables import metadata, notifications
+from cumulet.core.tables import metadata
 from cumulet.nova import hosts, notices
 from cumulet.nova.model import ComputeDetails
 from cumulet.nova.tables import server_hosts, servers
@@ -83,7 +83,7 @@ class Historian:
     def tidy(self, _: str) -> Later | None:
         before = clock.later(-KEEP_SECONDS)
         with self._db.transaction() as tx:
-            more = max(forget_servers(tx, before), forget_notifications(tx, before)) == BATCH
+            more = forget_servers(tx, before) == BATCH
         return Later(1.0, "more to forget") if more else None
 
 
@@ -95,14 +95,6 @@ def forget_servers(tx: Transaction, before: str) -> int:
         for table, column in _PARTS:
             tx.write(sa.delete(table).where(column.in_(ids)))
         tx.write(sa.delete(servers).where(servers.c.id.in_(ids)))
-    return len(ids)
-
-
-def forget_notifications(tx: Transaction, before: str) -> int:
-    old = notifications.c.created_at < before
-    ids = [row.id for row in tx.all(sa.select(notifications.c.id).where(old).limit(BATCH))]
-    if ids:
-        tx.write(sa.delete(notifications).where(notifications.c.id.in_(ids)))
     return len(ids)
 
 

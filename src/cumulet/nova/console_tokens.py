@@ -88,5 +88,5 @@ class ConsoleTokens:
 
 def reach(config: Config, host_secret: str, service: str) -> ConsoleTokens:
     """nova-consoleauth as ``service`` sees it."""
-    url = f"http://{config.api.controller}:{PORT}"
-    return ConsoleTokens(Controller(NAME, url, service, service_token(host_secret, service)))
+    urls = config.controller_urls(PORT)
+    return ConsoleTokens(Controller(NAME, urls, service, service_token(host_secret, service)))

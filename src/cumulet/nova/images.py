@@ -71,7 +71,7 @@ def delete_image(request: Request) -> Reply:
 
 def image_url(request: Request, image_id: str) -> str:
     """Where glance has it."""
-    return f"http://{request.config.api.public_host}:{GLANCE_PORT}/images/{image_id}"
+    return f"{request.config.public_url(GLANCE_PORT)}/images/{image_id}"
 
 
 def _get(request: Request) -> Image:

@@ -16,8 +16,8 @@ from cumulet.core import clock
 from cumulet.core.config import Config
 from cumulet.core.db import Transaction
 from cumulet.core.tables import agents
-from cumulet.nova import zones
-from cumulet.nova.scheduling import Group, Room, Wish, parse_zone, room_of
+from cumulet.nova import scheduler_hints, zones
+from cumulet.nova.scheduling import Group, Hint, Room, Wish, parse_zone, room_of
 from cumulet.nova.tables import server_groups, server_hosts, servers
 from cumulet.placement import public as placement
 from cumulet.placement.model import Resources
@@ -28,6 +28,8 @@ _UNPLACED = (
         servers.c.created_at,
         servers.c.generation,
         servers.c.request_id,
+        servers.c.project_id,
+        servers.c.scheduler_hints,
         servers.c.vcpus,
         servers.c.memory_mb,
         servers.c.root_gb,
@@ -60,17 +62,19 @@ class Unplaced:
 
 
 def read_unplaced(tx: Transaction, config: Config, *conditions: sa.ColumnElement[bool]) -> list[Unplaced]:
-    """Every server that needs a host, the oldest first; one query."""
-    return [_unplaced(row, config) for row in tx.all(_UNPLACED.where(*conditions))]
+    """Every server that needs a host, the oldest first; one query, and one or two more if there are hints."""
+    rows = tx.all(_UNPLACED.where(*conditions))
+    hints = scheduler_hints.read_hints(tx, rows)
+    return [_unplaced(row, config, hints.get(row.id, ())) for row in rows]
 
 
-def _unplaced(row: Row[Any], config: Config) -> Unplaced:
+def _unplaced(row: Row[Any], config: Config, hints: tuple[Hint, ...]) -> Unplaced:
     zone, host = parse_zone(row.availability_zone)
     group = None
     if row.group_id:
         group = Group(row.group_id, row.policy, row.rules.get("max_server_per_host", 1))
     need = Resources(row.vcpus, row.memory_mb, disk_gb(row))
-    wish = Wish(row.id, need, config.compute.overhead_memory_mb, zone, host, group)
+    wish = Wish(row.id, need, config.compute.overhead_memory_mb, zone, host, group, hints=hints)
     return Unplaced(wish, row.created_at, row.generation, row.request_id)
 
 

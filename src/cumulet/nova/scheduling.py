@@ -8,6 +8,8 @@ hosts, and the sample, turn with ``seed``: the same seed gives the same decision
 A server group narrows the choice: ``affinity`` to the host of its other members once there is one,
 ``anti-affinity`` to hosts with fewer than so many of them; with ``soft-`` in front such hosts are only tried first.
 
+A hint narrows it to hosts where other servers are, or are not.
+
 The filters are counted only for a wish that fits nowhere; the text names no host, so users may read it.
 """
 
@@ -37,6 +39,18 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Hint:
+    """The user wants one of these hosts, or (``inside`` false) none of them."""
+
+    name: str
+    hosts: frozenset[str]
+    inside: bool = True
+
+    def lets_in(self, room: "Room") -> bool:
+        return (room.host in self.hosts) is self.inside
+
+
+@dataclass(frozen=True)
 class Wish:
     """A server that needs a host.  ``zone`` and ``host`` are as the user asked; empty: any will do."""
 
@@ -46,6 +60,7 @@ class Wish:
     zone: str = ""
     host: str = ""
     group: Group | None = None
+    hints: tuple[Hint, ...] = ()
 
     @property
     def memory_mb(self) -> int:
@@ -105,6 +120,8 @@ def place(
         candidates = zones.get(wish.zone, [])
         if wish.host:
             candidates = [room for room in hosts.get(wish.host, []) if wish.zone in ("", room.zone)]
+        if wish.hints:
+            candidates = [room for room in candidates if all(hint.lets_in(room) for hint in wish.hints)]
         room_found = _choose(wish, candidates, seed + number, there)
         if room_found is None:
             decisions.append(Decision(wish, fault=explain(wish, rooms, there)))
@@ -200,6 +217,7 @@ def filters(wish: Wish, there: Members | None = None) -> list[Filter]:
         found.append(("availability_zone", lambda room: room.zone == wish.zone, f" ({wish.zone})"))
     if wish.host:
         found.append(("host", lambda room: room.host == wish.host, f" ({wish.host})"))
+    found.extend((hint.name, hint.lets_in, "") for hint in wish.hints)
     if group:
         taken = (there or {}).get(group.id, Counter())
         found.append(("server_group", lambda room: _lets_in(group, room, taken), f" ({group.policy})"))

@@ -25,7 +25,16 @@ from cumulet.core.schema import UNSET, given
 from cumulet.glance import public as glance
 from cumulet.glance.model import Image
 from cumulet.neutron.model import PortWish
-from cumulet.nova import availability_zones, notices, quotas, server_dry_run, server_groups, server_views, versions
+from cumulet.nova import (
+    availability_zones,
+    notices,
+    quotas,
+    scheduler_hints,
+    server_dry_run,
+    server_groups,
+    server_views,
+    versions,
+)
 from cumulet.nova.checks import check_description, check_metadata, check_name
 from cumulet.nova.flavors import get_flavor
 from cumulet.nova.hostnames import check_hostname, hostname_from
@@ -214,6 +223,7 @@ def _hints(body: CreateServer) -> dict[str, Any]:
             raise BadRequest(f"Invalid input for field/attribute os:scheduler_hints. {name[:300]} is not for users")
     if len(repr(hints)) > LONGEST_USER_DATA:
         raise BadRequest("Invalid input for field/attribute os:scheduler_hints. They are too long")
+    scheduler_hints.check(hints)
     return hints
 
 

@@ -8,13 +8,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 from sqlalchemy.engine import Row
 
-from cumulet.core import clock
+from cumulet.core import clock, schema
 from cumulet.core.db import Transaction
 from cumulet.core.http import Json, Request
+from cumulet.core.made import Made
 from cumulet.core.microversion import Version
 from cumulet.neutron.model import Port
 from cumulet.nova import versions
@@ -26,15 +28,28 @@ _WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "REBUILD"})
 SHOW = "os_compute_api:servers:show"
 
 
-@dataclass(frozen=True)
-class Look:
+class Face(NamedTuple):
+    """What is shown of every server alike."""
+
     endpoint: str
     version: Version
     extra_specs: bool
     extended: bool  # host, instance name, user data
     details: bool  # of faults
+
+
+@dataclass(frozen=True)
+class Look:
+    face: Face
     host_statuses: Mapping[str, str] | None  # None: not to be seen
     unknown_only: bool = False
+
+    def host_status(self, host: str | None) -> str | None:
+        """What is shown of the host's status, None for nothing."""
+        if self.host_statuses is None:
+            return None
+        found = self.host_statuses.get(host, "UNKNOWN") if host else ""
+        return None if self.unknown_only and found != "UNKNOWN" else found
 
 
 def look_for(tx: Transaction, request: Request, project_id: str = "") -> Look:
@@ -45,15 +60,14 @@ def look_for(tx: Transaction, request: Request, project_id: str = "") -> Look:
     statuses = None
     if (every or unknown_only) and request.version >= (2, 16):
         statuses = {host: host_status(row, request.config) for host, row in list_hosts(tx).items()}
-    return Look(
-        endpoint=request.app.endpoint,
-        version=request.version,
+    face = Face(
+        request.app.endpoint,
+        request.version,
         extra_specs=request.allows(f"{SHOW}:flavor-extra-specs", target),
         extended=request.allows("os_compute_api:os-extended-server-attributes", target),
         details=request.context.admin,
-        host_statuses=statuses,
-        unknown_only=unknown_only,
     )
+    return Look(face, statuses, unknown_only)
 
 
 def brief(row: Row[Any], endpoint: str) -> Json:
@@ -67,46 +81,56 @@ def server_links(endpoint: str, server_id: str) -> list[Json]:
     ]
 
 
-def detail(
-    row: Row[Any],
-    ports: Sequence[Port],
-    look: Look,
-    tags: Sequence[str],
-    *,
-    kind: str = "server",
-    listed: bool = False,
-) -> Json:
+def detail(row: Row[Any], ports: Sequence[Port], look: Look, tags: Sequence[str], *, kind: str = "server") -> Json:
     """The server as the caller's version shows it.
 
     ``kind``: 'server', or for the answers of PUT and rebuild, which had fewer fields, 'server_update' and
     'server_rebuild'.
     """
-    document = _document(row, ports, look)
-    document["tags"] = list(tags)
+    document = _everything(row, ports, look.face, tags, look.host_status(row.host))
+    document["server_groups"] = [row.server_group_id] if row.server_group_id else []
     if kind == "server_rebuild":
         document["user_data"] = row.user_data
-    if look.extended:
+        document.pop("OS-EXT-SRV-ATTR:user_data", None)
+    return versions.render(kind, document, look.face.version)
+
+
+def listed(row: Row[Any], ports: Sequence[Port], look: Look, tags: Sequence[str]) -> msgspec.Raw:
+    """The same as JSON, for lists, which do not tell of server groups."""
+    return _lines.of((row.id, look.face), row, ports, look.face, tags, look.host_status(row.host))
+
+
+def _line(
+    row: Row[Any], ports: Sequence[Port], face: Face, tags: Sequence[str], host_status: str | None
+) -> msgspec.Raw:
+    document = _everything(row, ports, face, tags, host_status)
+    return msgspec.Raw(schema.encode(versions.render("server", document, face.version)))
+
+
+_lines = Made(_line)
+
+
+def _everything(
+    row: Row[Any], ports: Sequence[Port], face: Face, tags: Sequence[str], host_status: str | None
+) -> Json:
+    document = _document(row, ports, face)
+    document["tags"] = list(tags)
+    if face.extended:
         document |= _extended(row)
-        if kind == "server_rebuild":
-            del document["OS-EXT-SRV-ATTR:user_data"]
-    if look.host_statuses is not None:
-        found = look.host_statuses.get(row.host, "UNKNOWN") if row.host else ""
-        if not look.unknown_only or found == "UNKNOWN":
-            document["host_status"] = found
-    if not listed:
-        document["server_groups"] = [row.server_group_id] if row.server_group_id else []
-    if row.status == "ERROR" and (fault := _fault(row, look)):
+    if host_status is not None:
+        document["host_status"] = host_status
+    if row.status == "ERROR" and (fault := _fault(row, face)):
         document["fault"] = fault
     if row.status in _WITH_PROGRESS:
         document["progress"] = 100 if row.status == "ACTIVE" and row.task_state is None else 0
     groups = dict.fromkeys(name for port in ports for name in port.security_groups)
     if groups:
         document["security_groups"] = [{"name": name} for name in groups]
-    return versions.render(kind, document, look.version)
+    return document
 
 
-def _document(row: Row[Any], ports: Sequence[Port], look: Look) -> Json:
-    links = server_links(look.endpoint, row.id)
+def _document(row: Row[Any], ports: Sequence[Port], face: Face) -> Json:
+    links = server_links(face.endpoint, row.id)
     return {
         "id": row.id,
         "name": row.name,
@@ -115,9 +139,9 @@ def _document(row: Row[Any], ports: Sequence[Port], look: Look) -> Json:
         "user_id": row.user_id,
         "metadata": row.metadata,
         "hostId": host_id(row.project_id, row.host),
-        "image": _image(row, look),
-        "flavor": _flavor(row, look),
-        "_flavor_link": {"id": row.flavor["id"], "links": flavor_links(look.endpoint, row.flavor["id"])[1:]},
+        "image": _image(row, face),
+        "flavor": _flavor(row, face),
+        "_flavor_link": {"id": row.flavor["id"], "links": flavor_links(face.endpoint, row.flavor["id"])[1:]},
         "created": clock.short(row.created_at),
         "updated": clock.short(updated_at(row)),
         "addresses": {} if row.vm_state == "building" else addresses(ports),
@@ -157,25 +181,25 @@ def _extended(row: Row[Any]) -> Json:
     }
 
 
-def _image(row: Row[Any], look: Look) -> Json | str:
+def _image(row: Row[Any], face: Face) -> Json | str:
     if not row.image_id:
         return ""
     return {
         "id": row.image_id,
-        "links": [{"rel": "bookmark", "href": f"{look.endpoint}/images/{row.image_id}"}],
+        "links": [{"rel": "bookmark", "href": f"{face.endpoint}/images/{row.image_id}"}],
     }
 
 
-def _flavor(row: Row[Any], look: Look) -> Json:
+def _flavor(row: Row[Any], face: Face) -> Json:
     flavor = row.flavor
     document = {name: flavor[name] for name in ("vcpus", "ram", "disk", "ephemeral", "swap")}
     document["original_name"] = flavor["name"]
-    if look.extra_specs:
+    if face.extra_specs:
         document["extra_specs"] = flavor["extra_specs"]
     return document
 
 
-def _fault(row: Row[Any], look: Look) -> Json | None:
+def _fault(row: Row[Any], face: Face) -> Json | None:
     """Why the server is in ERROR: no host was found, or what its host said, without where things lie there.
 
     An administrator who has said that it is broken need not have said why.
@@ -187,7 +211,7 @@ def _fault(row: Row[Any], look: Look) -> Json | None:
         return None
     public = _DIRECTORIES.sub("", message)[:255]
     fault = {"code": 500, "created": clock.short(at or row.updated_at), "message": public}
-    return fault | ({"details": message} if look.details else {})
+    return fault | ({"details": message} if face.details else {})
 
 
 def addresses(ports: Sequence[Port], network: str | None = None) -> Json:

@@ -164,15 +164,12 @@ def list_servers_detail(request: Request) -> Json:
         ids = [row.id for row in page.rows]
         ports = neutron.list_server_ports(tx, ids)
         tags = find_tags(tx, ids)
-    found = [
-        server_views.detail(row, ports.get(row.id, ()), look, tags.get(row.id, ()), listed=True)
-        for row in page.rows
-    ]
+    found = [server_views.listed(row, ports.get(row.id, ()), look, tags.get(row.id, ())) for row in page.rows]
     return {"servers": found, **next_links(request, "servers", page)}
 
 
 def _shows_user_data(look: server_views.Look) -> bool:
-    return look.extended and look.version >= (2, 3)
+    return look.face.extended and look.face.version >= (2, 3)
 
 
 # ── one server ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,14 +13,18 @@ from cumulet.nova.tables import server_tags, servers
 MOST_TAGS = 50
 LONGEST_TAG = 60
 _TAG = re.compile(r"[^,/]{1,60}")
+_TAGS = (
+    sa.select(server_tags)
+    .where(server_tags.c.server_id.in_(sa.bindparam("ids", expanding=True)))
+    .order_by(server_tags.c.tag)
+)
 
 
 def find_tags(tx: Transaction, ids: Sequence[str]) -> dict[str, list[str]]:
     """The tags of these servers, by id; servers without are left out."""
     found: dict[str, list[str]] = {}
     if ids:
-        mine = server_tags.c.server_id.in_(list(ids))
-        for row in tx.all(sa.select(server_tags).where(mine).order_by(server_tags.c.tag)):
+        for row in tx.all(_TAGS, {"ids": list(ids)}):
             found.setdefault(row.server_id, []).append(row.tag)
     return found
 

@@ -8,7 +8,6 @@ for routes that come or go (``Route.since``, ``Route.until``).
 
 from collections.abc import Callable, Collection, Mapping
 from functools import cache
-from typing import Any
 
 from cumulet.core.errors import BadRequest, NotFound
 from cumulet.core.http import Json, Request, Route
@@ -16,7 +15,7 @@ from cumulet.core.microversion import Change, Version, Versions, text
 from cumulet.core.policy import AUTHENTICATED, PUBLIC
 
 VERSIONS = Versions("compute", (2, 1), (2, 96), "X-OpenStack-Nova-API-Version")
-UPDATED = "2013-07-23T11:33:21Z"
+UPDATED, LEGACY_UPDATED = "2013-07-23T11:33:21Z", "2011-01-21T11:33:21Z"
 ATTRIBUTE, STATUS = "OS-EXT-SRV-ATTR:", "OS-EXT-STS:"
 
 
@@ -289,7 +288,7 @@ def check_value(name: str, value: str, version: Version) -> str:
     return value
 
 
-def _document(request: Request) -> dict[str, Any]:
+def _document(request: Request) -> Json:
     return {
         "id": "v2.1",
         "status": "CURRENT",
@@ -300,19 +299,38 @@ def _document(request: Request) -> dict[str, Any]:
     }
 
 
+def _legacy_document(request: Request) -> Json:
+    """The API before microversions: the same URLs below ``/v2``, as 2.1 answers them."""
+    return {
+        "id": "v2.0",
+        "status": "SUPPORTED",
+        "version": "",
+        "min_version": "",
+        "updated": LEGACY_UPDATED,
+        "links": [{"rel": "self", "href": f"{request.app.endpoint}/v2/"}],
+    }
+
+
 def list_versions(request: Request) -> Json:
-    return {"versions": [_document(request)]}
+    return {"versions": [_legacy_document(request), _document(request)]}
 
 
 def show_version(request: Request) -> Json:
-    document = _document(request)
+    return {"version": _described(_document(request), "2.1")}
+
+
+def show_legacy_version(request: Request) -> Json:
+    return {"version": _described(_legacy_document(request), "2")}
+
+
+def _described(document: Json, media: str) -> Json:
     described = {
         "rel": "describedby",
         "type": "text/html",
         "href": "https://docs.openstack.org/api-ref/compute/",
     }
-    media = {"base": "application/json", "type": "application/vnd.openstack.compute+json;version=2.1"}
-    return {"version": document | {"links": [*document["links"], described], "media-types": [media]}}
+    kind = {"base": "application/json", "type": f"application/vnd.openstack.compute+json;version={media}"}
+    return document | {"links": [*document["links"], described], "media-types": [kind]}
 
 
 def show_named_version(request: Request) -> Json:
@@ -323,6 +341,7 @@ def show_named_version(request: Request) -> Json:
 
 ROUTES = (
     Route("GET", "/", list_versions, PUBLIC),
+    Route("GET", "/v2", show_legacy_version, PUBLIC),
     Route("GET", "/v2.1", show_version, PUBLIC),
     Route("GET", "/v2.1/versions/{id}", show_named_version, AUTHENTICATED),
 )

@@ -39,6 +39,7 @@ def upgrade() -> None:
         sa.Column("disabled_reason", sa.String(length=255), nullable=True),
         sa.Column("forced_down", sa.Boolean(), nullable=False),
         sa.Column("details", sa.JSON(), nullable=False),
+        sa.Column("loops", sa.JSON(), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_agents")),
     )
     with op.batch_alter_table("agents", schema=None) as batch_op:
@@ -245,10 +246,12 @@ def upgrade() -> None:
         sa.Column("context", sa.JSON(), nullable=False),
         sa.Column("payload", sa.JSON(), nullable=False),
         sa.Column("relayed_at", sa.String(length=27), nullable=True),
+        sa.Column("claim", sa.String(length=64), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_notifications")),
     )
     with op.batch_alter_table("notifications", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_notifications_created_at"), ["created_at"], unique=False)
+        batch_op.create_index("ix_notifications_untold", ["relayed_at", "created_at"], unique=False)
 
     op.create_table(
         "projects",
@@ -263,6 +266,7 @@ def upgrade() -> None:
         sa.Column("extra", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_projects")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("projects", schema=None) as batch_op:
         batch_op.create_index("ix_projects_parent", ["parent_id"], unique=False)
@@ -306,12 +310,14 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.ForeignKeyConstraint(["parent_region_id"], ["regions.id"], name=op.f("fk_regions_parent_region_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_regions")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "revocations",
         sa.Column("audit_id", sa.String(length=32), nullable=False),
         sa.Column("expires_at", sa.BigInteger(), nullable=False),
         sa.PrimaryKeyConstraint("audit_id", name=op.f("pk_revocations")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("revocations", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_revocations_expires_at"), ["expires_at"], unique=False)
@@ -326,6 +332,7 @@ def upgrade() -> None:
         sa.Column("extra", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_roles")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("roles", schema=None) as batch_op:
         batch_op.create_index("uq_roles_domain_name", ["domain_id", "name"], unique=True)
@@ -475,6 +482,13 @@ def upgrade() -> None:
         sa.Column("extra", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_services")),
+        info={"stamp": "identity"},
+    )
+    op.create_table(
+        "stamps",
+        sa.Column("name", sa.String(length=255), nullable=False),
+        sa.Column("value", sa.String(length=32), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_stamps")),
     )
     op.create_table(
         "stored_policies",
@@ -484,6 +498,7 @@ def upgrade() -> None:
         sa.Column("extra", sa.JSON(), nullable=False),
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_stored_policies")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "subnet_pools",
@@ -549,6 +564,7 @@ def upgrade() -> None:
             "inherited",
             name=op.f("pk_assignments"),
         ),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("assignments", schema=None) as batch_op:
         batch_op.create_index("ix_assignments_target", ["target_type", "target_id"], unique=False)
@@ -580,6 +596,7 @@ def upgrade() -> None:
             ["service_id"], ["services.id"], name=op.f("fk_endpoints_service_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_endpoints")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "flavor_access",
@@ -600,6 +617,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.ForeignKeyConstraint(["domain_id"], ["projects.id"], name=op.f("fk_groups_domain_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_groups")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("groups", schema=None) as batch_op:
         batch_op.create_index("uq_groups_domain_name", ["domain_id", "name"], unique=True)
@@ -639,6 +657,7 @@ def upgrade() -> None:
             ["prior_role_id"], ["roles.id"], name=op.f("fk_implied_roles_prior_role_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("prior_role_id", "implied_role_id", name=op.f("pk_implied_roles")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "inventories",
@@ -706,6 +725,7 @@ def upgrade() -> None:
             ["project_id"], ["projects.id"], name=op.f("fk_project_tags_project_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("project_id", "name", name=op.f("pk_project_tags")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "registered_limits",
@@ -720,6 +740,7 @@ def upgrade() -> None:
             ["service_id"], ["services.id"], name=op.f("fk_registered_limits_service_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_registered_limits")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("registered_limits", schema=None) as batch_op:
         batch_op.create_index(
@@ -861,6 +882,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.ForeignKeyConstraint(["domain_id"], ["projects.id"], name=op.f("fk_users_domain_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("users", schema=None) as batch_op:
         batch_op.create_index("uq_users_domain_name", ["domain_id", "name"], unique=True)
@@ -877,6 +899,7 @@ def upgrade() -> None:
             ["user_id"], ["users.id"], name=op.f("fk_access_rules_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_access_rules")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("access_rules", schema=None) as batch_op:
         batch_op.create_index("uq_access_rules_user_what", ["user_id", "service", "method", "path"], unique=True)
@@ -900,6 +923,7 @@ def upgrade() -> None:
             ["user_id"], ["users.id"], name=op.f("fk_application_credentials_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_application_credentials")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("application_credentials", schema=None) as batch_op:
         batch_op.create_index("uq_application_credentials_user_name", ["user_id", "name"], unique=True)
@@ -915,6 +939,7 @@ def upgrade() -> None:
         sa.Column("created_at", sa.String(length=27), nullable=False),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_credentials_user_id"), ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_credentials")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("credentials", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_credentials_user_id"), ["user_id"], unique=False)
@@ -962,6 +987,7 @@ def upgrade() -> None:
             ["user_id"], ["users.id"], name=op.f("fk_group_members_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("group_id", "user_id", name=op.f("pk_group_members")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("group_members", schema=None) as batch_op:
         batch_op.create_index("ix_group_members_user", ["user_id"], unique=False)
@@ -984,6 +1010,7 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_limits")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("limits", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_limits_registered_limit_id"), ["registered_limit_id"], unique=False)
@@ -1064,6 +1091,7 @@ def upgrade() -> None:
             ["trustor_user_id"], ["users.id"], name=op.f("fk_trusts_trustor_user_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_trusts")),
+        info={"stamp": "identity"},
     )
     with op.batch_alter_table("trusts", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_trusts_trustee_user_id"), ["trustee_user_id"], unique=False)
@@ -1083,6 +1111,7 @@ def upgrade() -> None:
             ["role_id"], ["roles.id"], name=op.f("fk_application_credential_roles_role_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("credential_id", "role_id", name=op.f("pk_application_credential_roles")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "application_credential_rules",
@@ -1101,6 +1130,7 @@ def upgrade() -> None:
             ondelete="CASCADE",
         ),
         sa.PrimaryKeyConstraint("credential_id", "rule_id", name=op.f("pk_application_credential_rules")),
+        info={"stamp": "identity"},
     )
     op.create_table(
         "trust_roles",
@@ -1111,6 +1141,7 @@ def upgrade() -> None:
             ["trust_id"], ["trusts.id"], name=op.f("fk_trust_roles_trust_id"), ondelete="CASCADE"
         ),
         sa.PrimaryKeyConstraint("trust_id", "role_id", name=op.f("pk_trust_roles")),
+        info={"stamp": "identity"},
     )
     # ### end Alembic commands ###
 
@@ -1245,6 +1276,7 @@ def downgrade() -> None:
 
     op.drop_table("subnet_pools")
     op.drop_table("stored_policies")
+    op.drop_table("stamps")
     op.drop_table("services")
     with op.batch_alter_table("servers", schema=None) as batch_op:
         batch_op.drop_index("ix_servers_project_created")
@@ -1289,6 +1321,7 @@ def downgrade() -> None:
 
     op.drop_table("projects")
     with op.batch_alter_table("notifications", schema=None) as batch_op:
+        batch_op.drop_index("ix_notifications_untold")
         batch_op.drop_index(batch_op.f("ix_notifications_created_at"))
 
     op.drop_table("notifications")

@@ -102,6 +102,8 @@ class OvsSwitch:
             with self._ovsdb.change() as change:
                 change.delete_port(SWITCH_END)  # of its own: under a live port a new device is deaf
             self._uplink.make(netlink)
+        if self._uplink.external:
+            netlink.set_up(self._uplink.external)
         rows = self._rows()
         change = Change(rows, self._ovsdb.transact)
         self._plan_base(change, rows, netlink, base)
@@ -118,6 +120,8 @@ class OvsSwitch:
                 change.ensure_port(there, far, "patch", {"peer": near}, external_ids=MARKS)
         if self._uplink.wanted:
             change.ensure_port(EX, SWITCH_END, external_ids=MARKS)
+        if self._uplink.external:
+            change.ensure_port(EX, self._uplink.external, external_ids=MARKS)
         if self._tunnel_address and self.datapath == "netdev":
             underlay.plan_bridge(change, rows, netlink, self._tunnel_address, MARKS)
         for peer in sorted(base.tunnels):

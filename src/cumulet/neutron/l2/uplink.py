@@ -5,7 +5,8 @@ the public network.  The host forwards for it, and masquerades it where there is
 the world, and whoever is on this node reaches floating IPs.  Through the cable the host itself answers pings and
 its own connections' replies, nothing else.
 
-An operator's own device in br-ex serves beside it; an empty `network.public_cidr` turns all of this off.
+Where a device of this node carries the public network (`network.external_interface`), that is in br-ex in the
+place of the cable, and its router is somebody else; an empty `network.public_cidr` turns the cable off, too.
 """
 
 import contextlib
@@ -34,7 +35,8 @@ class Uplink:
     def __init__(self, config: Config) -> None:
         self._mtu = config.network.mtu
         self._before = config.run / "ip_forward"
-        cidr = config.network.public_cidr
+        self.external = config.network.external_interface
+        cidr = "" if self.external else config.network.public_cidr
         self._network = ipaddress.IPv4Network(cidr) if cidr else None
 
     @property

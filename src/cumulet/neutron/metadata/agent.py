@@ -101,8 +101,8 @@ def namespace(place: Place) -> str:
 def build(env: HostEnv) -> Service:
     from cumulet.neutron.metadata.sockets import NamespaceSockets
 
-    nova = env.metadata.address
-    upstream = Upstream(*nova, env.metadata_secret)
+    (host, port), *others = env.metadata.addresses
+    upstream = Upstream(host, port, env.metadata_secret, tuple(others))
     proxy = Proxy(lambda place, ip: agent.find_owner(place, ip), upstream)
     agent = MetadataAgent(env.neutron, env.host, NamespaceSockets(proxy))
     return Service(

@@ -8,6 +8,7 @@ Who asks is known by where the question arrived and from which address; the cont
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import resource
@@ -26,6 +27,7 @@ from cumulet.neutron.model import Owner
 LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 LONGEST_HEAD, LONGEST_BODY, LONGEST_ANSWER = 16 * 1024, 64 * 1024, 1024 * 1024
+CONNECT_SECONDS = 3.0
 LOOKUPS = 4
 PASSED = frozenset(
     {
@@ -70,6 +72,7 @@ class Upstream:
     host: str
     port: int
     secret: str
+    others: tuple[tuple[str, int], ...] = ()  # asked if the first does not answer
 
 
 @dataclass(frozen=True)
@@ -229,7 +232,7 @@ class Proxy:
         """Ask nova, and pass its answer on piece by piece.  Refusal only if there is not one piece."""
         left = LONGEST_ANSWER
         try:
-            reader, writer = await asyncio.open_connection(self._upstream.host, self._upstream.port)
+            reader, writer = await self._reach()
             try:
                 writer.write(request)
                 while left > 0 and (piece := await reader.read(min(65536, left))):
@@ -247,6 +250,15 @@ class Proxy:
             raise
         if left == LONGEST_ANSWER:
             raise Refusal(503, "the metadata service does not answer; try again")
+
+    async def _reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the first of nova's metadata APIs that takes one."""
+        *others, last = (self._upstream.host, self._upstream.port), *self._upstream.others
+        for host, port in others:
+            with contextlib.suppress(OSError, TimeoutError):
+                async with asyncio.timeout(CONNECT_SECONDS):
+                    return await asyncio.open_connection(host, port)
+        return await asyncio.open_connection(*last)
 
 
 async def _read(reader: asyncio.StreamReader, seconds: float) -> tuple[Question, bytes]:

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 
 import libvirt
 
+from cumulet.core.bus import EVERYTHING
 from cumulet.core.errors import Retry
-from cumulet.core.reconcile import EVERYTHING
 from cumulet.nova.compute.domain_xml import NAME_PREFIX
 
 LOG = logging.getLogger(__name__)

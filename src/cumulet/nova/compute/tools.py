@@ -1,15 +1,17 @@
 """The tools that make and read disks.
 
-qemu-img reads what users have uploaded and guests have written, so all of them run with a bound on memory and time;
-formats are always said and never probed.
+qemu-img reads what users have uploaded and guests have written, so all of them run with a bound on memory and
+time; formats are always said and never probed.  What counts against the bound on memory is what they reserve: each
+thread's stack, and with glibc a heap for each thread.  Both are kept small, or a dozen threads would not find room.
 """
 
+import os
 import subprocess
 from pathlib import Path
 
 from cumulet.core.errors import Retry, Terminal
 
-MEMORY_BYTES, CPU_SECONDS, SECONDS = 1 << 30, 10, 60
+MEMORY_BYTES, STACK_BYTES, CPU_SECONDS, SECONDS = 1 << 30, 1 << 20, 10, 60
 
 
 def qemu_img(*arguments: str | Path, seconds: int = 0) -> None:
@@ -21,10 +23,11 @@ def run_tool(*words: str | Path, seconds: int = 0) -> None:
 
     ``seconds``: how long it may take, where that is longer than to make an empty disk.
     """
-    limits = [f"--as={MEMORY_BYTES}", f"--cpu={seconds or CPU_SECONDS}", "--core=0"]
+    limits = [f"--as={MEMORY_BYTES}", f"--stack={STACK_BYTES}", f"--cpu={seconds or CPU_SECONDS}", "--core=0"]
     try:
         done = subprocess.run(
             ["prlimit", *limits, "--", *words],
+            env={**os.environ, "MALLOC_ARENA_MAX": "1"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

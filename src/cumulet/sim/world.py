@@ -5,18 +5,15 @@ dnsmasq and the routers are made of dictionaries (``cumulet.sim``).  Every lasti
 host, is an *effect*: they are counted, and the process that makes one can die just before or just after it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-import msgspec
 import sqlalchemy as sa
 
 from cumulet.core import clock as time
 from cumulet.core import heartbeat
 from cumulet.core.bus import LocalBus
-from cumulet.core.client import Controller
 from cumulet.core.config import Config, Node
 from cumulet.core.context import Context
 from cumulet.core.controller import ControllerEnv
@@ -24,7 +21,7 @@ from cumulet.core.db import Database, Transaction
 from cumulet.core.errors import Terminal, Unauthorized
 from cumulet.core.http import App
 from cumulet.core.reconcile import Loop, Reconciler
-from cumulet.core.secrets import Secrets, host_token
+from cumulet.core.secrets import Secrets, host_token, service_token
 from cumulet.core.tables import metadata
 from cumulet.glance import tables as glance_tables
 from cumulet.keystone import tables as _keystone_tables  # noqa: F401 - part of the schema
@@ -37,13 +34,14 @@ from cumulet.nova import app as nova
 from cumulet.nova import conductor, consoleauth, scheduler
 from cumulet.nova import tables as nova_tables
 from cumulet.nova.compute.agent import ComputeAgent, HttpConductor
-from cumulet.nova.console_tokens import API, PROXY
+from cumulet.nova.console_tokens import API, PROXY, ConsoleTokens
 from cumulet.nova.model import Verb
 from cumulet.placement import tables as placement_tables
+from cumulet.sim.effects import Crash, Effects
 from cumulet.sim.hypervisor import SimHypervisor
+from cumulet.sim.in_process import InProcess
 from cumulet.sim.network import SimDhcp, SimRouters
 from cumulet.sim.switch import SimSwitch
-from tests.nova.consoles import to_consoleauth
 
 T = TypeVar("T")
 IMAGE = "11111111-1111-4111-8111-111111111111"
@@ -54,44 +52,6 @@ TOKENS = {
     "alice": Context(user_id="alice", project_id="p1", roles=frozenset({"member", "reader"})),
     "bob": Context(user_id="bob", project_id="p2", roles=frozenset({"member", "reader"})),
 }
-
-
-class Crash(BaseException):
-    """The process died.  A BaseException, so that no code under test survives it."""
-
-
-class Effects:
-    """Counts every lasting change; dies before or after the chosen one; runs something in between."""
-
-    def __init__(self) -> None:
-        self.log: list[str] = []
-        self.crash_at: tuple[int, str] | None = None
-        self.interrupt_at: int | None = None
-        self.interrupt: Callable[[], None] = lambda: None
-        self.quiet = False
-
-    @contextmanager
-    def effect(self, name: str) -> Iterator[None]:
-        self.before(name)
-        yield
-        self.after(name)
-
-    def before(self, name: str) -> None:
-        if not self.quiet and self.crash_at == (len(self.log), "before"):
-            self.crash_at = None
-            raise Crash(name)
-
-    def after(self, name: str) -> None:
-        if self.quiet:
-            return
-        number = len(self.log)
-        self.log.append(name)
-        if self.crash_at == (number, "after"):
-            self.crash_at = None
-            raise Crash(name)
-        if self.interrupt_at == number:
-            self.interrupt_at = None
-            self.interrupt()
 
 
 class CountedDatabase(Database):
@@ -111,23 +71,6 @@ class CountedDatabase(Database):
     def after_commit(self, tx: Transaction) -> None:
         if tx.wrote:
             self._effects.after("commit")
-
-
-class InProcess(Controller):
-    """A controller reached by a function call instead of a socket: the same routes, headers and errors."""
-
-    def __init__(self, app: App, host: str) -> None:
-        super().__init__(app.name, "http://in-process", host, host_token(SECRETS.host_secret, host))
-        self._app = app
-
-    def _request(
-        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
-    ) -> tuple[int, dict[str, str], bytes]:
-        status, data, answered = self._app.call(method, path, body, {**self._headers(), **headers})
-        raw = data if isinstance(data, bytes) else msgspec.json.encode(data)
-        if status >= 400:
-            self._refused(status, raw, path)
-        return status, {key.lower(): value for key, value in answered.items()}, raw
 
 
 class SimHost:
@@ -192,8 +135,8 @@ class World:
         env = ControllerEnv(self.config, self.db, self.bus, SECRETS, _authenticate)
         services = {part.__name__: part.build(env) for part in (neutron, scheduler, conductor, consoleauth)}
         consoles: App = services[consoleauth.__name__].app
-        self.console_tokens = to_consoleauth(consoles, PROXY, SECRETS.host_secret)
-        self.nova = nova.build_app(env, console_tokens=to_consoleauth(consoles, API, SECRETS.host_secret))
+        self.console_tokens = _to_consoleauth(consoles, PROXY)
+        self.nova = nova.build_app(env, console_tokens=_to_consoleauth(consoles, API))
         self.neutron: App = services[neutron.__name__].app
         conductor_app: App = services[conductor.__name__].app
         self.loops: list[Loop[Any]] = []
@@ -206,7 +149,8 @@ class World:
 
     def _agents(self, host: SimHost, conductor_app: App) -> list[Reconciler[Any]]:
         name = host.name
-        to_nova, to_neutron = InProcess(conductor_app, name), InProcess(self.neutron, name)
+        token = host_token(SECRETS.host_secret, name)
+        to_nova, to_neutron = InProcess(conductor_app, name, token), InProcess(self.neutron, name, token)
         compute = ComputeAgent(
             HttpConductor(to_nova, name),
             host.hypervisor,
@@ -381,6 +325,10 @@ class World:
 
     def _make(self, kind: str, wish: dict[str, Any], user: str = "alice") -> str:
         return str(self.call(self.neutron, "POST", f"/v2.0/{kind}s", {kind: wish}, user)[kind]["id"])
+
+
+def _to_consoleauth(app: App, service: str) -> ConsoleTokens:
+    return ConsoleTokens(InProcess(app, service, service_token(SECRETS.host_secret, service)))
 
 
 def _authenticate(token: str) -> Context:

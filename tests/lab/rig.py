@@ -1,0 +1,130 @@
+"""A lab for tests: the four nodes of the reference topology, under a name of its own."""
+
+import json
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from cumulet.cli.lab import DISKS, RUN, environment
+from cumulet.host import machine
+from cumulet.host.machine import Machine
+from tests.machine import wait_for
+
+CUMULET = [sys.executable, "-m", "cumulet.cli.main"]
+SWITCH = "--db=unix:/run/cumulet/openvswitch/db.sock"
+
+
+class LabRig:
+    def __init__(self, *options: str) -> None:
+        self.name = f"test-{uuid.uuid4().hex[:6]}"
+        self._options = options
+
+    def lab(self, verb: str, *words: str, check: bool = True, seconds: float = 300) -> str:
+        """What ``cumulet lab VERB`` printed; AssertionError with that if it failed."""
+        done = subprocess.run(
+            [*CUMULET, "lab", verb, "--name", self.name, *words],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+        assert not check or done.returncode == 0, f"lab {verb} {' '.join(words)}: {done.returncode}\n{done.stdout}"
+        return done.stdout
+
+    def up(self) -> str:
+        return self.lab("up", *self._options)
+
+    def run(self, node: str, *words: str, check: bool = True, seconds: float = 300) -> str:
+        """As ``lab exec``, without a Python on the way."""
+        one = self.start(node, *words)
+        try:
+            said = one.communicate(timeout=seconds)[0]
+        finally:
+            one.kill()
+        assert not check or one.returncode == 0, f"{node}: {' '.join(words)}: {one.returncode}\n{said}"
+        return said
+
+    def start(self, node: str, *words: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            machine.command(Machine(node, self.run_directory, self.disks / node), words),
+            env=environment(),
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def openstack(self, *words: str) -> str:
+        """The unmodified client, on the controller."""
+        return self.run("controller", "openstack", *words)
+
+    def ask(self, *words: str) -> Any:
+        """The client's answer as data."""
+        return json.loads(self.openstack(*words, "-f", "json"))
+
+    def launch(self, *names: str) -> None:
+        """Servers that answer ssh on floating IPs, booted side by side; the first one makes key and group."""
+        running = []
+        for name in names:
+            running.append(self.start("controller", "cumulet", "launch", name, "--flavor", "m1.nano"))
+            pipe = running[-1].stdout
+            assert pipe
+            assert pipe.readline().startswith(f"  server {name}: ")
+        said = [one.communicate(timeout=300)[0] for one in running]
+        assert [one.returncode for one in running] == [0] * len(names), said
+
+    def ssh(self, server: str, *words: str, check: bool = True) -> str:
+        return self.run("controller", "cumulet", "ssh", server, "--", *words, check=check)
+
+    def answers(self, node: str, address: str) -> bool:
+        """Whether a ping from the node comes back."""
+        return "1 received" in self.run(node, "ping", "-c1", "-W1", address, check=False)
+
+    def tunnels(self, node: str) -> set[str]:
+        """The other ends of a node's tunnels."""
+        found = self.run(
+            node, "ovs-vsctl", SWITCH, "--bare", "--columns=options", "find", "interface", "type=vxlan"
+        )
+        return {word.removeprefix("remote_ip=") for word in found.split() if word.startswith("remote_ip=")}
+
+    def agents(self) -> dict[tuple[str, str], bool]:
+        """Which agents live, by node and name."""
+        network = self.ask("network", "agent", "list")
+        compute = self.ask("compute", "service", "list")
+        return {(one["Host"], one["Binary"]): bool(one["Alive"]) for one in network} | {
+            (one["Host"], one["Binary"]): one["State"] == "up" for one in compute
+        }
+
+    def wait_agents(self, node: str, alive: bool, seconds: float = 60) -> None:
+        wait_for(
+            lambda: {state for (host, _), state in self.agents().items() if host == node} == {alive},
+            seconds,
+            f"{node} {'up' if alive else 'down'}",
+        )
+
+    def traces(self) -> list[str]:
+        """Whatever of this machine still has to do with the lab."""
+        found = [str(place) for place in (self.run_directory, self.disks) if place.exists()]
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    words = (entry / "cmdline").read_bytes().decode(errors="replace")
+                    mounts = (entry / "mountinfo").read_text(errors="replace")
+                except OSError:
+                    continue
+                if f"cumulet-lab/{self.name}" in words + mounts:
+                    found.append(f"process {entry.name}: {words.replace(chr(0), ' ')[:80]}")
+        return found
+
+    @property
+    def run_directory(self) -> Path:
+        return RUN / self.name
+
+    @property
+    def disks(self) -> Path:
+        return DISKS / self.name
