@@ -123,26 +123,31 @@ def _until_the_end(service: Service, api_sockets: Sequence[socket.socket]) -> No
     if service.app and api_sockets:
         _wait_for_one_of(reader, *api_sockets)
         if not ended:
-            with asyncio.Runner(loop_factory=_event_loop) as runner:
+            with asyncio.Runner(loop_factory=event_loop) as runner:
                 runner.run(_serve(service, api_sockets, ended))
     else:
         _wait_for_one_of(reader)
 
 
-def _event_loop() -> asyncio.AbstractEventLoop:
+def event_loop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
 
 
 async def _serve(service: Service, api_sockets: Sequence[socket.socket], ended: Sequence[int]) -> None:
-    server, done = _server(service.app, service.websockets), asyncio.Event()
-    running = asyncio.get_running_loop()
+    done = asyncio.Event()
     for number in ENDINGS:
-        running.add_signal_handler(number, done.set)
+        asyncio.get_running_loop().add_signal_handler(number, done.set)
     if ended:  # since the last look
         done.set()
-    serving = running.create_task(server.serve(list(api_sockets)))
+    await answer(service, api_sockets, done)
+
+
+async def answer(service: Service, api_sockets: Sequence[socket.socket], done: asyncio.Event) -> None:
+    """Serve the API until ``done``, and finish the requests that are under way then."""
+    server = _server(service.app, service.websockets)
+    serving = asyncio.create_task(server.serve(list(api_sockets)))
     await done.wait()
     server.end()
     await serving
