@@ -73,7 +73,7 @@ def _fill_heap(libc: ctypes.CDLL) -> None:
         return counts.arena, counts.keepcost
 
     size = LARGE
-    while size > SMALL:
+    while size > STEP:
         before = end()
         piece = libc.malloc(size)
         if end() != before:

@@ -102,7 +102,7 @@ def serve(
     if status_socket:
         status.serve(status_socket, loops)
     LOG.info("%s started", name)
-    ending = _Ending(loops)
+    ending = Ending(loops)
     try:
         _until_the_end(service, api_sockets, ending)
     finally:
@@ -113,7 +113,7 @@ def serve(
         LOG.info("%s stopped", name)
 
 
-class _Ending:
+class Ending:
     """The time that is left once a service is told to end: its requests and all its loops share it."""
 
     def __init__(self, loops: Sequence[Loop[Any]]) -> None:
@@ -130,34 +130,41 @@ class _Ending:
             thread.join(max(0.0, self._deadline - time.monotonic()))
 
 
-def _until_the_end(service: Service, api_sockets: Sequence[socket.socket], ending: _Ending) -> None:
+def _until_the_end(service: Service, api_sockets: Sequence[socket.socket], ending: Ending) -> None:
     """What the main thread does: it serves the API, if there is one, as soon as somebody asks it."""
     ended, reader = _listen_for_the_end()
     if service.app and api_sockets:
         _wait_for_one_of(reader, *api_sockets)
         if not ended:
-            with asyncio.Runner(loop_factory=_event_loop) as runner:
+            with asyncio.Runner(loop_factory=event_loop) as runner:
                 runner.run(_serve(service, api_sockets, ending, ended))
     else:
         _wait_for_one_of(reader)
 
 
-def _event_loop() -> asyncio.AbstractEventLoop:
+def event_loop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
 
 
 async def _serve(
-    service: Service, api_sockets: Sequence[socket.socket], ending: _Ending, ended: Sequence[int]
+    service: Service, api_sockets: Sequence[socket.socket], ending: Ending, ended: Sequence[int]
 ) -> None:
-    server, done = _server(service.app, service.websockets), asyncio.Event()
-    running = asyncio.get_running_loop()
+    done = asyncio.Event()
     for number in ENDINGS:
-        running.add_signal_handler(number, done.set)
+        asyncio.get_running_loop().add_signal_handler(number, done.set)
     if ended:  # since the last look
         done.set()
-    serving = running.create_task(server.serve(list(api_sockets)))
+    await answer(service, api_sockets, done, ending)
+
+
+async def answer(
+    service: Service, api_sockets: Sequence[socket.socket], done: asyncio.Event, ending: Ending
+) -> None:
+    """Serve the API until ``done``, and finish the requests that are under way then."""
+    server = _server(service.app, service.websockets)
+    serving = asyncio.create_task(server.serve(list(api_sockets)))
     await done.wait()
     ending.begin()
     server.end()
