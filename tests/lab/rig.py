@@ -1,9 +1,13 @@
 """A lab for tests: the four nodes of the reference topology, under a name of its own."""
 
 import json
+import re
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,10 @@ from cumulet.host.machine import Machine
 from tests.machine import wait_for
 
 CUMULET = [sys.executable, "-m", "cumulet.cli.main"]
+Servers = dict[str, dict[str, str]]
+"""By name: host, private and floating address."""
+UNDISTURBED = 5.0
+"""Seconds: shorter than each outage that these stories would see, longer than a busy machine takes to answer."""
 SWITCH = "--db=unix:/run/cumulet/openvswitch/db.sock"
 
 
@@ -78,12 +86,33 @@ class LabRig:
         said = [one.communicate(timeout=300)[0] for one in running]
         assert [one.returncode for one in running] == [0] * len(names), said
 
+    def servers(self) -> Servers:
+        found = {}
+        for line in self.ask("server", "list", "--long"):
+            private, floating = line["Networks"]["private"]
+            found[line["Name"]] = {"host": line["Host"], "private": private, "floating": floating}
+        return found
+
     def ssh(self, server: str, *words: str, check: bool = True) -> str:
         return self.run("controller", "cumulet", "ssh", server, "--", *words, check=check)
 
     def answers(self, node: str, address: str) -> bool:
         """Whether a ping from the node comes back."""
         return "1 received" in self.run(node, "ping", "-c1", "-W1", address, check=False)
+
+    @contextmanager
+    def pings(self, address: str) -> Iterator[list[float]]:
+        """Five a second from outside; afterwards it holds the longest time without an answer, in seconds."""
+        found: list[float] = []
+        ping = self.start("outside", "ping", "-D", "-n", "-i", "0.2", address)
+        try:
+            yield found
+        finally:
+            self.run("outside", "pkill", "-INT", "-x", "ping")
+            said = ping.communicate(timeout=20)[0]
+        times = [float(match) for match in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", said, re.M)]
+        assert times, said
+        found.append(max(later - earlier for earlier, later in pairwise(times)))
 
     def tunnels(self, node: str) -> set[str]:
         """The other ends of a node's tunnels."""

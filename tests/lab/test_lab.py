@@ -10,7 +10,7 @@ import pytest
 from cumulet.cli.lab import REFERENCE
 from cumulet.core import topology as topologies
 from cumulet.services import SERVICES
-from tests.lab.rig import LabRig
+from tests.lab.rig import LabRig, Servers
 
 pytestmark = pytest.mark.host
 TOPOLOGY = topologies.load(REFERENCE)
@@ -40,20 +40,7 @@ def test_no_other_node_can_reach_the_database(lab: LabRig) -> None:
             assert "refused" in lab.run(node, "bash", "-c", probe, check=False)
 
 
-@pytest.fixture(scope="module")
-def servers(lab: LabRig) -> dict[str, dict[str, str]]:
-    """Two servers, each on its own compute node: host, private and floating address."""
-    assert all(lab.tunnels(node) == set() for node in ("compute1", "compute2")), "nobody to reach yet"
-    lab.launch("one", "two")
-    found = {}
-    for line in lab.ask("server", "list", "--long"):
-        private, floating = line["Networks"]["private"]
-        found[line["Name"]] = {"host": line["Host"], "private": private, "floating": floating}
-    assert {line["host"] for line in found.values()} == {"compute1", "compute2"}
-    return found
-
-
-def test_servers_of_two_nodes_are_neighbours(lab: LabRig, servers: dict[str, dict[str, str]]) -> None:
+def test_servers_of_two_nodes_are_neighbours(lab: LabRig, servers: Servers) -> None:
     """DHCP, metadata (the ssh key) and the router are on the network node; floating IPs answer outside."""
     for name, other in (("one", "two"), ("two", "one")):
         assert lab.ssh(name, "hostname").strip() == name
@@ -68,6 +55,6 @@ def test_servers_of_two_nodes_are_neighbours(lab: LabRig, servers: dict[str, dic
     assert lab.run("compute1", "ip", "netns").strip() == ""
 
 
-def test_nobody_from_the_public_network_gets_to_the_nodes(lab: LabRig, servers: dict[str, dict[str, str]]) -> None:
+def test_nobody_from_the_public_network_gets_to_the_nodes(lab: LabRig, servers: Servers) -> None:
     said = lab.ssh("one", "nc -w 2 10.10.0.11 5000 < /dev/null && echo open", check=False)
     assert "open" not in said

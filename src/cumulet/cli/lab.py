@@ -32,7 +32,7 @@ from cumulet.host.netlink import checksum_off
 RUN, DISKS = Path("/run/cumulet-lab"), Path("/srv/cumulet-lab")
 CACHE = Path("/var/cache/cumulet/image")
 ETC, STATE, LOGS = "/etc/cumulet", "/var/lib/cumulet", "/var/log/cumulet"
-UP_SECONDS = 120.0
+UP_SECONDS, MAP_SECONDS = 120.0, 20.0
 REFERENCE = Path(__file__).parent / "reference.toml"
 """The four nodes of the map."""
 SETTINGS = """set -e
@@ -345,11 +345,14 @@ def _cumulet(*words: str) -> list[str]:
 
 
 def _map(lab: Lab) -> str:
-    """What runs on each node, as the controller tells it."""
+    """What runs on each node, as the controller tells it, once everything has told of itself."""
     command = machine.command(lab.machine(lab.controller()), _cumulet("where"))
-    return subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, env=environment(), cwd="/", check=False
-    ).stdout
+    deadline = time.monotonic() + MAP_SECONDS
+    while True:
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment(), cwd="/", check=False)
+        if done.returncode == 0 or time.monotonic() > deadline:
+            return done.stdout
+        time.sleep(0.2)
 
 
 def _farewell(lab: Lab, seconds: float) -> str:

@@ -121,6 +121,7 @@ def _checkout(command: Command) -> None:
     test.add_argument(
         "--tempest", nargs="?", const="", metavar="PATTERN", help="instead: OpenStack's own tests; default: smoke"
     )
+    test.add_argument("--chaos", action="store_true", help="instead: long campaigns on labs that are broken")
     test.add_argument("words", nargs=argparse.REMAINDER, metavar="-- PYTEST", help="words for pytest")
     check = command("check", "testing:check", "format, lint, types, import contracts")
     check.add_argument("--yes", "-y", action="store_true", help="install without asking")

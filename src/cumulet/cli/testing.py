@@ -15,13 +15,15 @@ REAL_LOG = HOME / "build" / "host-and-compat.log"
 def test(options: argparse.Namespace) -> int:
     """All rings that this machine can run, two groups side by side; what cannot run is named with the reason.
 
-    With words for pytest (after ``--``) it is one run, with these words.
+    With words for pytest (after ``--``) it is one run, with these words.  ``--chaos``: the long campaigns instead.
     """
     if options.tempest is not None:
         from cumulet.cli import tempest
 
         return tempest.run(options.tempest)
     words = [word for word in options.words if word not in ("--", "--yes", "-y")]
+    if options.chaos:
+        words = ["-m", "chaos", "-s", *words]
     skipped = _cannot_run()
     _tell(skipped)
     if words:
@@ -31,7 +33,7 @@ def test(options: argparse.Namespace) -> int:
     REAL_LOG.parent.mkdir(exist_ok=True)
     if not skipped:
         with REAL_LOG.open("w") as log:
-            command = _pytest("-m", "host or compat")
+            command = _pytest("-m", "(host or compat) and not chaos")
             real = subprocess.Popen(command, cwd=HOME, env=environment(), stdout=log, stderr=log)
     print("unit, project and sim rings:", flush=True)
     code = subprocess.run(

@@ -5,10 +5,11 @@ not by offset: the marker's row gives the values to continue after, and ``id`` b
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
+from weakref import WeakKeyDictionary
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
@@ -22,6 +23,7 @@ LARGEST_PAGE = 1000
 _NUMBER = re.compile(r"-?[0-9]{1,17}")
 PAGING = frozenset({"limit", "marker", "page_reverse", "sort_key", "sort_dir", "sort", "fields"})
 Condition = Callable[[list[str]], ColumnElement[bool]]
+Key = tuple[ColumnElement[Any], bool]
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,9 @@ def list_page(tx: Transaction, statement: sa.Select[Any], request: Request, list
     if backwards:
         keys = [(column, not ascending) for column, ascending in keys]
     marker = request.one("marker")
-    paged = statement
     if marker:
-        paged = paged.where(_after(tx, statement, marker, keys, listing))
-    paged = paged.order_by(*(column.asc() if ascending else column.desc() for column, ascending in keys))
-    rows = tx.all(paged.limit(limit + 1) if limit is not None else paged)
+        statement = statement.where(_after(tx, statement, marker, keys, listing))
+    rows = tx.all(_ordered(statement, keys, limit) if request.query else _plain(statement, keys, limit))
     more = limit is not None and len(rows) > limit
     rows = rows[:limit] if more else rows
     if backwards:
@@ -75,6 +75,22 @@ def list_page(tx: Transaction, statement: sa.Select[Any], request: Request, list
         getattr(rows[-1], name) if rows and (more or backwards) else None,
         getattr(rows[0], name) if rows and marker else None,
     )
+
+
+def _ordered(statement: sa.Select[Any], keys: Iterable[Key], limit: int | None) -> sa.Select[Any]:
+    paged = statement.order_by(*(column.asc() if ascending else column.desc() for column, ascending in keys))
+    return paged if limit is None else paged.limit(limit + 1)
+
+
+_plain_ones: WeakKeyDictionary[sa.Select[Any], dict[Any, sa.Select[Any]]] = WeakKeyDictionary()
+
+
+def _plain(statement: sa.Select[Any], keys: Iterable[Key], limit: int | None) -> sa.Select[Any]:
+    """The same for a query that asks for nothing in particular: made once, for as long as ``statement`` is kept."""
+    found, key = _plain_ones.setdefault(statement, {}), (*keys, limit)
+    if key not in found:
+        found[key] = _ordered(statement, keys, limit)
+    return found[key]
 
 
 def filtered(statement: sa.Select[Any], request: Request, listing: Listing) -> sa.Select[Any]:
@@ -117,7 +133,7 @@ def _limit(request: Request, listing: Listing) -> int | None:
     return min(wanted, listing.biggest_page) if wanted else listing.default_page
 
 
-def _sort_keys(request: Request, listing: Listing) -> list[tuple[ColumnElement[Any], bool]]:
+def _sort_keys(request: Request, listing: Listing) -> list[Key]:
     pairs = list(zip(request.many("sort_key"), _directions(request), strict=False))
     for item in ",".join(request.many("sort")).split(","):
         name, _, direction = item.partition(":")
@@ -144,7 +160,7 @@ def _after(
     tx: Transaction,
     statement: sa.Select[Any],
     marker: str,
-    keys: list[tuple[ColumnElement[Any], bool]],
+    keys: list[Key],
     listing: Listing,
 ) -> ColumnElement[bool]:
     """Rows behind the marker's: greater in the first key, or equal there and greater in the next, and so on."""

@@ -80,8 +80,12 @@ def serve(
     api_sockets: Sequence[socket.socket] = (),
     beat: Callable[[Heartbeat], None] | None = None,
     heartbeat_seconds: float = 10.0,
+    certificate: str = "",
 ) -> None:
-    """Run ``service`` until SIGTERM or SIGINT.  ``beat`` tells the controller that it lives."""
+    """Run ``service`` until SIGTERM or SIGINT.  ``beat`` tells the controller that it lives.
+
+    ``certificate``: a file with key and certificate, to serve the API by HTTPS.
+    """
     started_at = clock.now()
     loops: list[Loop[Any]] = [Loop(reconciler) for reconciler in service.loops]
     woken = [loop for loop in loops if loop.reconciler.events]
@@ -104,7 +108,7 @@ def serve(
     LOG.info("%s started", name)
     ending = Ending(loops)
     try:
-        _until_the_end(service, api_sockets, ending)
+        _until_the_end(service, api_sockets, ending, certificate)
     finally:
         ending.begin()
         ending.wait(threads)
@@ -130,14 +134,16 @@ class Ending:
             thread.join(max(0.0, self._deadline - time.monotonic()))
 
 
-def _until_the_end(service: Service, api_sockets: Sequence[socket.socket], ending: Ending) -> None:
+def _until_the_end(
+    service: Service, api_sockets: Sequence[socket.socket], ending: Ending, certificate: str
+) -> None:
     """What the main thread does: it serves the API, if there is one, as soon as somebody asks it."""
     ended, reader = _listen_for_the_end()
     if service.app and api_sockets:
         _wait_for_one_of(reader, *api_sockets)
         if not ended:
             with asyncio.Runner(loop_factory=event_loop) as runner:
-                runner.run(_serve(service, api_sockets, ending, ended))
+                runner.run(_serve(service, api_sockets, ending, certificate, ended))
     else:
         _wait_for_one_of(reader)
 
@@ -149,21 +155,29 @@ def event_loop() -> asyncio.AbstractEventLoop:
 
 
 async def _serve(
-    service: Service, api_sockets: Sequence[socket.socket], ending: Ending, ended: Sequence[int]
+    service: Service,
+    api_sockets: Sequence[socket.socket],
+    ending: Ending,
+    certificate: str,
+    ended: Sequence[int],
 ) -> None:
     done = asyncio.Event()
     for number in ENDINGS:
         asyncio.get_running_loop().add_signal_handler(number, done.set)
     if ended:  # since the last look
         done.set()
-    await answer(service, api_sockets, done, ending)
+    await answer(service, api_sockets, done, ending, certificate)
 
 
 async def answer(
-    service: Service, api_sockets: Sequence[socket.socket], done: asyncio.Event, ending: Ending
+    service: Service,
+    api_sockets: Sequence[socket.socket],
+    done: asyncio.Event,
+    ending: Ending,
+    certificate: str = "",
 ) -> None:
     """Serve the API until ``done``, and finish the requests that are under way then."""
-    server = _server(service.app, service.websockets)
+    server = _server(service.app, service.websockets, certificate)
     serving = asyncio.create_task(server.serve(list(api_sockets)))
     await done.wait()
     ending.begin()
@@ -189,7 +203,7 @@ def _wait_for_one_of(*descriptors: int | socket.socket) -> None:
     poller.poll()
 
 
-def _server(app: Any, websockets: bool) -> _Server:
+def _server(app: Any, websockets: bool, certificate: str = "") -> _Server:
     return _Server(
         uvicorn.Config(
             app,
@@ -205,6 +219,7 @@ def _server(app: Any, websockets: bool) -> _Server:
             proxy_headers=False,  # who calls is who is connected
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            ssl_certfile=certificate or None,
         )
     )
 

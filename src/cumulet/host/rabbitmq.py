@@ -2,9 +2,9 @@
 
 It runs as the package's user, keeps everything below our state directory, and shares neither its name, nor its
 ports, nor its cookie with a RabbitMQ that the machine may have.  Erlang's port mapper (epmd), which would listen on
-every address and outlive everything, is not used: the node's only other port is a fixed one on loopback, for
-``rabbitmqctl``.  Users, their rights and bounds are definitions that it reads at each start; the user guest, whom
-every RabbitMQ knows, is never made.
+every address and outlive everything, is not used; should RabbitMQ start it after all, it listens on loopback.  The
+node's only other port is a fixed one there, for ``rabbitmqctl``.  Users, their rights and bounds are definitions
+that it reads at each start; the user guest, whom every RabbitMQ knows, is never made.
 
 Its node is called ``cumulet@localhost`` wherever it runs, since a node finds its data by its name: the machine may
 be renamed.
@@ -88,6 +88,7 @@ def command(state_dir: Path, run_dir: Path, distribution_port: int = 25672) -> t
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LANG": "C.UTF-8",
+        "ERL_EPMD_ADDRESS": "127.0.0.1",  # where it listens if RabbitMQ starts it after all, as it does in time
         "HOME": str(base),  # where Erlang keeps its cookie
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
         "RABBITMQ_CONFIG_FILE": str(base / "rabbitmq.conf"),

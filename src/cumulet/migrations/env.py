@@ -1,6 +1,12 @@
-"""How Alembic reaches the schema.  Migrations expand, later ones contract: older services run beside the newer."""
+"""How Alembic reaches the schema.  Migrations expand, later ones contract: older services run beside the newer.
+
+SQLite changes a schema in a transaction as it does anything else, once it is told to begin: all of an upgrade is
+one commit, or nothing of it is there.  Foreign keys are not looked at meanwhile, since a table that is made anew
+is dropped first.
+"""
 
 import importlib
+from typing import Any
 
 from alembic import context
 from sqlalchemy import create_engine
@@ -12,6 +18,10 @@ for project in ("keystone", "glance", "placement", "neutron", "nova"):
 
 engine = create_engine(context.config.get_main_option("sqlalchemy.url") or "")
 with engine.connect() as connection:
+    if engine.dialect.name == "sqlite":
+        driver: Any = connection.connection.dbapi_connection
+        driver.isolation_level = None  # of itself it begins for rows, not for schemas
+        connection.exec_driver_sql("begin immediate")
     context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()

@@ -82,7 +82,7 @@ class Failover:
             self.read,
             self.reconcile,
             topics=(effects.BINDINGS,),
-            resync_seconds=self._config.agents.resync_seconds,
+            resync_seconds=min(self._config.agents.resync_seconds, self._config.agents.heartbeat_seconds),
         )
 
     def read(self) -> Mapping[str, Lacking]:

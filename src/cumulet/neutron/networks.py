@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Annotated, Any
 
 import sqlalchemy as sa
@@ -150,9 +151,13 @@ def _only_default(tx: Transaction, network_id: str) -> None:
 
 def list_networks(request: Request) -> Json:
     with request.db.read() as tx:
-        scoped = sa.select(networks).where(sharing.visible(request, networks))
-        page = listing.list_page(tx, scoped, request, _listing(request))
+        page = listing.list_page(tx, _usable(sharing.visible(request, networks)), request, _listing(request))
         return standard.document(request, "networks", page, network_views(tx, request, page.rows))
+
+
+@lru_cache(maxsize=sharing.PROJECTS)
+def _usable(visible: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(networks).where(visible)
 
 
 def get_network(tx: Transaction, request: Request, network_id: str) -> Row[Any]:
@@ -279,8 +284,7 @@ def not_found(network_id: str) -> NotFound:
 def network_views(tx: Transaction, request: Request, rows: Sequence[Row[Any]]) -> list[Json]:
     ids = [row.id for row in rows]
     nets = standard.related(tx, _SUBNETS, subnets.c.network_id, ids)
-    run = sa.select(dhcp_bindings.c.network_id).where(dhcp_bindings.c.wanted == "run")
-    served = standard.related(tx, run, dhcp_bindings.c.network_id, ids)
+    served = standard.related(tx, _SERVED, dhcp_bindings.c.network_id, ids)
     shared = sharing.shared_ones(tx, request, ids)
     provider = request.allows("get_network:provider:network_type", {})
     return [
@@ -293,6 +297,8 @@ _SUBNETS = (
     .join_from(subnets, subnet_pools, subnets.c.subnetpool_id == subnet_pools.c.id, isouter=True)
     .order_by(subnets.c.created_at, subnets.c.id)
 )
+
+_SERVED = sa.select(dhcp_bindings.c.network_id).where(dhcp_bindings.c.wanted == "run")
 
 
 def _view(row: Row[Any], within: Sequence[Row[Any]], served: bool, provider: bool) -> Json:
@@ -344,8 +350,12 @@ PROVIDER = {
 
 def _listing(request: Request) -> Listing:
     """Who may not see provider attributes must not learn them by filters either."""
-    seen = PROVIDER if request.allows("get_network:provider:network_type", {}) else {}
-    shared = sharing.open_to(networks, standard.mine(request))
+    return _listing_of(standard.mine(request), request.allows("get_network:provider:network_type", {}))
+
+
+@lru_cache(maxsize=sharing.PROJECTS)
+def _listing_of(project_id: str, provider: bool) -> Listing:
+    seen, shared = PROVIDER if provider else {}, sharing.open_to(networks, project_id)
     return replace(LISTING, columns={**LISTING.columns, **seen, "shared": shared})
 
 

@@ -6,6 +6,7 @@ for whoever asks; setting it writes or takes away the policy for all.  There is 
 
 import uuid
 from collections.abc import Collection, Iterable
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,9 +18,13 @@ from cumulet.neutron import standard
 from cumulet.neutron.tables import floatingips, network_rbacs, ports, routers, subnets
 
 ALL = "*"
+_ALL_OF_THEM = sa.true()
+PROJECTS = 256
+"""For how many of them the expressions are kept that are the same in each of their requests."""
 SHARED, EXTERNAL = "access_as_shared", "access_as_external"
 
 
+@lru_cache(maxsize=PROJECTS)
 def open_to(table: sa.Table, project_id: str, action: str = SHARED) -> sa.ColumnElement[bool]:
     """Whether rows of ``table`` are open to this project by a policy."""
     mine = sa.and_(network_rbacs.c.object_id == table.c.id, network_rbacs.c.action == action)
@@ -31,6 +36,7 @@ def with_shared(table: sa.Table, project_id: str) -> sa.Select[Any]:
     return sa.select(table, open_to(table, project_id).label("shared"))
 
 
+@lru_cache(maxsize=PROJECTS)
 def usable_by(table: sa.Table, project_id: str) -> sa.ColumnElement[bool]:
     """What the project has, and what is open to it in any way."""
     mine = sa.exists().where(network_rbacs.c.object_id == table.c.id, network_rbacs.c.target.in_([ALL, project_id]))
@@ -39,7 +45,7 @@ def usable_by(table: sa.Table, project_id: str) -> sa.ColumnElement[bool]:
 
 def visible(request: Request, table: sa.Table) -> sa.ColumnElement[bool]:
     """What the caller may use; all for an administrator and for services."""
-    return sa.true() if standard.sees_all(request) else usable_by(table, standard.mine(request))
+    return _ALL_OF_THEM if standard.sees_all(request) else usable_by(table, standard.mine(request))
 
 
 def share_with_all(
@@ -78,10 +84,14 @@ def targets(tx: Transaction, thing_id: str, action: str = SHARED, besides: str =
 
 def shared_ones(tx: Transaction, request: Request, ids: Iterable[str]) -> set[str]:
     """Which of these things are shared with the caller's project."""
-    mine = sa.select(network_rbacs.c.object_id).where(
-        network_rbacs.c.action == SHARED, network_rbacs.c.target.in_([ALL, standard.mine(request)])
+    return set(standard.related(tx, _shared_with(standard.mine(request)), network_rbacs.c.object_id, ids))
+
+
+@lru_cache(maxsize=PROJECTS)
+def _shared_with(project_id: str) -> sa.Select[Any]:
+    return sa.select(network_rbacs.c.object_id).where(
+        network_rbacs.c.action == SHARED, network_rbacs.c.target.in_([ALL, project_id])
     )
-    return set(standard.related(tx, mine, network_rbacs.c.object_id, ids))
 
 
 def used_by_others(tx: Transaction, network: Any, left: Collection[str]) -> bool:

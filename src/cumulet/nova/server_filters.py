@@ -5,6 +5,7 @@ What only administrators may ask for is ignored for others, as upstream does, ne
 
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -56,6 +57,8 @@ def wanted_servers(
     tx: Transaction, request: Request, statement: sa.Select[Any], rule: str
 ) -> tuple[sa.Select[Any], Request]:
     """``statement`` for those the caller may see, and the request with the filters that are left for the list."""
+    if not request.query:
+        return _living(statement, request.context.project_id), request
     names = {name for name, _ in request.query} - PAGING
     _check_names(names, request.version)
     if not request.allows("os_compute_api:servers:allow_all_filters"):
@@ -67,6 +70,11 @@ def wanted_servers(
         if name in names:
             scoped = scoped.where(_s.id.in_(_with_address(tx, scoped, request.many(name)[-1])))
     return scoped, only(request, frozenset(names - _SCOPE))
+
+
+@lru_cache(maxsize=64)
+def _living(statement: sa.Select[Any], project_id: str) -> sa.Select[Any]:
+    return statement.where(_s.project_id == project_id, _s.gone_at.is_(None))
 
 
 def _check_names(names: set[str], version: Version) -> None:

@@ -107,7 +107,7 @@ def _found(tx: Transaction, request: Request, row: Row[Any], wish: Wish) -> dict
 
 def _shown(tx: Transaction, request: Request) -> Json:
     row = get_server(tx, request, RULE, user_data=True)
-    look = server_views.look_for(tx, request, row.project_id)
+    look = server_views.look_for(tx, request, server_views.face_for(request, row.project_id), [row], row.project_id)
     ports = neutron.list_server_ports(tx, [row.id]).get(row.id, ())
     tags = find_tags(tx, [row.id]).get(row.id, [])
     return server_views.detail(row, ports, look, tags, kind="server_rebuild")

@@ -21,7 +21,7 @@ from cumulet.core.microversion import Version
 from cumulet.neutron.model import Port
 from cumulet.nova import versions
 from cumulet.nova.flavors import flavor_links
-from cumulet.nova.services import host_status, list_hosts
+from cumulet.nova.services import find_hosts, host_status
 
 _DIRECTORIES = re.compile(r"(?<!\w)/(?:[^\s/'\":;,]+/)+")
 _WITH_PROGRESS = frozenset({"ACTIVE", "BUILD", "REBUILD"})
@@ -52,22 +52,27 @@ class Look:
         return None if self.unknown_only and found != "UNKNOWN" else found
 
 
-def look_for(tx: Transaction, request: Request, project_id: str = "") -> Look:
+def face_for(request: Request, project_id: str = "") -> Face:
     """What the caller may see of servers of ``project_id`` (default: the caller's own)."""
     target = {"project_id": project_id or request.context.project_id}
-    every = request.allows(f"{SHOW}:host_status", target)
-    unknown_only = not every and request.allows(f"{SHOW}:host_status:unknown-only", target)
-    statuses = None
-    if (every or unknown_only) and request.version >= (2, 16):
-        statuses = {host: host_status(row, request.config) for host, row in list_hosts(tx).items()}
-    face = Face(
+    return Face(
         request.app.endpoint,
         request.version,
         extra_specs=request.allows(f"{SHOW}:flavor-extra-specs", target),
         extended=request.allows("os_compute_api:os-extended-server-attributes", target),
         details=request.context.admin,
     )
-    return Look(face, statuses, unknown_only)
+
+
+def look_for(tx: Transaction, request: Request, face: Face, rows: Sequence[Row[Any]], project_id: str = "") -> Look:
+    """The same for these servers, with the statuses of their hosts if they are to be seen."""
+    target = {"project_id": project_id or request.context.project_id}
+    every = request.allows(f"{SHOW}:host_status", target)
+    unknown_only = not every and request.allows(f"{SHOW}:host_status:unknown-only", target)
+    if not (every or unknown_only) or request.version < (2, 16):
+        return Look(face, None)
+    hosts = find_hosts(tx, {row.host for row in rows if row.host})
+    return Look(face, {host: host_status(row, request.config) for host, row in hosts.items()}, unknown_only)
 
 
 def brief(row: Row[Any], endpoint: str) -> Json:

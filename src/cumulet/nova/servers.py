@@ -157,19 +157,16 @@ def list_servers(request: Request) -> Json:
 def list_servers_detail(request: Request) -> Json:
     """Everything of each; the number of queries does not depend on the number of servers."""
     with request.db.read() as tx:
-        look = server_views.look_for(tx, request)
-        columns = status.FULL if _shows_user_data(look) else status.DETAIL
+        face = server_views.face_for(request)
+        columns = status.FULL if face.extended and face.version >= (2, 3) else status.DETAIL
         wanted, filters = wanted_servers(tx, request, columns, POLICY + "detail")
         page = list_page(tx, wanted, filters, LISTING)
         ids = [row.id for row in page.rows]
+        look = server_views.look_for(tx, request, face, page.rows)
         ports = neutron.list_server_ports(tx, ids)
         tags = find_tags(tx, ids)
     found = [server_views.listed(row, ports.get(row.id, ()), look, tags.get(row.id, ())) for row in page.rows]
     return {"servers": found, **next_links(request, "servers", page)}
-
-
-def _shows_user_data(look: server_views.Look) -> bool:
-    return look.face.extended and look.face.version >= (2, 3)
 
 
 # ── one server ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -182,7 +179,7 @@ def show_server(request: Request) -> Json:
 
 def _shown(tx: Transaction, request: Request, rule: str, kind: str) -> Json:
     row = get_server(tx, request, rule, user_data=True)
-    look = server_views.look_for(tx, request, row.project_id)
+    look = server_views.look_for(tx, request, server_views.face_for(request, row.project_id), [row], row.project_id)
     ports = neutron.list_server_ports(tx, [row.id]).get(row.id, ())
     return server_views.detail(row, ports, look, find_tags(tx, [row.id]).get(row.id, ()), kind=kind)
 

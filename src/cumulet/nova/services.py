@@ -5,7 +5,7 @@ down.  Disabling a nova-compute keeps new servers away from its host; only it ca
 Until 2.52 the URL says what to do, and host and binary are in the body; since then a service has an id.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -53,9 +53,19 @@ def list_agents(tx: Transaction, *conditions: sa.ColumnElement[bool]) -> list[Ro
     return list(tx.all(sa.select(agents).where(mine).order_by(agents.c.binary, agents.c.host)))
 
 
+_COMPUTES = sa.select(agents).where(
+    agents.c.binary == COMPUTE, agents.c.host.in_(sa.bindparam("hosts", expanding=True))
+)
+
+
 def list_hosts(tx: Transaction) -> dict[str, Row[Any]]:
     """The nova-compute of each host."""
     return {row.host: row for row in list_agents(tx, agents.c.binary == COMPUTE)}
+
+
+def find_hosts(tx: Transaction, hosts: Collection[str]) -> dict[str, Row[Any]]:
+    """The same for these hosts only."""
+    return {row.host: row for row in tx.all(_COMPUTES, {"hosts": sorted(hosts)})} if hosts else {}
 
 
 def is_up(row: Row[Any], config: Config) -> bool:

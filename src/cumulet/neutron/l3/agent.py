@@ -4,13 +4,14 @@ One key per router, each a namespace of its own: what one router's owner asks fo
 A router without an intent is left alone: only a tombstone takes it away.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from cumulet.core.client import Controller
 from cumulet.core.reconcile import Later, Reconciler
 from cumulet.core.service import HostEnv, Service
+from cumulet.neutron.l3.rivals import Rivals
 from cumulet.neutron.model import RouterIntent, RouterSeen
 
 
@@ -36,11 +37,18 @@ class RouterHost(Protocol):
 
 
 class L3Agent:
+    """``announced`` is called when a router's addresses have been announced on its links."""
+
     def __init__(
-        self, controller: Controller, host: str, routers: RouterHost, resync_seconds: float = 30.0
+        self,
+        controller: Controller,
+        host: str,
+        routers: RouterHost,
+        resync_seconds: float = 30.0,
+        announced: Callable[[], None] = lambda: None,
     ) -> None:
         self._controller, self._host, self._routers = controller, host, routers
-        self._resync_seconds = resync_seconds
+        self._resync_seconds, self._announced = resync_seconds, announced
         self._here: frozenset[str] = frozenset()
 
     def reconciler(self) -> Reconciler[RouterIntent]:
@@ -51,6 +59,7 @@ class L3Agent:
             before=self.before,
             topics=(f"neutron.routers.{self._host}",),
             resync_seconds=self._resync_seconds,
+            events=False,
         )
 
     def read(self) -> Mapping[str, RouterIntent]:
@@ -69,6 +78,8 @@ class L3Agent:
             running = intent.admin_up and not intent.absent
             seen = RouterSeen(intent.generation, running, "; ".join(placed.refused), placed.floating)
             self._controller.post(f"/hosts/{self._host}/routers", {intent.id: seen})
+        if placed.again_seconds:
+            self._announced()
         return Later(placed.again_seconds, "announce once more") if placed.again_seconds else None
 
     def details(self) -> dict[str, object]:
@@ -77,6 +88,19 @@ class L3Agent:
 
 def build(env: HostEnv) -> Service:
     from cumulet.neutron.l3.driver import KernelRouters
+    from cumulet.neutron.l3.voices import KernelVoices
 
-    agent = L3Agent(env.neutron, env.host, KernelRouters(env.config), env.config.agents.resync_seconds)
-    return Service(loops=[agent.reconciler()], details=agent.details)
+    resync_seconds, voices = env.config.agents.resync_seconds, KernelVoices(env.config)
+    agent = L3Agent(env.neutron, env.host, KernelRouters(env.config), resync_seconds, voices.listen)
+    rivals = Rivals(env.neutron, env.host, voices, resync_seconds)
+
+    def start(wake: Callable[[str], None]) -> None:
+        def hear(router_id: str) -> None:
+            rivals.hear(router_id)
+            wake(router_id)
+
+        voices.start(hear)
+
+    return Service(
+        loops=[agent.reconciler(), rivals.reconciler()], start=start, stop=voices.stop, details=agent.details
+    )
