@@ -23,7 +23,7 @@ from cumulet.core.metrics import FAILING, PASSES
 from cumulet.core.reconcile import Loop
 from cumulet.core.service import Service
 
-ROUNDS = 3
+ROUNDS = 10
 """Once fills most caches; some things are only remembered when they are done again."""
 BEATS = "/hosts/{host}/heartbeat/"
 SIGN = Heartbeat("", {"failing": {}})
