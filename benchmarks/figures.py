@@ -69,7 +69,7 @@ LIMITS: dict[str, str] = {
     "and data in the parent, 12 of them SQLAlchemy. Of its own a service has 3 MB while it has nothing to do, and "
     "6 to 16 MB once its loops pass or its API answers: most of that are the parent's pages in which little but "
     "reference counts has changed, which CPython 3.11 writes into every object that it uses "
-    "([decision 12](decisions/0012-what-is-shared-before-the-fork.md)).",
+    "([decision 13](decisions/0013-what-is-shared-before-the-fork.md)).",
 }
 """Name → what limits it, for the page of figures; only of those that are known to miss their targets."""
 

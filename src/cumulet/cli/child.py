@@ -111,7 +111,7 @@ def _bus(service: Named, config: Config, password: str) -> Bus:
 
     user = amqp.HOSTS if service.agent else amqp.CONTROLLERS
     url = amqp.complete_url(config.broker.url, user, password)
-    return NodeBus(near, AmqpBus(url, config.node.name, service.name))
+    return NodeBus(near, AmqpBus(url, config.node.name, service.name, certificates.broker_trust(config)))
 
 
 def become(user: str) -> None:

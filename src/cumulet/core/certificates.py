@@ -44,6 +44,14 @@ def trust(config: Config) -> ssl.SSLContext | None:
     return client_context(authority_path(config)) if config.tls.on else None
 
 
+def broker_trust(config: Config) -> ssl.SSLContext:
+    """How to call a broker by amqps: the machine's authorities are good, and the cloud's own where it has one."""
+    context = ssl.create_default_context()
+    if config.tls.on:
+        context.load_verify_locations(authority_path(config))
+    return context
+
+
 def serving(config: Config) -> str:
     """The file that a controller's services serve with; empty where TLS is off."""
     return str(server_path(config)) if config.tls.on else ""
