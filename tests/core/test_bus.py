@@ -17,6 +17,7 @@ import pytest
 from cumulet.core import certificates
 from cumulet.core.amqp_bus import MOST_WAITING, AmqpBus, NodeBus
 from cumulet.core.bus import EVERYTHING, Bus, LocalBus, SocketBus
+from cumulet.core.config import Broker as BrokerOptions
 from cumulet.core.config import Config, Tls
 from tests.broker import Broker
 
@@ -223,7 +224,8 @@ def test_hosts_may_use_hints_and_nothing_else(broker: Broker) -> None:
 
 @pytest.mark.host
 def test_a_broker_with_a_certificate_of_the_clouds_is_believed_and_another_is_not(tmp_path: Path) -> None:
-    config = Config(tls=Tls(on=True), etc_dir=str(tmp_path))
+    ours = BrokerOptions("amqps://127.0.0.1")
+    config = Config(tls=Tls(on=True), broker=ours, etc_dir=str(tmp_path))
     authority = certificates.make_authority()
     certificates.prepare(config, authority, 0)
     with tempfile.TemporaryDirectory() as place:

@@ -16,6 +16,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from cumulet.core.config import Config
 
@@ -44,12 +45,15 @@ def trust(config: Config) -> ssl.SSLContext | None:
     return client_context(authority_path(config)) if config.tls.on else None
 
 
-def broker_trust(config: Config) -> ssl.SSLContext:
-    """How to call a broker by amqps: the machine's authorities are good, and the cloud's own where it has one."""
-    context = ssl.create_default_context()
-    if config.tls.on:
-        context.load_verify_locations(authority_path(config))
-    return context
+def broker_trust(config: Config) -> ssl.SSLContext | None:
+    """How to call the broker if its URL says amqps: as a controller; one with users of its own is somebody else's.
+
+    That one's certificate may be of any authority that the machine knows.
+    """
+    url = urlsplit(config.broker.url)
+    if url.scheme != "amqps":
+        return None
+    return ssl.create_default_context() if url.username is not None else trust(config)
 
 
 def serving(config: Config) -> str:
