@@ -26,6 +26,7 @@ AFTER_THE_THING = {
 }
 """Here the rule depends on what the URL names, so it is asked later: with good bodies in its own test."""
 FOR_ADMINISTRATORS = (
+    "rule:project_manager_or_admin",
     "rule:context_is_admin", "rule:admin_only", "rule:admin_required", "role:admin",
     "rule:admin_only or rule:service_api",
 )  # fmt: skip

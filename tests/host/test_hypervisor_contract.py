@@ -1,6 +1,7 @@
 """What nova-compute may rely on, whatever the hypervisor: the simulated host is held to what libvirt does."""
 
 from collections.abc import Callable
+from functools import partial
 from socket import socket
 
 import pytest
@@ -228,6 +229,37 @@ def test_a_rebuild_that_is_refused_loses_nothing(rig: Rig) -> None:
     with pytest.raises(Terminal):
         rig.hypervisor.rebuild(large, Verb(9, "rebuild"), {})
     assert rig.hypervisor.look_at(server.id) == before
+
+
+def _has_booted(rig: Rig, server: ServerIntent, times: int) -> bool:
+    return rig.boots(server.id) == times
+
+
+@pytest.mark.parametrize("power", ["on", "off"])
+def test_resize_and_back(rig: Rig, power: str) -> None:
+    server = rig.make_server(make_nic())
+    running(rig, server)
+    if power == "off":
+        stopped(rig, server)
+    larger = replace(server, memory_mb=64, root_gb=2, power=power, generation=2)
+    boots = 1
+    for number, (verb, wanted) in enumerate(
+        [
+            ("resize", larger),
+            ("revertResize", replace(server, power=power)),
+            ("resize", larger),
+            ("confirmResize", larger),
+        ]
+    ):
+        boots += power == "on" and verb != "confirmResize"
+        performed(rig, wanted, Verb(10 + number, verb))
+        rig.restart_agent()
+        assert rig.hypervisor.perform(wanted, Verb(10 + number, verb))
+        seen = rig.hypervisor.look_at(server.id)
+        assert (seen.state, seen.last_verb, seen.disk) == (power, 10 + number, True)
+        until(partial(_has_booted, rig, server, boots), f"boot {boots}")
+        used = rig.hypervisor.diagnostics(server.id)
+        assert used is None or used.memory_mb == wanted.memory_mb
 
 
 @pytest.mark.parametrize("power", ["on", "off", "paused", "suspended"])

@@ -22,8 +22,8 @@ from cumulet.host.ovsdb import Ovsdb
 from cumulet.nova.compute.connection import Connection
 from cumulet.nova.compute.hypervisor import Hypervisor
 from cumulet.nova.compute.libvirt import LibvirtHypervisor
-from cumulet.nova.model import Domain, ImageSource, ServerIntent, Verb
-from tests.host.hypervisor_rig import MIB, LibvirtRig, boot_sector, make_nic, make_server, until
+from cumulet.nova.model import Domain, Fetch, ImageSource, ServerIntent, Verb
+from tests.host.hypervisor_rig import BOOTED, MIB, LibvirtRig, boot_sector, make_nic, make_server, until
 
 pytestmark = pytest.mark.host
 
@@ -402,3 +402,53 @@ def test_the_guest_image_boots_and_reads_its_config_drive(libvirt_rig: LibvirtRi
     until(lambda: hypervisor.stop(server), "the guest to be off", 50)
     hypervisor.close()
     assert libvirt_rig.hypervisor.look_at(server.id).state == "off"
+
+
+def test_a_disk_goes_to_another_host(libvirt_rig: LibvirtRig, tmp_path: Path) -> None:
+    """The other host has the same libvirtd and switch here, and files of its own; glance is not asked again."""
+    server = libvirt_rig.make_server(make_nic())
+    origin = libvirt_rig.hypervisor
+    assert isinstance(origin, LibvirtHypervisor)
+    bring_up(libvirt_rig, server)
+    until(lambda: libvirt_rig.boots(server.id) == 1, "the guest's first words")
+    assert origin.find_gift(server.id, "disk") is None, "not from under a guest"
+    until(lambda: origin.stop(server), "off")
+    broken: list[str] = ["disk"]
+
+    def take(fetch: Fetch, server_id: str, name: str, write: Callable[[bytes], object]) -> bool:
+        path = origin.find_gift(server_id, name)
+        if path is None:
+            return False
+        write(path.read_bytes()[:100])
+        if name in broken:
+            broken.remove(name)
+            raise Retry("the line broke")
+        write(path.read_bytes()[100:])
+        return True
+
+    tmp_path.chmod(0o755)
+    for above in tmp_path.parents[:2]:
+        above.chmod(0o755)
+    config = replace(libvirt_rig.host.config, node=replace(libvirt_rig.host.config.node, state_dir=str(tmp_path)))
+    other = LibvirtHypervisor(config, "h2", libvirt_rig.fetch, libvirt_rig.store, take_file=take)
+    moved = replace(server, root_gb=2, generation=2, fetch=Fetch("h1", "", 1, ""))
+    libvirt_rig.fetched.clear()
+    try:
+        with pytest.raises(Retry):
+            other.fetch_disk(moved, {"openstack/latest/meta_data.json": b"{}"})
+        for _ in range(2):
+            other.fetch_disk(moved, {"openstack/latest/meta_data.json": b"{}"})
+        assert libvirt_rig.fetched == []
+        disk = tmp_path / "servers" / server.id / "disk"
+        shown = json.loads(subprocess.check_output(["qemu-img", "info", "--output=json", disk]))
+        assert shown["virtual-size"] == 2 << 30
+        assert shown["full-backing-filename"].startswith(f"{tmp_path}/images-cache/")
+        origin.destroy(server)
+        other.plug(moved)
+        other.define(moved)
+        other.start(moved)
+        until(lambda: BOOTED.encode() in other.console_log(server.id), "the guest's words on the other host")
+        other.destroy(moved)
+        assert other.look_at(server.id) == Domain()
+    finally:
+        other.close()

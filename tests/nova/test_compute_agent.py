@@ -23,10 +23,12 @@ from cumulet.core.reconcile import Loop
 from cumulet.core.schema import encode
 from cumulet.nova.compute.agent import ComputeAgent, read_boot_id
 from cumulet.nova.compute.console import console_app
+from cumulet.nova.compute.file_gifts import Gifts, take_file
 from cumulet.nova.compute.screens import Screens
-from cumulet.nova.model import Diagnostics, Domain, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
+from cumulet.nova.model import Diagnostics, Domain, Fetch, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
 from cumulet.sim.effects import Crash, Effects
 from cumulet.sim.hypervisor import INVENTORY, Latency, SimHypervisor
+from tests.nova.consoles import serving
 
 NO_SCREENS = Screens(lambda text: "", lambda server_id: socket.socket())
 IMAGE = ImageSource("image", "qcow2", 1000, 1 << 30, "0" * 128, "ticket")
@@ -559,3 +561,33 @@ def test_the_boot_id_changes_with_the_kernel_and_with_the_node(tmp_path: Path) -
     second = read_boot_id(tmp_path, kernel)
     kernel.write_text("two\n")
     assert len({first, second, read_boot_id(tmp_path, kernel)}) == 3
+
+
+def test_files_are_for_who_has_the_ticket(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"the disk")
+    tickets = {"s": "ticket", "stays": ""}
+
+    def ticket_of(server_id: str) -> str:
+        if server_id == "unknown":
+            raise Retry("nova-conductor does not answer")
+        return tickets.get(server_id, "")
+
+    gifts = Gifts(ticket_of, lambda server_id, name: disk if name == "disk" else None)
+    app = console_app(lambda host, token: False, lambda server_id: b"", NO_SCREENS, gifts=gifts)
+    with serving(app) as port:
+        fetch = Fetch("h1", "127.0.0.1", port, "ticket")
+        taken: list[bytes] = []
+        assert take_file(fetch, "s", "disk", taken.append)
+        assert b"".join(taken) == b"the disk"
+        for name in ("base", "console.log", "..%2fdisk"):
+            assert not take_file(fetch, "s", name, taken.append)
+        for server, shown in (("s", ""), ("s", "guess"), ("stays", ""), ("other", ""), ("other", "ticket")):
+            with pytest.raises(Retry, match="answers 403"):
+                take_file(replace(fetch, ticket=shown), server, "disk", taken.append)
+        with pytest.raises(Retry, match="answers 503"):
+            take_file(fetch, "unknown", "disk", taken.append)
+    with pytest.raises(Retry, match="broke off"):
+        take_file(fetch, "s", "disk", taken.append)
+    with pytest.raises(Retry, match="has not said where"):
+        take_file(replace(fetch, address=""), "s", "disk", taken.append)

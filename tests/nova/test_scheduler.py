@@ -102,8 +102,8 @@ def test_no_room_is_a_fault_that_says_why(cloud: Cloud) -> None:
 def test_memory_beyond_the_flavor_and_all_disks_are_claimed(cloud: Cloud) -> None:
     cloud.config.compute.overhead_memory_mb = 110
     cloud.add_host("h1")
-    cloud.add_server("s1", flavor={**FLAVOR, "ephemeral": 3, "swap": 1500}, root_gb=5)
-    cloud.add_server("s2", root_gb=0)
+    cloud.add_server("s1", flavor={**FLAVOR, "disk": 5, "ephemeral": 3, "swap": 1500}, root_gb=5)
+    cloud.add_server("s2", root_gb=0, flavor={**FLAVOR, "disk": 0})
     cloud.place()
     with cloud.db.read() as tx:
         assert placement.list_allocations(tx, ["s1", "s2"]) == {

@@ -15,7 +15,7 @@ from cumulet.core.bus import LocalBus
 from cumulet.core.db import Database
 from cumulet.core.tables import metadata
 from cumulet.nova import status
-from cumulet.nova.tables import server_actions, server_hosts, servers
+from cumulet.nova.tables import migrations, server_actions, server_hosts, servers
 
 GENERATION = 3
 NOW = clock.now()
@@ -70,9 +70,21 @@ class Case:
         self.db = Database("sqlite://", LocalBus())
         metadata.create_all(self.db.engine)
         self.number = 0
-        self.rows: dict[Any, list[dict[str, Any]]] = {servers: [], server_hosts: [], server_actions: []}
+        self.rows: dict[Any, list[dict[str, Any]]] = {
+            servers: [],
+            server_hosts: [],
+            server_actions: [],
+            migrations: [],
+        }
 
-    def add(self, *, host: dict[str, Any] | None = None, verb: str = "", **changes: Any) -> str:
+    def add(
+        self,
+        *,
+        host: dict[str, Any] | None = None,
+        verb: str = "",
+        move: dict[str, Any] | None = None,
+        **changes: Any,
+    ) -> str:
         """``verb``: the name of one that its host has yet to carry out; of a reboot its type."""
         self.number += 1
         server_id = f"s{self.number}"
@@ -82,6 +94,10 @@ class Case:
             self.rows[server_hosts].append(
                 {"server_id": server_id, "host": "h1", "wanted": "run", "launched_at": NOW, **seen, **host}
             )
+        if move:
+            text = dict.fromkeys(("user_id", "project_id"), "x") | {"source": "h1", "created_at": NOW}
+            row = {"uuid": server_id, "server_id": server_id, **text, "old_flavor": {}, "new_flavor": {}, **move}
+            self.rows[migrations].append(row)
         if verb:
             self.rows[server_actions].append(_verb(server_id, verb))
         return server_id
@@ -153,8 +169,47 @@ def test_every_combination_is_legal() -> None:
         assert (row.task_state == "deleting") == (row.deleted_at is not None and row.gone_at is None)
         assert row.status in status.STATUSES
         assert row.vm_state in status.VM_STATES
-    assert {row.status for row in rows.values()} == set(status.STATUSES)
+    assert {row.status for row in rows.values()} == set(status.STATUSES) - {
+        "RESIZE",
+        "VERIFY_RESIZE",
+        "REVERT_RESIZE",
+    }
     assert {(row.vm_state, row.task_state) for row in rows.values()} == set(LEGAL)
+
+
+MOVING = {
+    ("active", "resize_prep"): "RESIZE",
+    ("active", "resize_migrating"): "RESIZE",
+    ("active", "resize_finish"): "RESIZE",
+    ("stopped", "resize_prep"): "RESIZE",
+    ("stopped", "resize_migrating"): "RESIZE",
+    ("stopped", "resize_finish"): "RESIZE",
+    ("resized", None): "VERIFY_RESIZE",
+    ("resized", "resize_reverting"): "REVERT_RESIZE",
+    ("resized", "deleting"): "ACTIVE",
+}
+
+
+def test_every_combination_of_a_move_is_legal() -> None:
+    case, found = Case(), set()
+    kinds, wishes, arrivals = ("resize", "migration", "evacuation"), ("move", "revert"), (None, NOW)
+    for kind, wanted, arrived, to, deleted in product(kinds, wishes, arrivals, (None, "h2"), (None, NOW)):
+        if (arrived and (to is None or kind == "evacuation")) or (wanted == "revert" and not arrived):
+            continue
+        move = {"type": kind, "wanted": wanted, "arrived_at": arrived, "destination": to}
+        for power, seen, fault in product(
+            ("on", "off"), (None, "on", "off", "crashed"), (None, "the disk is full")
+        ):
+            host = {"seen_power": seen, "seen_fault": fault}
+            case.add(power=power, deleted_at=deleted, host=host, move=move)
+    for row in case.read().values():
+        state = (row.vm_state, row.task_state)
+        found.add(state)
+        if state == ("resized", "deleting"):
+            assert row.status in ("ACTIVE", "SHUTOFF")
+        else:
+            assert (LEGAL | MOVING)[state] == row.status, row
+    assert set(MOVING) <= found
 
 
 OFF = {"seen_power": "off", "seen_reached": False}

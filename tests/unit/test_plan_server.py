@@ -16,7 +16,7 @@ from cumulet.nova.compute.plan import (
     went_off,
     what_was_seen,
 )
-from cumulet.nova.model import Domain, ImageSource, Nic, Seen, ServerIntent, Verb
+from cumulet.nova.model import Domain, Fetch, ImageSource, Nic, Seen, ServerIntent, Verb
 
 BOOT = "this boot"
 IMAGE = ImageSource("image", "qcow2", 1, 1, "", "")
@@ -53,7 +53,9 @@ intents = st.builds(
     seen=seens,
     start_generation=st.sampled_from([0, 2, 3]),
     launched=st.booleans(),
-)
+    held=st.booleans(),
+    fetch=st.none() | st.just(Fetch("h2", "192.0.2.2", 1, "ticket")),
+).map(lambda intent: replace(intent, launched=intent.launched and intent.fetch is None))
 ports = st.frozensets(st.sampled_from(PORTS))
 domains = st.builds(
     Domain,
@@ -71,6 +73,7 @@ domains = st.builds(
 Effect = Callable[[Domain, ServerIntent, Plan], Domain]
 EFFECT: dict[Step, Effect] = {
     Step.MAKE_DISK: lambda d, w, p: replace(d, files=True, disk=True, image=w.image.id if w.image else ""),
+    Step.FETCH_DISK: lambda d, w, p: replace(d, files=True, disk=True, image=w.image.id if w.image else ""),
     Step.PLUG: lambda d, w, p: replace(d, taps=d.taps | _wanted(w)),
     Step.UNPLUG: lambda d, w, p: replace(d, taps=d.taps - p.surplus, nics=d.nics - p.surplus),
     Step.DEFINE: lambda d, w, p: replace(d, defined=True, nics=_wanted(w)),
@@ -162,6 +165,26 @@ def test_a_disk_with_data_is_never_made_anew(wanted: ServerIntent, actual: Domai
         assert Step.MAKE_DISK not in plan.steps
         rebuilt = any(verb.name == "rebuild" for verb in plan.verbs) or plan.waiting_for
         assert rebuilt or (plan.fault == LOST_DISK) == (not actual.disk)
+
+
+@settings(max_examples=300)
+@given(intents, domains)
+def test_nothing_starts_while_its_other_host_has_it(wanted: ServerIntent, actual: Domain) -> None:
+    plan = plan_server(replace(wanted, held=True, absent=False), actual, BOOT)
+    assert not {Step.START, Step.FETCH_DISK} & set(plan.steps)
+    assert not {"reboot", "rebuild"} & {verb.name for verb in plan.verbs}
+
+
+@settings(max_examples=300)
+@given(intents, domains)
+def test_who_has_left_on_trial_is_off_and_keeps_its_files(wanted: ServerIntent, actual: Domain) -> None:
+    kept = replace(wanted, kept=True, absent=False, verbs=())
+    plan = plan_server(kept, actual, BOOT)
+    after = carry_out(plan, kept, actual)
+    assert after.state not in ("on", "paused")
+    assert after.taps == after.nics == frozenset()
+    assert (after.disk, after.files) == (actual.disk, actual.files)
+    assert plan_server(kept, after, BOOT).steps == ()
 
 
 @settings(max_examples=300)

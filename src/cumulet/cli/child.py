@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from cumulet.cli import parts
-from cumulet.core import heartbeat, log, run, secrets
+from cumulet.core import certificates, heartbeat, log, run, secrets
 from cumulet.core.bus import Bus, SocketBus
 from cumulet.core.client import Controller
 from cumulet.core.config import Config
@@ -83,6 +83,7 @@ def run_service(
         api_sockets=api_sockets,
         beat=beat,
         heartbeat_seconds=config.agents.heartbeat_seconds,
+        certificate="" if service.agent else certificates.serving(config),
     )
 
 
@@ -130,10 +131,10 @@ def _controller_service(
 
 
 def _host_env(config: Config, bus: Bus, own: secrets.HostSecrets) -> HostEnv:
-    host = config.node.name
+    host, trust = config.node.name, certificates.trust(config)
 
     def client(name: str) -> Controller:
-        return Controller(name, config.controller_urls(BY_NAME[name].port), host, own.host_token)
+        return Controller(name, config.controller_urls(BY_NAME[name].port), host, own.host_token, trust)
 
     return HostEnv(
         config,

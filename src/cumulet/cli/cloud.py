@@ -1,6 +1,5 @@
 """The cloud's own APIs, as the command line calls them: as its administrator, by name, with few words."""
 
-import http.client
 import re
 import time
 from collections.abc import Callable
@@ -9,7 +8,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from cumulet.core import secrets
+from cumulet.core import certificates, secrets
+from cumulet.core.client import connect
 from cumulet.core.config import Config
 from cumulet.core.errors import ApiError
 from cumulet.services import SERVICES
@@ -40,6 +40,7 @@ class Cloud:
         }
         self._password = secrets.load(config.etc).admin_password
         self._token = ""
+        self._trust = certificates.trust(config)
 
     def login(self) -> None:
         user = {"name": "admin", "domain": {"id": "default"}, "password": self._password}
@@ -106,7 +107,7 @@ class Cloud:
     def _send(self, method: str, service: str, path: str, body: Any) -> tuple[Json, Any]:
         host, port, prefix = self._places[service]
         seconds = UPLOAD_SECONDS if hasattr(body, "read") else SECONDS
-        connection = http.client.HTTPConnection(host, port, timeout=seconds)
+        connection = connect(host, port, self._trust, seconds)
         headers = {"X-Auth-Token": self._token} if self._token else {}
         data = body
         if hasattr(body, "read"):

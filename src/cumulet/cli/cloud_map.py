@@ -17,7 +17,8 @@ from cumulet.cli import status, times
 from cumulet.cli.database import reading
 from cumulet.cli.node_map import EXTRA, MISSING, SICK, UP, Line, NodeMap, judge
 from cumulet.cli.status import Health
-from cumulet.core import clock
+from cumulet.core import certificates, clock
+from cumulet.core.client import connect
 from cumulet.core.config import Config
 from cumulet.core.reconcile import LoopStatus
 from cumulet.core.tables import agents
@@ -54,7 +55,7 @@ def _line(config: Config, node: Node, service: Named, signs: Signs, own: Iterabl
     elif row := signs.get((node.name, service.name)):
         state, about = _sign(config, row)
     elif service.port and not service.agent:
-        state, about = _probe((service.public and node.public_address) or node.address, service.port)
+        state, about = _probe(config, (service.public and node.public_address) or node.address, service.port)
     else:
         state, about = MISSING, "has never told of itself"
     return Line(service.name, service.role, state, about)
@@ -78,9 +79,9 @@ def _troubles(loops: Iterable[LoopStatus]) -> Iterator[str]:
                 yield f"{loop.name}: {key}: {failure.reason}"
 
 
-def _probe(host: str, port: int) -> tuple[str, str]:
+def _probe(config: Config, host: str, port: int) -> tuple[str, str]:
     """What an API answers when it is asked for its health."""
-    connection = http.client.HTTPConnection(host, port, timeout=SECONDS)
+    connection = connect(host, port, certificates.trust(config), SECONDS)
     try:
         connection.request("GET", "/healthcheck")
         code = connection.getresponse().status

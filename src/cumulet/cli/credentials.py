@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from cumulet.core import secrets
+from cumulet.core import certificates, secrets
 from cumulet.core.config import Config
 
 NAME = "cumulet"
@@ -41,7 +41,9 @@ def write(config: Config) -> Written:
 
 
 def entry(config: Config, password: str) -> dict[str, Any]:
+    trusted = {"cacert": str(certificates.authority_path(config))} if config.tls.on else {}
     return {
+        **trusted,
         "auth": {
             "auth_url": config.keystone_url,
             "username": "admin",
@@ -103,6 +105,8 @@ def _openrc(config: Config, password: str) -> str:
         "OS_REGION_NAME": config.node.region,
         "OS_IDENTITY_API_VERSION": "3",
     }
+    if config.tls.on:
+        values["OS_CACERT"] = str(certificates.authority_path(config))
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
 
 

@@ -216,6 +216,8 @@ def _orphans(config: Config) -> Iterator[Finding]:
         alive = {row.id for row in tx.all(sa.select(nova.servers.c.id).where(nova.servers.c.gone_at.is_(None)))}
         networks = {row.network_id for row in tx.all(sa.select(dhcp.c.network_id).where(dhcp.c.host == host))}
         routed = {row.router_id for row in tx.all(sa.select(routers.c.router_id).where(routers.c.host == host))}
+        open_ones = sa.select(nova.migrations.c.uuid).join(nova.servers).where(nova.servers.c.gone_at.is_(None))
+        alive |= {row.uuid for row in tx.all(open_ones)}  # a migration holds the claim on the host that is left
         claims = {row.consumer_id for row in tx.all(sa.select(placement.allocations.c.consumer_id))}
         # users may write anything into device_id; server_id is nova's own word
         taken = tx.all(sa.select(owned.c.id, owned.c.server_id).where(owned.c.server_id.is_not(None)))

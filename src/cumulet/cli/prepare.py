@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 
 from cumulet.cli import child, parts
-from cumulet.core import secrets
+from cumulet.core import certificates, secrets
 from cumulet.core.config import Config
 from cumulet.services import SERVICES
 
@@ -61,6 +61,8 @@ def directories(config: Config) -> None:
     if config.controls:
         for path in (secrets.path(config.etc), *(config.state / "db").iterdir()):
             os.chown(path, *own)  # root may have brought them back from a backup
+    if config.tls.on:
+        _certificates(config, entry.pw_gid)
 
 
 def _controllers(config: Config, own: tuple[int, int]) -> tuple[tuple[Path, int, tuple[int, int]], ...]:
@@ -83,6 +85,16 @@ def _secrets(config: Config) -> None:
         secrets.ensure(config.etc)
     elif not config.controls:
         secrets.load_host(config.etc, config.node.name)
+
+
+def _certificates(config: Config, group: int) -> None:
+    authority = secrets.load_host(config.etc, config.node.name).authority
+    if config.controls:
+        authority = secrets.load(config.etc).authority
+    if not authority:
+        place = secrets.path(config.etc)
+        raise SystemExit(f"{place} has no certificate authority: it comes from the first controller")
+    certificates.prepare(config, authority, group if config.controls else None)
 
 
 def after_reboot(config: Config) -> None:

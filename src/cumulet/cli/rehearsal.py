@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from cumulet.cli import child
 from cumulet.core import db, secrets
 from cumulet.core.bus import LocalBus
-from cumulet.core.config import Config
+from cumulet.core.config import Config, Tls
 from cumulet.core.context import REQUEST_ID
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.errors import Retry
@@ -63,6 +63,7 @@ def _elsewhere(config: Config, scratch: str) -> Config:
         config,
         node=replace(config.node, state_dir=scratch, run_dir=scratch, log_dir=scratch),
         api=replace(config.api, internal_bind=UNREACHABLE, controller=UNREACHABLE),
+        tls=Tls(),
         identity=replace(config.identity, bcrypt_rounds=CHEAP_ROUNDS),
         etc_dir=scratch,
     )

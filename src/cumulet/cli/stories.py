@@ -29,7 +29,12 @@ _PORTS = sa.select(
     neutron.port_bindings.c.wired_generation,
     neutron.port_bindings.c.wired_at,
     neutron.networks.c.name.label("network"),
-).select_from(neutron.ports.outerjoin(neutron.port_bindings).join(neutron.networks))
+).select_from(
+    neutron.ports.outerjoin(
+        neutron.port_bindings,
+        sa.and_(neutron.port_bindings.c.port_id == neutron.ports.c.id, neutron.port_bindings.c.active),
+    ).join(neutron.networks)
+)
 
 
 class Story(msgspec.Struct):

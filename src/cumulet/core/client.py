@@ -6,6 +6,7 @@ that is ``Retry``: the loop touches nothing and asks again later.  No agent open
 
 import http.client
 import logging
+import ssl
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +26,26 @@ CONNECT_SECONDS = 5.0
 CHUNK = 1 << 20
 
 
+def connect(host: str, port: int, trust: ssl.SSLContext | None, seconds: float) -> http.client.HTTPConnection:
+    """HTTPS if there is somebody to trust; not connected yet."""
+    if trust is None:
+        return http.client.HTTPConnection(host, port, timeout=seconds)
+    return http.client.HTTPSConnection(host, port, timeout=seconds, context=trust)
+
+
 class Controller:
     """One controller service, e.g. nova-conductor, as the agent of ``host`` sees it."""
 
-    def __init__(self, service: str, urls: str | Sequence[str], host: str, token: str) -> None:
+    def __init__(
+        self,
+        service: str,
+        urls: str | Sequence[str],
+        host: str,
+        token: str,
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
+        """``trust``: speak HTTPS, and with whom."""
+        self.trust = trust
         self._service, self._host, self._token = service, host, token
         self._urls = [urlsplit(url) for url in ([urls] if isinstance(urls, str) else urls)]
         self._turn = 0  # of ``_urls``: who answered last
@@ -168,4 +185,4 @@ class Controller:
 
     def _connection_to(self, host: str, port: int) -> http.client.HTTPConnection:
         """Not yet connected."""
-        return http.client.HTTPConnection(host, port, timeout=CONNECT_SECONDS)
+        return connect(host, port, self.trust, CONNECT_SECONDS)

@@ -46,6 +46,10 @@ class Broker(msgspec.Struct, forbid_unknown_fields=True):
     private: Annotated[bool, Meta(description="this node runs it, a RabbitMQ of the cloud's own")] = False
 
 
+class Tls(msgspec.Struct, forbid_unknown_fields=True):
+    on: Annotated[bool, Meta(description="controllers speak HTTPS, with certificates of the cloud's own")] = False
+
+
 class Identity(msgspec.Struct, forbid_unknown_fields=True):
     token_seconds: Annotated[int, Meta(description="life of a token", ge=60)] = 3600
     bcrypt_rounds: Annotated[int, Meta(description="cost of a password hash", ge=4, le=20)] = 12
@@ -68,6 +72,7 @@ class Compute(msgspec.Struct, forbid_unknown_fields=True):
     image_cache_seconds: Annotated[int, Meta(description="age at which an unused base image goes")] = 86400
     console_log_bytes: Annotated[int, Meta(description="bound of one server's console log")] = 1048576
     stop_seconds: Annotated[int, Meta(description="how long a guest may take to shut down")] = 60
+    resize_to_same_host: Annotated[bool, Meta(description="whether a resized server may stay on its host")] = True
     destroy_limit: Annotated[int, Meta(description="most servers destroyed in one pass")] = 100
 
 
@@ -107,6 +112,7 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     api: Api = msgspec.field(default_factory=Api)
     database: DatabaseOptions = msgspec.field(default_factory=DatabaseOptions)
     broker: Broker = msgspec.field(default_factory=Broker)
+    tls: Tls = msgspec.field(default_factory=Tls)
     identity: Identity = msgspec.field(default_factory=Identity)
     images: Images = msgspec.field(default_factory=Images)
     compute: Compute = msgspec.field(default_factory=Compute)
@@ -153,13 +159,19 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
     def console_url(self) -> str:
         return (self.console.url or self.public_url(BY_NAME["nova-novncproxy"].port)).rstrip("/")
 
+    @property
+    def scheme(self) -> str:
+        """What a controller's ports speak."""
+        return "https" if self.tls.on else "http"
+
     def public_url(self, port: int) -> str:
         """A public API as users reach it."""
-        return f"http://{bracketed(self.api.public_host)}:{port}"
+        return f"{self.scheme}://{bracketed(self.api.public_host)}:{port}"
 
     def controller_urls(self, port: int) -> list[str]:
         """What listens on this port of each controller, in the order in which they are tried."""
-        return [f"http://{bracketed(host)}:{port}" for host in self.api.controllers or [self.api.controller]]
+        hosts = self.api.controllers or [self.api.controller]
+        return [f"{self.scheme}://{bracketed(host)}:{port}" for host in hosts]
 
 
 def bracketed(host: str) -> str:

@@ -79,8 +79,12 @@ def serve(
     api_sockets: Sequence[socket.socket] = (),
     beat: Callable[[Heartbeat], None] | None = None,
     heartbeat_seconds: float = 10.0,
+    certificate: str = "",
 ) -> None:
-    """Run ``service`` until SIGTERM or SIGINT.  ``beat`` tells the controller that it lives."""
+    """Run ``service`` until SIGTERM or SIGINT.  ``beat`` tells the controller that it lives.
+
+    ``certificate``: a file with key and certificate, to serve the API by HTTPS.
+    """
     started_at = clock.now()
     loops: list[Loop[Any]] = [Loop(reconciler) for reconciler in service.loops]
     woken = [loop for loop in loops if loop.reconciler.events]
@@ -103,7 +107,7 @@ def serve(
     LOG.info("%s started", name)
     ending = _Ending(loops)
     try:
-        _until_the_end(service, api_sockets, ending)
+        _until_the_end(service, api_sockets, ending, certificate)
     finally:
         ending.begin()
         ending.wait(threads)
@@ -129,11 +133,13 @@ class _Ending:
             thread.join(max(0.0, self._deadline - time.monotonic()))
 
 
-def _until_the_end(service: Service, api_sockets: Sequence[socket.socket], ending: _Ending) -> None:
+def _until_the_end(
+    service: Service, api_sockets: Sequence[socket.socket], ending: _Ending, certificate: str
+) -> None:
     """What the main thread does: it serves the API, if there is one."""
     if service.app and api_sockets:
         with asyncio.Runner(loop_factory=_event_loop) as runner:
-            runner.run(_serve(service, api_sockets, ending))
+            runner.run(_serve(service, api_sockets, ending, certificate))
     else:
         _wait_for_the_end()
 
@@ -144,8 +150,8 @@ def _event_loop() -> asyncio.AbstractEventLoop:
     return uvloop.new_event_loop()
 
 
-async def _serve(service: Service, api_sockets: Sequence[socket.socket], ending: _Ending) -> None:
-    server, done = _server(service.app, service.websockets), asyncio.Event()
+async def _serve(service: Service, api_sockets: Sequence[socket.socket], ending: _Ending, certificate: str) -> None:
+    server, done = _server(service.app, service.websockets, certificate), asyncio.Event()
     running = asyncio.get_running_loop()
     for number in ENDINGS:
         running.add_signal_handler(number, done.set)
@@ -165,7 +171,7 @@ def _wait_for_the_end() -> None:
     os.read(reader, 1)
 
 
-def _server(app: Any, websockets: bool) -> _Server:
+def _server(app: Any, websockets: bool, certificate: str = "") -> _Server:
     return _Server(
         uvicorn.Config(
             app,
@@ -181,6 +187,7 @@ def _server(app: Any, websockets: bool) -> _Server:
             proxy_headers=False,  # who calls is who is connected
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
+            ssl_certfile=certificate or None,
         )
     )
 

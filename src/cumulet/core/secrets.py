@@ -11,6 +11,7 @@ from pathlib import Path
 
 import msgspec
 
+from cumulet.core.certificates import certificate_of, make_authority
 from cumulet.core.context import Secret
 
 
@@ -21,6 +22,7 @@ class Secrets(msgspec.Struct, frozen=True):
     registry_secret: str
     broker_password: str = ""  # of controller services
     hints_password: str = ""  # of what runs on hosts: good for hints alone
+    authority: str = ""  # the key and certificate that the controllers' certificates are signed with
 
     def __repr__(self) -> str:
         return "Secrets(***)"
@@ -36,6 +38,7 @@ class HostSecrets(msgspec.Struct, frozen=True, omit_defaults=True):
     host_token: str
     metadata_secret: str = ""
     hints_password: str = ""
+    authority: str = ""  # its certificate
 
     def __repr__(self) -> str:
         return "HostSecrets(***)"
@@ -74,7 +77,8 @@ def load_host(etc: Path, host: str) -> HostSecrets:
 def host_secrets(secrets: Secrets, host: str, metadata: bool) -> HostSecrets:
     """What ``host`` may have of the cloud's secrets; ``metadata``: whether a metadata agent runs there."""
     token = str(host_token(secrets.host_secret, host))
-    return HostSecrets(token, secrets.metadata_secret if metadata else "", secrets.hints_password)
+    shared = secrets.metadata_secret if metadata else ""
+    return HostSecrets(token, shared, secrets.hints_password, certificate_of(secrets.authority))
 
 
 def write(etc: Path, secrets: Secrets | HostSecrets) -> None:
@@ -89,7 +93,8 @@ def write(etc: Path, secrets: Secrets | HostSecrets) -> None:
 
 
 def generate() -> Secrets:
-    return Secrets(*(str(Secret.generate()) for _ in Secrets.__struct_fields__))
+    texts = {name: str(Secret.generate()) for name in Secrets.__struct_fields__ if name != "authority"}
+    return Secrets(**texts, authority=make_authority())
 
 
 def host_token(secret: str, host: str) -> str:

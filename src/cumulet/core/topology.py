@@ -49,7 +49,7 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    on: bool = True
+    on: bool = False
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -183,6 +183,7 @@ def node_config(topology: Topology, node: Node) -> Config:
         ),
         database=configuration.DatabaseOptions(topology.database.url if here else ""),
         broker=_broker(topology, node),
+        tls=configuration.Tls(topology.tls.on),
         identity=topology.identity,
         images=topology.images,
         compute=topology.compute,

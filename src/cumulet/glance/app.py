@@ -5,6 +5,7 @@ It has no table of its own: metadata is glance-registry's, data lies in files (`
 
 import html
 
+from cumulet.core import certificates
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.errors import ApiError
 from cumulet.core.http import App, Reply, Route
@@ -54,7 +55,7 @@ ROUTES = [
 
 def build(env: ControllerEnv) -> Service:
     address = env.config.api.internal_bind
-    registry = HttpTransport(_ANYWHERE.get(address, address), REGISTRY_PORT)
+    registry = HttpTransport(_ANYWHERE.get(address, address), REGISTRY_PORT, certificates.trust(env.config))
     wiring = Wiring(
         RegistryClient(registry, env.secrets.registry_secret),
         Store(env.config.state / "images"),

@@ -10,6 +10,7 @@ import binascii
 import http.client
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -21,6 +22,7 @@ import msgspec
 from msgspec.structs import replace
 
 from cumulet.core import errors
+from cumulet.core.client import connect
 from cumulet.core.context import Context
 from cumulet.core.errors import ApiError, Retry, Unauthorized, Unavailable
 from cumulet.core.http import App
@@ -236,8 +238,8 @@ class HttpTransport:
     opened anew.  Only a GET is repeated after a failure: what else was sent may have been done.
     """
 
-    def __init__(self, host: str, port: int) -> None:
-        self._host, self._port = host, port
+    def __init__(self, host: str, port: int, trust: ssl.SSLContext | None = None) -> None:
+        self._host, self._port, self._trust = host, port, trust
         self._local = threading.local()
 
     def call(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, bytes]:
@@ -264,7 +266,7 @@ class HttpTransport:
     def _connection(self) -> http.client.HTTPConnection:
         connection: http.client.HTTPConnection | None = getattr(self._local, "connection", None)
         if connection is None:
-            connection = http.client.HTTPConnection(self._host, self._port, timeout=ANSWER_SECONDS)
+            connection = connect(self._host, self._port, self._trust, ANSWER_SECONDS)
             self._local.connection = connection
         return connection
 

@@ -49,6 +49,28 @@ def bind(tx: Transaction, port_id: str, network_id: str, host: str) -> bool:
     return True
 
 
+def bind_also(tx: Transaction, port_id: str, network_id: str, host: str) -> None:
+    """Let ``host`` wire the port too, until ``activate`` says which one stays."""
+    before = tx.all(sa.select(port_bindings).where(port_bindings.c.port_id == port_id))
+    if host in {row.host for row in before}:
+        return
+    peers = {row.host for row in tx.all(_HOSTS_OF_NETWORK, {"network": network_id})}
+    generation = max((row.generation for row in before), default=0) + 1
+    row = {"port_id": port_id, "host": host, "generation": generation, "active": not before}
+    tx.write(port_bindings.insert(), row)
+    for name in {host, *peers}:
+        tx.hint(f"neutron.ports.{name}", port_id)
+
+
+def activate(tx: Transaction, port_id: str, network_id: str, host: str) -> None:
+    """From now on ``host`` wires the port and no other; what it has wired already stays as it is."""
+    bind_also(tx, port_id, network_id, host)
+    hint_port(tx, port_id)
+    mine, here = port_bindings.c.port_id == port_id, port_bindings.c.host == host
+    tx.write(sa.delete(port_bindings).where(mine, sa.not_(here)))
+    tx.write(sa.update(port_bindings).where(mine, here, sa.not_(port_bindings.c.active)).values(active=True))
+
+
 def unbind(tx: Transaction, port_id: str) -> None:
     """No host wires the port any more; those that did look again."""
     hint_port(tx, port_id)

@@ -25,8 +25,8 @@ PORTS = sa.select(
     port_bindings.c.generation,
     port_bindings.c.wired_generation,
     port_bindings.c.wired_at,
-).outerjoin(port_bindings, port_bindings.c.port_id == ports.c.id)
-"""Ports with their bindings; what ``status`` and the views are made of."""
+).outerjoin(port_bindings, sa.and_(port_bindings.c.port_id == ports.c.id, port_bindings.c.active))
+"""Ports with their active bindings; what ``status`` and the views are made of."""
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,12 @@ from cumulet.neutron.tables import (
 )
 
 __all__ = [
+    "activate_ports",
     "add_fixed_ip",
     "add_security_group",
     "attach_port",
     "bind_ports",
+    "bind_ports_also",
     "create_server_ports",
     "default_networks",
     "detach_port",
@@ -106,6 +108,18 @@ def bind_ports(tx: Transaction, server_id: str, host: str) -> None:
         effects.bind(tx, row.id, row.network_id, host)
 
 
+def bind_ports_also(tx: Transaction, server_id: str, host: str) -> None:
+    """Let ``host``, where the server will be, wire its ports too."""
+    for row in tx.all(sa.select(ports.c.id, ports.c.network_id).where(ports.c.server_id == server_id)):
+        effects.bind_also(tx, row.id, row.network_id, host)
+
+
+def activate_ports(tx: Transaction, server_id: str, host: str) -> None:
+    """The server is on ``host`` now: its ports are wired there and nowhere else."""
+    for row in tx.all(sa.select(ports.c.id, ports.c.network_id).where(ports.c.server_id == server_id)):
+        effects.activate(tx, row.id, row.network_id, host)
+
+
 def list_server_ports(tx: Transaction, server_ids: Sequence[str]) -> dict[str, list[Port]]:
     """The ports of these servers, oldest first; servers without ports are left out."""
     found: dict[str, list[Port]] = {}
@@ -118,7 +132,7 @@ def list_server_ports(tx: Transaction, server_ids: Sequence[str]) -> dict[str, l
 
 
 def list_host_ports(tx: Transaction, host: str) -> dict[str, list[Port]]:
-    """The ports of servers that are bound to ``host``, by server."""
+    """The ports of servers that ``host`` should wire, by server."""
     found: dict[str, list[Port]] = {}
     for port in _load(tx, _ON_HOST, {"host": host}):
         found.setdefault(port.device_id, []).append(port)
@@ -301,7 +315,13 @@ _NETWORKS = sa.select(
 
 _THEIRS = PORTS.with_only_columns(*_SHOWN).order_by(ports.c.created_at, ports.c.id)
 _OF_SERVERS = _THEIRS.where(ports.c.server_id.in_(sa.bindparam("servers", expanding=True)))
-_ON_HOST = _THEIRS.where(port_bindings.c.host == sa.bindparam("host"), ports.c.server_id.is_not(None))
+_ON_HOST = (
+    sa.select(*_SHOWN)
+    .join_from(ports, port_bindings)
+    .where(port_bindings.c.host == sa.bindparam("host"), ports.c.server_id.is_not(None))
+    .order_by(ports.c.created_at, ports.c.id)
+)
+"""What a host should wire, whether that binding is the active one or not."""
 _ADDRESSES = sa.select(port_addresses.c.port_id, port_addresses.c.ip, port_addresses.c.subnet_id).order_by(
     port_addresses.c.position
 )

@@ -141,13 +141,15 @@ port_groups = Table(
     Column("security_group_id", Id, ForeignKey("security_groups.id"), primary_key=True, index=True),
 )
 
-# The host that should wire a port.  ``generation`` grows with each binding and change of MAC.
+# The hosts that should wire a port: one, and while its server moves the one that it moves to, which is not
+# ``active`` yet.  ``generation`` grows with each binding and change of MAC.
 port_bindings = Table(
     "port_bindings",
     metadata,
     Column("port_id", Id, ForeignKey("ports.id", ondelete="CASCADE"), primary_key=True),
     Column("host", Name, primary_key=True),
     Column("generation", Integer, nullable=False, default=1),
+    Column("active", Boolean, nullable=False, default=True),
     # written by the reports of neutron-openvswitch-agent
     Column("wired_generation", Integer, nullable=False, default=0),  # 0: its device is not there
     Column("wired_at", Time),  # null before the first report

@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from msgspec import Struct
 
+from cumulet.core import certificates
 from cumulet.core.client import Controller
 from cumulet.core.config import Config
 from cumulet.core.errors import Retry, Terminal, Unavailable
@@ -89,4 +90,5 @@ class ConsoleTokens:
 def reach(config: Config, host_secret: str, service: str) -> ConsoleTokens:
     """nova-consoleauth as ``service`` sees it."""
     urls = config.controller_urls(PORT)
-    return ConsoleTokens(Controller(NAME, urls, service, service_token(host_secret, service)))
+    token = service_token(host_secret, service)
+    return ConsoleTokens(Controller(NAME, urls, service, token, certificates.trust(config)))

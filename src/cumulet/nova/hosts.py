@@ -5,7 +5,7 @@ it reports is compared with what is known, row by row, in one transaction: a rep
 changed since is written down as such and ends nothing.  Only ``absent``, said of the present intent of a server
 that is ordered away, releases what it held; whatever is repeated finds nothing to do.
 
-A host's intent costs three queries, whatever the host holds, and is not sent again while it is the same.
+A host's intent costs four queries, whatever the host holds, and is not sent again while it is the same.
 """
 
 from collections import defaultdict
@@ -28,14 +28,15 @@ from cumulet.core.tables import agents
 from cumulet.glance import public as glance
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import Port
-from cumulet.nova import metadata_documents, notices, snapshots
+from cumulet.nova import metadata_documents, move_intents, moves, notices, snapshots
 from cumulet.nova.model import LONGEST_REASON, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
-from cumulet.nova.tables import server_actions, server_hosts, servers
+from cumulet.nova.services import list_hosts
+from cumulet.nova.tables import migrations, server_actions, server_hosts, servers
 from cumulet.placement import public as placement
 from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU
 from cumulet.placement.model import Inventory as Stock
 
-STARTING = frozenset({"create", "start", "reboot", "rebuild", "unpause", "resume"})
+STARTING = frozenset({"create", "start", "reboot", "rebuild", "unpause", "resume", "resize", "revertResize"})
 """Actions that order a server to be on, also one that went off by itself."""
 _STATES = {"on": "active", "paused": "paused", "suspended": "suspended"}
 """From what is seen to upstream's vm_state; anything else is 'stopped'."""
@@ -43,6 +44,8 @@ _COLUMNS = (
     *notices.COLUMNS,
     server_hosts.c.host,
     server_hosts.c.wanted,
+    server_hosts.c.since,
+    server_hosts.c.fenced,
     server_hosts.c.seen_generation,
     server_hosts.c.seen_power,
     server_hosts.c.seen_fault,
@@ -51,14 +54,22 @@ _COLUMNS = (
     server_hosts.c.seen_boot_id,
     server_hosts.c.seen_reached,
     server_hosts.c.launched_at,
+    *moves.COLUMNS,
 )
-_HERE = sa.select(*_COLUMNS).join_from(server_hosts, servers).where(server_hosts.c.host == sa.bindparam("host"))
+_HERE = (
+    sa.select(*_COLUMNS)
+    .join_from(server_hosts, servers)
+    .outerjoin(migrations, moves.UNFINISHED)
+    .where(server_hosts.c.host == sa.bindparam("host"))
+)
+_MINE = sa.select(server_hosts.c.server_id).where(server_hosts.c.host == sa.bindparam("host"))
+_ELSEWHERE = sa.select(server_hosts).where(
+    server_hosts.c.server_id.in_(_MINE),
+    server_hosts.c.host != sa.bindparam("host"),
+    server_hosts.c.wanted != "run",
+)
 _UNFINISHED = sa.select(server_actions).where(server_actions.c.finished_at.is_(None)).order_by(server_actions.c.id)
-_UNFINISHED_HERE = _UNFINISHED.where(
-    server_actions.c.server_id.in_(
-        sa.select(server_hosts.c.server_id).where(server_hosts.c.host == sa.bindparam("host"))
-    )
-)
+_UNFINISHED_HERE = _UNFINISHED.where(server_actions.c.server_id.in_(_MINE))
 _SEEN = tuple(column for column in server_hosts.c if column.key.startswith("seen_") or column.key == "launched_at")
 _SEE = (
     sa.update(server_hosts)
@@ -86,13 +97,19 @@ def list_servers(request: Request) -> Reply:
 
 
 def list_intents(tx: Transaction, host: str, host_secret: str) -> dict[str, ServerIntent]:
-    """Everything that ``host`` should know of servers; three queries."""
+    """Everything that ``host`` should know of servers; four queries, one more while one comes here."""
     rows = tx.all(_HERE.order_by(servers.c.id), {"host": host})
     if not rows:
         return {}
     actions = _by_server(tx.all(_UNFINISHED_HERE, {"host": host}))
+    others = _by_server(tx.all(_ELSEWHERE, {"host": host}))
     ports = neutron.list_host_ports(tx, host)
-    return {row.id: _intent(row, actions.get(row.id, ()), ports.get(row.id, ()), host_secret) for row in rows}
+    coming = list_hosts(tx) if any(moves.is_arriving(row) for row in rows) else {}
+    found = {}
+    for row in rows:
+        intent = _intent(row, actions.get(row.id, ()), ports.get(row.id, ()), host_secret)
+        found[row.id] = move_intents.add(intent, row, others.get(row.id, ()), coming, host_secret)
+    return found
 
 
 def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], secret: str) -> ServerIntent:
@@ -122,7 +139,7 @@ def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], s
         config_drive=row.config_drive,
         request_id=row.request_id,
         seen=_known(row),
-        start_generation=max((action.generation for action in actions if action.action in STARTING), default=0),
+        start_generation=max([row.since, *(a.generation for a in actions if a.action in STARTING)]),
         launched=row.launched_at is not None,
         ephemeral_gb=row.flavor.get("ephemeral", 0),
         swap_mb=row.flavor.get("swap") or 0,
@@ -197,7 +214,12 @@ def record(tx: Transaction, host: str, reports: Mapping[str, Seen]) -> None:
             continue
         if _without_verbs(seen) != _known(row):
             changes.append(_change(row, seen, now))
-        _finish_done(tx, row, seen, actions.get(row.id, ()), now)
+        if row.wanted == "run":
+            _finish_done(tx, row, seen, actions.get(row.id, ()), now)
+        elif moves.is_quiet(row, seen.generation, seen.power) and not moves.is_quiet(
+            row, row.seen_generation, row.seen_power
+        ):
+            moves.cease(tx, row)
     if changes:
         tx.write(_SEE, changes)
     if leaving:
@@ -238,6 +260,8 @@ def _finish_done(tx: Transaction, row: Row[Any], seen: Seen, actions: Sequence[R
     for action in actions:
         if action.verb and action.id in seen.verbs_done:
             done.append((action, seen.verb_faults.get(str(action.id), "")))
+        elif action.action in moves.TYPES and not moves.is_arriving(row):
+            continue
         elif action.generation <= seen.generation and (seen.fault or (not action.verb and _settled(row, seen))):
             done.append((action, seen.fault))
     if not done:
@@ -247,6 +271,7 @@ def _finish_done(tx: Transaction, row: Row[Any], seen: Seen, actions: Sequence[R
     snapshots.rotate(tx, [action for action, why in done if not why])
     launched_at = row.launched_at or now
     for action, why in done:
+        moves.follow(tx, row, action.action, why)
         event = notices.EVENTS.get(action.action)
         if event:
             state = "error" if why else _STATES.get(seen.power, "stopped")
@@ -274,20 +299,20 @@ def _settled(row: Row[Any], seen: Seen) -> bool:
 def _release_from(tx: Transaction, host: str, rows: Sequence[Row[Any]]) -> None:
     """Nothing is left of these servers on ``host``; the last host of a deleted server lets all go."""
     ids = [row.id for row in rows]
+    others = sa.and_(server_hosts.c.host != host, sa.not_(server_hosts.c.fenced))
     elsewhere = {
         row.server_id
-        for row in tx.all(
-            sa.select(server_hosts.c.server_id).where(
-                server_hosts.c.server_id.in_(ids), server_hosts.c.host != host
-            )
-        )
+        for row in tx.all(sa.select(server_hosts.c.server_id).where(server_hosts.c.server_id.in_(ids), others))
     }
     for row in rows:
         key = sa.and_(server_hosts.c.server_id == row.id, server_hosts.c.host == host)
         if not tx.write(sa.delete(server_hosts).where(key)):
             raise Retry(f"server {row.id} is being released by someone else")
         placement.release(tx, row.id, host)
-        if row.deleted_at and row.id not in elsewhere:
+        moves.release_source(tx, row.id, host)
+        if not row.deleted_at:
+            moves.cease(tx, row)
+        elif row.gone_at is None and row.id not in elsewhere:
             release(tx, row, host, row.launched_at or "")
 
 
@@ -303,6 +328,7 @@ def release(tx: Transaction, row: Row[Any], host: str = "", launched_at: str = "
     if not tx.write(sa.update(servers).where(still).values(gone_at=now)):
         raise Retry(f"server {row.id} has changed since it was looked at")
     placement.release(tx, row.id)
+    moves.end(tx, row.id)
     neutron.release_ports(tx, row.id)
     unfinished = sa.and_(server_actions.c.server_id == row.id, server_actions.c.finished_at.is_(None))
     snapshots.abandon(tx, tx.all(sa.select(server_actions).where(unfinished)))

@@ -52,6 +52,15 @@ class Verb(Struct, frozen=True):
     request_id: str = ""
 
 
+class Fetch(Struct, frozen=True):
+    """Where the disk is that a server shall have here: with the nova-compute there, for this ticket."""
+
+    host: str
+    address: str
+    port: int
+    ticket: str
+
+
 class ServerIntent(Struct, frozen=True):
     """A server as it should be on one host.  ``generation`` grows with every change of the wish."""
 
@@ -70,10 +79,14 @@ class ServerIntent(Struct, frozen=True):
     config_drive: bool = False
     request_id: str = ""  # of the latest change
     seen: "Seen | None" = None  # what the controller knows of this host's last report
-    start_generation: int = 0  # of the latest order to be on that is not carried out yet; 0: there is none
+    start_generation: int = 0  # of the latest order to be on, here; one that is carried out may be older or 0
     launched: bool = False  # it has been on, on this host: its disk holds the user's data
     ephemeral_gb: int = 0  # a second disk with an empty file system
     swap_mb: int = 0  # one more, of swap space
+    kept: bool = False  # off, with its files, while it is on trial on another host
+    ticket: str = ""  # for which its files are given to the host that it moves to
+    held: bool = False  # its other host has yet to cease: nothing may start it here
+    fetch: Fetch | None = None  # its disk comes from there, once that host has ceased
 
 
 class Seen(Struct, frozen=True):

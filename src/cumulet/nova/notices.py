@@ -22,6 +22,11 @@ EVENTS = {
     "suspend": "suspend",
     "resume": "resume",
     "rebuild": "rebuild",
+    "evacuate": "rebuild",
+    "resize": "resize",
+    "migrate": "resize",
+    "confirmResize": "resize.confirm",
+    "revertResize": "resize.revert",
     "createImage": "snapshot",
     "createBackup": "snapshot",
 }

@@ -5,6 +5,7 @@ A rule guards the URL with the caller's own project as target; handlers ask agai
 
 MEMBER = "rule:project_member_or_admin"
 READER = "rule:project_reader_or_admin"
+MANAGER = "rule:project_manager_or_admin"
 ADMIN = "rule:context_is_admin"
 ANYBODY = "@"
 OWN_KEYS = "(rule:context_is_admin) or user_id:%(user_id)s"
@@ -41,6 +42,14 @@ _SERVERS = {
     "update": MEMBER,
     "reboot": MEMBER,
     "rebuild": MEMBER,
+    "resize": MEMBER,
+    "confirm_resize": MEMBER,
+    "revert_resize": MEMBER,
+    "migrations:index": MANAGER,
+    "migrations:index:host": ADMIN,
+    "migrations:show": ADMIN,
+    "migrations:force_complete": MANAGER,
+    "migrations:delete": MANAGER,
     "rebuild:trusted_certs": MEMBER,
     "create_image": MEMBER,
     "create_image:allow_volume_backed": MEMBER,
@@ -120,7 +129,12 @@ _OTHERS = {
     "os-lock-server:lock": MEMBER,
     "os-lock-server:unlock": MEMBER,
     "os-lock-server:unlock:unlock_override": ADMIN,
-    "os-migrations:index": ADMIN,
+    "os-evacuate": ADMIN,
+    "os-migrate-server:migrate": MANAGER,
+    "os-migrate-server:migrate:host": ADMIN,
+    "os-migrations:index": MANAGER,
+    "os-migrations:index:all_projects": ADMIN,
+    "os-migrations:index:host": ADMIN,
     "os-multinic:add": MEMBER,
     "os-multinic:remove": MEMBER,
     "os-networks:list": READER,

@@ -7,6 +7,7 @@ A limit is the user's in the project, else the project's, else that of the class
 second waits for that row until the first is done.  So a quota cannot be overrun by requests that run side by side.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict, given
 from cumulet.nova import versions
 from cumulet.nova.paging import boolean
-from cumulet.nova.tables import quota_class_limits, quota_guards, quota_limits, server_groups, servers
+from cumulet.nova.tables import migrations, quota_class_limits, quota_guards, quota_limits, server_groups, servers
 
 DEFAULTS: Mapping[str, int] = {
     "cores": 20,
@@ -47,6 +48,19 @@ _USED = sa.select(
     sa.func.coalesce(sa.func.sum(servers.c.vcpus), 0).label("cores"),
     sa.func.coalesce(sa.func.sum(servers.c.memory_mb), 0).label("ram"),
 ).where(servers.c.project_id == sa.bindparam("project"), servers.c.gone_at.is_(None))
+_MORE = (
+    sa.select(
+        sa.func.coalesce(sa.func.sum(migrations.c.more_vcpus), 0).label("cores"),
+        sa.func.coalesce(sa.func.sum(migrations.c.more_memory_mb), 0).label("ram"),
+    )
+    .join_from(migrations, servers)
+    .where(
+        servers.c.project_id == sa.bindparam("project"),
+        migrations.c.finished_at.is_(None),
+        migrations.c.placed_at.is_(None),
+    )
+)
+"""What servers get on top whose new flavor waits for a host."""
 _GROUPS = (
     sa.select(sa.func.count())
     .select_from(server_groups)
@@ -78,9 +92,11 @@ def read_class(tx: Transaction, name: str) -> dict[str, int]:
 
 def read_usage(tx: Transaction, project_id: str, user_id: str = "") -> Usage:
     """Of the project, or of one user in it."""
-    used_by = _USED.where(servers.c.user_id == user_id) if user_id else _USED
-    row = tx.find(used_by, {"project": project_id})
-    used = {name: int(row._mapping[name]) for name in ("instances", "cores", "ram")} if row else {}
+    used: Counter[str] = Counter()
+    for statement in (_USED, _MORE):
+        mine = statement.where(servers.c.user_id == user_id) if user_id else statement
+        for row in tx.all(mine, {"project": project_id}):
+            used.update({name: int(amount) for name, amount in row._mapping.items()})
     used["server_groups"] = int(tx.value(_GROUPS, {"project": project_id}))
     return Usage(read_limits(tx, project_id, user_id), used)
 
@@ -90,7 +106,7 @@ def claim(tx: Transaction, context: Context, vcpus: int, memory_mb: int, least: 
     lock(tx, context.project_id)
     size = {"instances": 1, "cores": vcpus, "ram": memory_mb}
     number = most
-    for usage in _usages(tx, context):
+    for usage in _usages(tx, context.project_id, context.user_id):
         number = min([number, *(_room(usage, name) // each for name, each in size.items() if each)])
         if number < least:
             wanted = {name: each * least for name, each in size.items()}
@@ -98,12 +114,21 @@ def claim(tx: Transaction, context: Context, vcpus: int, memory_mb: int, least: 
     return number
 
 
-def _usages(tx: Transaction, context: Context) -> Iterator[Usage]:
+def check_growth(tx: Transaction, project_id: str, user_id: str, vcpus: int, memory_mb: int) -> None:
+    """Forbidden unless a server of this project and user may get so much more."""
+    lock(tx, project_id)
+    wanted = {"cores": max(0, vcpus), "ram": max(0, memory_mb)}
+    for usage in _usages(tx, project_id, user_id):
+        if any(amount > _room(usage, name) for name, amount in wanted.items()):
+            raise Forbidden(_refusal(usage, wanted), kind="TooManyInstances")
+
+
+def _usages(tx: Transaction, project_id: str, user_id: str) -> Iterator[Usage]:
     """The project's, and the user's if there are limits for this user."""
-    yield read_usage(tx, context.project_id)
-    key = sa.and_(quota_limits.c.project_id == context.project_id, quota_limits.c.user_id == context.user_id)
+    yield read_usage(tx, project_id)
+    key = sa.and_(quota_limits.c.project_id == project_id, quota_limits.c.user_id == user_id)
     if tx.find(sa.select(quota_limits.c.resource).where(key)):
-        yield read_usage(tx, context.project_id, context.user_id)
+        yield read_usage(tx, project_id, user_id)
 
 
 def lock(tx: Transaction, owner: str) -> None:

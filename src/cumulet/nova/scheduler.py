@@ -24,9 +24,10 @@ from cumulet.core.reconcile import Outcome, Reconciler
 from cumulet.core.service import Service
 from cumulet.neutron import public as neutron
 from cumulet.nova import notices, scheduler_view
+from cumulet.nova.move_scheduler import MoveScheduler
 from cumulet.nova.scheduler_view import Unplaced
 from cumulet.nova.scheduling import Decision, place
-from cumulet.nova.tables import server_actions, server_groups, server_hosts, servers
+from cumulet.nova.tables import server_actions, server_hosts, servers
 from cumulet.placement import public as placement
 from cumulet.placement.model import Claim
 
@@ -44,11 +45,6 @@ _STILL_UNPLACED = sa.and_(
     servers.c.placement_fault.is_(None),
 )
 _PLACED = sa.update(servers).where(_STILL_UNPLACED).values(placed_at=sa.bindparam("now"))
-_ADVANCE = (
-    sa.update(server_groups)
-    .where(server_groups.c.id == sa.bindparam("id_of_group"), server_groups.c.generation == sa.bindparam("seen"))
-    .values(generation=server_groups.c.generation + 1)
-)
 _REFUSED = (
     sa.update(servers)
     .where(_STILL_UNPLACED)
@@ -60,6 +56,10 @@ class Scheduler:
     def __init__(self, db: Database, config: Config, seed: int | None = None) -> None:
         self._db, self._config = db, config
         self._random = Random(seed)
+
+    def seed(self) -> int:
+        """Another number each time."""
+        return self._random.getrandbits(32)
 
     def reconciler(self) -> Reconciler[Unplaced]:
         return Reconciler(
@@ -107,7 +107,7 @@ class Scheduler:
             early = clock.later(-PATIENCE_SECONDS)
             ready = [one for one in batch if one.created_at < early]
             outcomes = {one.wish.server_id: Retry(NO_HOST) for one in batch if one.created_at >= early}
-        decisions = place([one.wish for one in ready], rooms, self._random.getrandbits(32), members)
+        decisions = place([one.wish for one in ready], rooms, self.seed(), members)
         if decisions:
             with self._db.transaction() as tx:
                 self._write(tx, decisions, generations)
@@ -126,7 +126,7 @@ class Scheduler:
                 rows.append({"server_id": server, "host": capacity.host, "wanted": "run"})
         if not claims:
             return
-        _advance_groups(tx, generations)
+        scheduler_view.advance_groups(tx, generations)
         placement.claim_all(tx, claims)
         tx.write(server_hosts.insert(), rows)
         for row in rows:
@@ -144,17 +144,12 @@ class Scheduler:
             notices.tell(tx, row, "create.error", state="error", message=fault)
 
 
-def _advance_groups(tx: Transaction, generations: Mapping[str, int]) -> None:
-    """Retry if another scheduler has placed a member of one of these groups since they were read."""
-    for group_id in sorted(generations):
-        if not tx.write(_ADVANCE, {"id_of_group": group_id, "seen": generations[group_id]}):
-            raise Retry(f"server group {group_id} has changed since it was looked at")
-
-
 def _batches(items: Sequence[Unplaced]) -> Iterator[Sequence[Unplaced]]:
     for start in range(0, len(items), BATCH):
         yield items[start : start + BATCH]
 
 
 def build(env: ControllerEnv) -> Service:
-    return Service(loops=[Scheduler(env.db, env.config).reconciler()])
+    scheduler = Scheduler(env.db, env.config)
+    moves = MoveScheduler(env.db, env.config, scheduler.seed)
+    return Service(loops=[scheduler.reconciler(), moves.reconciler()])

@@ -4,7 +4,7 @@ Apart from the scheduler, for nova-api reads the same to tell where a server wou
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any
@@ -15,6 +15,7 @@ from sqlalchemy.engine import Row
 from cumulet.core import clock
 from cumulet.core.config import Config
 from cumulet.core.db import Transaction
+from cumulet.core.errors import Retry
 from cumulet.core.tables import agents
 from cumulet.nova import scheduler_hints, zones
 from cumulet.nova.scheduling import Group, Hint, Room, Wish, parse_zone, room_of
@@ -32,7 +33,6 @@ _UNPLACED = (
         servers.c.scheduler_hints,
         servers.c.vcpus,
         servers.c.memory_mb,
-        servers.c.root_gb,
         servers.c.flavor,
         servers.c.image,
         servers.c.availability_zone,
@@ -49,6 +49,12 @@ _UNPLACED = (
     .order_by(servers.c.created_at, servers.c.id)
 )
 _MEMBERS = sa.select(servers.c.server_group_id, server_hosts.c.host).join_from(servers, server_hosts)
+
+_ADVANCE = (
+    sa.update(server_groups)
+    .where(server_groups.c.id == sa.bindparam("id_of_group"), server_groups.c.generation == sa.bindparam("seen"))
+    .values(generation=server_groups.c.generation + 1)
+)
 
 
 @dataclass(frozen=True)
@@ -73,15 +79,14 @@ def _unplaced(row: Row[Any], config: Config, hints: tuple[Hint, ...]) -> Unplace
     group = None
     if row.group_id:
         group = Group(row.group_id, row.policy, row.rules.get("max_server_per_host", 1))
-    need = Resources(row.vcpus, row.memory_mb, disk_gb(row))
+    need = Resources(row.vcpus, row.memory_mb, disk_gb(row.flavor, row.image))
     wish = Wish(row.id, need, config.compute.overhead_memory_mb, zone, host, group, hints=hints)
     return Unplaced(wish, row.created_at, row.generation, row.request_id)
 
 
-def disk_gb(row: Row[Any]) -> int:
+def disk_gb(flavor: Mapping[str, Any], image: Mapping[str, Any] | None) -> int:
     """What a server's disks may grow to.  A root disk of size 0 is as big as its image."""
-    root = row.root_gb or ceil((row.image or {}).get("virtual_size", 0) / (1 << 30))
-    flavor = row.flavor
+    root = flavor["disk"] or ceil((image or {}).get("virtual_size", 0) / (1 << 30))
     return int(root + flavor.get("ephemeral", 0) + ceil(int(flavor.get("swap") or 0) / 1024))
 
 
@@ -114,6 +119,13 @@ def read_generations(tx: Transaction, wishes: Sequence[Wish]) -> dict[str, int]:
         return {}
     found = sa.select(server_groups.c.id, server_groups.c.generation).where(server_groups.c.id.in_(ids))
     return {row.id: row.generation for row in tx.all(found)}
+
+
+def advance_groups(tx: Transaction, generations: Mapping[str, int]) -> None:
+    """Retry if another scheduler has placed a member of one of these groups since they were read."""
+    for group_id in sorted(generations):
+        if not tx.write(_ADVANCE, {"id_of_group": group_id, "seen": generations[group_id]}):
+            raise Retry(f"server group {group_id} has changed since it was looked at")
 
 
 def read_members(tx: Transaction, wishes: Sequence[Wish]) -> dict[str, Counter[str]]:

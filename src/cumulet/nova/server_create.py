@@ -27,6 +27,7 @@ from cumulet.glance.model import Image
 from cumulet.neutron.model import PortWish
 from cumulet.nova import (
     availability_zones,
+    moves,
     notices,
     quotas,
     scheduler_hints,
@@ -241,7 +242,7 @@ def _create(tx: Transaction, request: Request, wanted: Wanted) -> tuple[list[str
     image = check_image(tx, request, wanted.image_id, flavor)
     shared = {
         **wanted.columns,
-        **_flavor_columns(flavor),
+        **moves.flavor_columns(flavor_copy(flavor)),
         **image_columns(image),
         **key_columns(tx, request.context.user_id, wanted.key_name),
         **_common_columns(request),
@@ -298,8 +299,9 @@ def _flavor(tx: Transaction, request: Request, flavor_id: str) -> Row[Any]:
         raise BadRequest(error.message, kind=error.kind) from error
 
 
-def _flavor_columns(flavor: Row[Any]) -> dict[str, Any]:
-    copy = {
+def flavor_copy(flavor: Row[Any]) -> dict[str, Any]:
+    """What a server keeps of its flavor, whatever becomes of that."""
+    return {
         "id": flavor.id,
         "name": flavor.name,
         "vcpus": flavor.vcpus,
@@ -309,7 +311,6 @@ def _flavor_columns(flavor: Row[Any]) -> dict[str, Any]:
         "swap": flavor.swap_mb,
         "extra_specs": flavor.extra_specs,
     }
-    return {"flavor": copy, "vcpus": flavor.vcpus, "memory_mb": flavor.memory_mb, "root_gb": flavor.root_gb}
 
 
 def check_image(tx: Transaction, request: Request, image_id: str, flavor: Row[Any]) -> Image:

@@ -2,7 +2,8 @@
 
 A status is derived, so nothing is set to ACTIVE here.  ``error`` is a mark that any later order takes away.
 ``active`` takes it away, too, and gives the wish a new generation: what was said of the old one, a fault most of
-all, counts no more, and the host tries again.  Either way, what the host has not carried out yet is called off.
+all, counts no more, and the host tries again.  Either way, what the host has not carried out yet is called off, and
+a server that has not arrived on another host goes back.
 """
 
 from typing import Literal
@@ -15,7 +16,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import Retry
 from cumulet.core.http import Reply, Request, Route
 from cumulet.core.schema import Strict
-from cumulet.nova import snapshots
+from cumulet.nova import moves, snapshots
 from cumulet.nova.server_actions import URL
 from cumulet.nova.servers import get_server
 from cumulet.nova.tables import server_actions, servers
@@ -43,6 +44,8 @@ def reset_state(request: Request) -> Reply:
         if not tx.write(sa.update(servers).where(still).values(changes)):
             raise Retry(f"server {row.id} has changed meanwhile")
         _call_off(tx, row.id)
+        if row.move_id and row.move_arrived_at is None and row.deleted_at is None:
+            moves.fall_back(tx, row, row.generation + 1)
         tx.hint("nova.servers", row.id)
         if row.host:
             tx.hint(f"nova.hosts.{row.host}", row.id)
@@ -51,9 +54,8 @@ def reset_state(request: Request) -> Reply:
 
 def _call_off(tx: Transaction, server_id: str) -> None:
     """End the verbs that its host has not carried out, and the images that wait for them."""
-    waiting = sa.and_(
-        server_actions.c.server_id == server_id, server_actions.c.verb, server_actions.c.finished_at.is_(None)
-    )
+    due = sa.or_(server_actions.c.verb, server_actions.c.action.in_(tuple(moves.TYPES)))
+    waiting = sa.and_(server_actions.c.server_id == server_id, due, server_actions.c.finished_at.is_(None))
     snapshots.abandon(tx, tx.all(sa.select(server_actions).where(waiting)))
     ended = {"finished_at": clock.now(), "fault": CALLED_OFF}
     tx.write(sa.update(server_actions).where(waiting).values(ended))

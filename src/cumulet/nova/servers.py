@@ -99,8 +99,8 @@ def order(tx: Transaction, request: Request, row: Row[Any], what: Order) -> None
     if event and changed:
         notices.tell(tx, changed, f"{event}.start", state=row.vm_state, host=row.host or "")
     tx.hint("nova.servers", row.id)
-    if row.host:
-        tx.hint(f"nova.hosts.{row.host}", row.id)
+    for host in {row.host, row.move_source} - {None}:
+        tx.hint(f"nova.hosts.{host}", row.id)
 
 
 def record(

@@ -13,16 +13,16 @@ import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
 from cumulet.core.fixed import fixed
-from cumulet.nova import zones
-from cumulet.nova.tables import aggregate_hosts, aggregates, server_actions, server_hosts, servers
+from cumulet.nova import moves, zones
+from cumulet.nova.tables import aggregate_hosts, aggregates, migrations, server_actions, server_hosts, servers
 
-VM_STATES = ("building", "active", "stopped", "paused", "suspended", "error", "deleted")
+VM_STATES = ("building", "active", "stopped", "paused", "suspended", "resized", "error", "deleted")
 STATUSES = (
     "BUILD", "ACTIVE", "REBOOT", "HARD_REBOOT", "REBUILD", "SHUTOFF", "PAUSED", "SUSPENDED", "ERROR", "DELETED",
+    "RESIZE", "VERIFY_RESIZE", "REVERT_RESIZE",
 )  # fmt: skip
 UPSTREAM_STATUSES = frozenset(STATUSES) | {
-    "MIGRATING", "PASSWORD", "RESCUE", "RESIZE", "REVERT_RESIZE", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED",
-    "UNKNOWN", "VERIFY_RESIZE",
+    "MIGRATING", "PASSWORD", "RESCUE", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED", "UNKNOWN",
 }  # fmt: skip
 """Every status that a client may ask for in a filter; those we never have match nothing."""
 NO_STATE, RUNNING, PAUSED, SHUTDOWN, CRASHED = 0, 1, 3, 4, 6
@@ -52,8 +52,8 @@ _verbs = (
 
 STATES = servers.outerjoin(
     server_hosts, sa.and_(_h.server_id == _s.id, _h.wanted == "run")
-).outerjoin(_verbs, _verbs.c.server_id == _s.id)  # fmt: skip
-"""Servers, each with the host that should run it and the verbs it waits for, if any."""
+).outerjoin(_verbs, _verbs.c.server_id == _s.id).outerjoin(migrations, moves.UNFINISHED)  # fmt: skip
+"""Servers, each with the host that should run it, the verbs it waits for and its move, if any."""
 
 _gone = _s.gone_at.is_not(None)
 _deleting = _s.deleted_at.is_not(None)
@@ -70,13 +70,19 @@ _reboot = sa.func.coalesce(_verbs.c.reboot, 0)
 _rebooting = sa.and_(_reboot > 0, _s.power == "on")
 _rebuilding = sa.func.coalesce(_verbs.c.rebuild, 0) > 0
 _snapshot = sa.func.coalesce(_verbs.c.snapshot, 0)
+_moves = migrations.c.id.is_not(None)
+_on_trial = sa.and_(_moves, migrations.c.type != moves.EVACUATION)
+_resized = sa.and_(_on_trial, migrations.c.arrived_at.is_not(None))
+_reverting = sa.and_(_on_trial, migrations.c.wanted == "revert")
+_evacuating = sa.and_(_moves, migrations.c.type == moves.EVACUATION)
 _coming = sa.and_(_s.power == "on", _seen != "on", sa.not_(_reached))
 
 vm_state: ColumnElement[str] = sa.case(
     (_gone, "deleted"),
     (_faulty, "error"),
     (sa.not_(_launched), "building"),
-    (_rebuilding, sa.case((_s.power == "on", "active"), else_="stopped")),
+    (_resized, "resized"),
+    (sa.or_(_rebuilding, _moves), sa.case((_s.power == "on", "active"), else_="stopped")),
     (_rebooting, "active"),
     (_seen == "on", "active"),
     (_seen == "paused", "paused"),
@@ -90,7 +96,11 @@ task_state: ColumnElement[str | None] = sa.case(
     (_faulty, sa.null()),
     (sa.and_(sa.not_(_launched), _h.host.is_(None)), "scheduling"),
     (sa.not_(_launched), "spawning"),
-    (_rebuilding, "rebuilding"),
+    (_reverting, "resize_reverting"),
+    (_resized, sa.null()),
+    (sa.and_(_on_trial, migrations.c.destination.is_(None)), "resize_prep"),
+    (_on_trial, sa.case((_seen == "", "resize_migrating"), else_="resize_finish")),
+    (sa.or_(_rebuilding, _evacuating), "rebuilding"),
     (_rebooting, sa.case((_reboot == 2, "rebooting_hard"), else_="rebooting")),
     # its host tells when it is copied
     (sa.and_(_snapshot > 0, _acted), "image_uploading"),
@@ -132,8 +142,10 @@ status: ColumnElement[str] = sa.case(
     (_gone, "DELETED"),
     (_faulty, "ERROR"),
     (sa.not_(_launched), "BUILD"),
-    (sa.and_(_rebuilding, _deleting), sa.case((_s.power == "on", "ACTIVE"), else_="SHUTOFF")),
-    (_rebuilding, "REBUILD"),
+    (sa.and_(_resized, sa.not_(_deleting)), sa.case((_reverting, "REVERT_RESIZE"), else_="VERIFY_RESIZE")),
+    (sa.and_(sa.or_(_rebuilding, _moves), _deleting), sa.case((_s.power == "on", "ACTIVE"), else_="SHUTOFF")),
+    (sa.or_(_rebuilding, _evacuating), "REBUILD"),
+    (_moves, "RESIZE"),
     (_rebooting, sa.case((_deleting, "ACTIVE"), (_reboot == 2, "HARD_REBOOT"), else_="REBOOT")),
     else_=_plain_status,
 )
@@ -162,6 +174,7 @@ DETAIL = sa.select(
     power_state.label("power_state"),
     status.label("status"),
     zone.label("zone"),
+    *moves.COLUMNS,
 ).select_from(STATES)
 """A row for everything that is shown of a server, but for its bulky user data."""
 

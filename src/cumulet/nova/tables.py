@@ -65,13 +65,17 @@ server_tags = Table(
 )
 Index("ix_server_tags_tag", server_tags.c.tag)
 
-# What each host should do about a server.  Written by nova-scheduler (and later by migrations).
+# What each host should do about a server.  Written by nova-scheduler; where a server moves, by whoever orders a
+# step of the move (``nova.moves``), always together with the server's generation.
 server_hosts = Table(
     "server_hosts",
     metadata,
     Column("server_id", Id, ForeignKey("servers.id"), primary_key=True),
     Column("host", Name, primary_key=True),
-    Column("wanted", String(8), nullable=False),  # 'run'; 'absent' is a tombstone
+    # 'run' (one host at most); 'keep': off, with all its files, for it has moved on trial; 'absent' is a tombstone
+    Column("wanted", String(8), nullable=False),
+    Column("since", Integer, nullable=False, default=0),  # the server's generation that told it to run, or to cease
+    Column("fenced", Boolean, nullable=False, default=False),  # an administrator says that nothing runs there
     # what was seen: written by nova-conductor from nova-compute's reports
     Column("seen_generation", Integer, nullable=False, default=0),
     Column("seen_power", String(16)),  # nova.model.Seen.power; null before the first report
@@ -81,7 +85,7 @@ server_hosts = Table(
     Column("seen_boot_id", Id),
     Column("seen_reached", Boolean, nullable=False, default=False),
     Column("seen_at", Time),
-    Column("launched_at", Time),  # when it was first seen on
+    Column("launched_at", Time),  # when it was first seen on, here or where it came from
 )
 Index("ix_server_hosts_host", server_hosts.c.host)
 
@@ -108,6 +112,36 @@ server_actions = Table(
 )
 Index("ix_server_actions_server", server_actions.c.server_id, server_actions.c.id)
 Index("ix_server_actions_unfinished", server_actions.c.finished_at, server_actions.c.server_id)
+
+# Moves of servers between hosts, and changes of their flavor: what os-migrations shows.  At most one of a server is
+# not finished.  ``status`` is derived (``nova.migrations``).  Intent by nova-api.
+migrations = Table(
+    "migrations",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("uuid", Id, nullable=False, unique=True),  # holds the claim on the host that it leaves
+    Column("server_id", Id, ForeignKey("servers.id"), nullable=False),
+    Column("type", String(16), nullable=False),  # 'resize', 'migration', 'evacuation', 'live-migration'
+    Column("user_id", Id, nullable=False),  # who ordered it
+    Column("project_id", Id, nullable=False),
+    Column("created_at", Time, nullable=False),
+    Column("source", Name, nullable=False),
+    Column("target", Name),  # the host that was asked for
+    Column("old_flavor", JSON, nullable=False),
+    Column("new_flavor", JSON, nullable=False),
+    Column("more_vcpus", Integer, nullable=False, default=0),  # what the project will use on top: counts at once
+    Column("more_memory_mb", Integer, nullable=False, default=0),
+    Column("wanted", String(8), nullable=False, default="move"),  # 'move', or 'revert': back again
+    # written by nova-scheduler
+    Column("destination", Name),
+    Column("placed_at", Time),
+    # written by nova-conductor
+    Column("arrived_at", Time),  # it is where it should be, as it should be
+    Column("finished_at", Time),  # by nova-api where it is confirmed, by nova-scheduler where no host was found
+    Column("outcome", String(16)),  # 'confirmed', 'reverted', 'error', 'done', 'completed', …
+)
+Index("ix_migrations_server", migrations.c.server_id, migrations.c.finished_at)
+Index("ix_migrations_unplaced", migrations.c.finished_at, migrations.c.placed_at)
 
 # Tokens that wait for a browser.  Written by nova-consoleauth alone; whoever reads them opens nothing with them.
 console_tokens = Table(

@@ -182,6 +182,9 @@ CHANGES: tuple[Change, ...] = (
     Change((2, 64), "server_group", _list_policies),
     Change((2, 13), "server_group", without("project_id", "user_id")),
     Change((2, 70), "interface", without("tag")),
+    Change((2, 80), "migration", without("user_id", "project_id")),
+    Change((2, 59), "migration", without("uuid")),
+    Change((2, 23), "migration", without("migration_type", "links")),
 )
 
 _NETWORK_QUOTAS = ("fixed_ips", "floating_ips", "security_group_rules", "security_groups")
@@ -229,7 +232,14 @@ FIELDS: Mapping[str, Mapping[str, Version]] = {
     "keypair": {"type": (2, 2), "user_id": (2, 10)},
     "flavor": {"description": (2, 55)},
     "lock": {"locked_reason": (2, 73)},
+    "migrate": {"host": (2, 56)},
+    "evacuate": {"force": (2, 29)},
 }
+
+DROPPED: Mapping[str, Mapping[str, Version]] = {
+    "evacuate": {"onSharedStorage": (2, 14), "force": (2, 68)},
+}
+"""Fields that requests may have no more, each with the first version without it."""
 
 VALUES: Mapping[str, Mapping[str, Version]] = {
     "policy": {
@@ -266,10 +276,10 @@ def _steps(resource: str, version: Version) -> tuple[Callable[[Json], None], ...
 
 
 def check_fields(resource: str, given: Collection[str], version: Version) -> None:
-    """Raise BadRequest for a field that a request in this version may not have yet."""
-    since = FIELDS[resource]
+    """Raise BadRequest for a field that a request in this version may not have yet, or no more."""
+    since, until = FIELDS[resource], DROPPED.get(resource, {})
     for name in given:
-        if version < since.get(name, version):
+        if version < since.get(name, version) or version >= until.get(name, (99, 0)):
             raise BadRequest(
                 f"Invalid input for field/attribute {resource}. "
                 f"Additional properties are not allowed ('{name}' was unexpected)",

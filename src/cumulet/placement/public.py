@@ -110,6 +110,12 @@ def release(tx: Transaction, consumer: str, host: str | None = None) -> None:
         tx.write(_TAKE, change)
 
 
+def hand_over(tx: Transaction, consumer: str, host: str, to: str) -> None:
+    """What ``consumer`` has taken from ``host`` is ``to``'s from now on."""
+    condition = sa.and_(allocations.c.consumer_id == consumer, allocations.c.provider_id == provider_id(host))
+    tx.write(sa.update(allocations).where(condition).values(consumer_id=to))
+
+
 def set_inventory(tx: Transaction, host: str, wanted: Mapping[str, Inventory]) -> bool:
     """Write down what ``host`` has, by resource class; whether that was news.
 

@@ -28,7 +28,7 @@ inventories = Table(
 allocations = Table(
     "allocations",
     metadata,
-    Column("consumer_id", Id, primary_key=True),  # a server's id
+    Column("consumer_id", Id, primary_key=True),  # a server's id, or that of its migration
     Column("provider_id", Id, ForeignKey("providers.id"), primary_key=True),
     Column("resource_class", String(32), primary_key=True),
     Column("used", Integer, nullable=False),

@@ -50,8 +50,8 @@ class Machine:
     """One server on this host: what is written down and what runs."""
 
     __slots__ = (
-        "_state", "console", "copies", "defined", "disk", "disk_for", "files", "last_verb", "nics", "screens",
-        "starts", "stop_at", "written",
+        "_state", "before", "boots", "console", "copies", "defined", "disk", "disk_for", "files", "last_verb",
+        "memory_mb", "nics", "screens", "starts", "stop_at", "written",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -59,6 +59,9 @@ class Machine:
         self.disk: str | None = None  # the image it was made from
         self.disk_for = 0  # the rebuild that it was made for
         self.written = False  # a guest has run on it
+        self.boots = 0  # how often; this is what guests write on their disks
+        self.before: tuple[str | None, int] | None = None  # the disk as it was before a resize
+        self.memory_mb = 0
         self.copies: set[int] = set()  # verbs
         self.screens: list[socket.socket] = []  # ours, of those that look
         self.defined = False
@@ -96,6 +99,7 @@ class SimHypervisor:
         on_tap: Callable[[str], None] = lambda port_id: None,
         is_wired: Callable[[str], bool] = lambda port_id: True,
         upload: Callable[[Verb], None] = lambda verb: None,
+        others: Mapping[str, "SimHypervisor"] | None = None,
     ) -> None:
         self.machines: dict[str, Machine] = {}
         self.taps: dict[str, str] = {}  # port id → server id
@@ -107,6 +111,7 @@ class SimHypervisor:
         self._clock, self._pause, self._stop_seconds = clock, pause, stop_seconds
         self._on_tap, self._is_wired, self._upload = on_tap, is_wired, upload
         self._wake: Callable[[str], None] = lambda server_id: None
+        self._others = {} if others is None else others  # by host: where disks come from
 
     @property
     def boot_id(self) -> str:
@@ -142,6 +147,21 @@ class SimHypervisor:
         if machine.disk is None:
             with self.effect(f"disk {server.id}"):
                 machine.disk = server.image.id if server.image else EMPTY
+
+    def fetch_disk(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
+        """A guest's disk is not to be read while it runs."""
+        self._begin("fetch_disk", self._latency.make_disk)
+        assert server.fetch, "nothing to fetch"
+        origin = self._others[server.fetch.host].machines[server.id]
+        assert origin.state not in SHOWING, "fetched from under a guest"
+        assert origin.disk is not None, "the other host has lost the disk"
+        machine = self._machine(server.id)
+        if machine.files is None:
+            with self.effect(f"files {server.id}"):
+                machine.files = dict(config_drive)
+        if machine.disk is None:
+            with self.effect(f"fetched disk {server.id}"):
+                machine.disk, machine.boots, machine.written = origin.disk, origin.boots, origin.written
 
     def plug(self, server: ServerIntent) -> None:
         self._begin("plug", self._latency.plug)
@@ -223,10 +243,12 @@ class SimHypervisor:
     def perform(self, server: ServerIntent, verb: Verb) -> bool:
         self._begin("perform", self._latency.start)
         machine = self._machine(server.id)
-        if verb.name not in ("reboot", "createImage"):
-            raise Terminal(f"this host cannot {verb.name} a server")
         if verb.id <= machine.last_verb:
             return True
+        if verb.name in ("resize", "revertResize", "confirmResize"):
+            return self._resize(machine, server, verb)
+        if verb.name not in ("reboot", "createImage"):
+            raise Terminal(f"this host cannot {verb.name} a server")
         if verb.name == "createImage":
             return self._copy(server.id, machine, verb)
         self._check_wired(machine.nics)
@@ -291,7 +313,7 @@ class SimHypervisor:
         if machine is None or machine.state != "on":
             return None
         nics = tuple(NicCounters(f"tap{port[:11]}", port, 0, 0, 0, 0, 0, 0, 0, 0) for port in sorted(machine.nics))
-        return Diagnostics((0,), 1, 0, nics, (DiskCounters("vda", 0, 0, 0, 0),))
+        return Diagnostics((0,), machine.memory_mb, 0, nics, (DiskCounters("vda", 0, 0, 0, 0),))
 
     def console_log(self, server_id: str) -> bytes:
         machine = self.machines.get(server_id)
@@ -355,8 +377,34 @@ class SimHypervisor:
     def _machine(self, server_id: str) -> Machine:
         return self.machines.setdefault(server_id, Machine())
 
+    def _resize(self, machine: Machine, server: ServerIntent, verb: Verb) -> bool:
+        """The disk as it was is kept, taken back or forgotten."""
+        if verb.name != "confirmResize" and machine.state != "off":
+            with self.effect(f"switch {server.id} off"):
+                machine.state, machine.stop_at = "off", None
+        if verb.name == "resize" and machine.before is None:
+            with self.effect(f"keep disk {server.id}"):
+                machine.before = (machine.disk, machine.boots)
+        elif verb.name == "revertResize" and machine.before is not None:
+            with self.effect(f"old disk {server.id}"):
+                machine.disk, machine.boots = machine.before
+                machine.before = None
+        elif verb.name == "confirmResize" and machine.before is not None:
+            with self.effect(f"forget old disk {server.id}"):
+                machine.before = None
+        with self.effect(f"{verb.name} {server.id}"):
+            machine.last_verb = verb.id
+            if verb.name != "confirmResize" and server.power == "on":
+                self._check_wired(machine.nics)
+                self._boot(machine, server)
+        return True
+
     def _boot(self, machine: Machine, server: ServerIntent) -> None:
+        for other in self._others.values():
+            rival = other.machines.get(server.id)
+            assert other is self or rival is None or rival.state not in SHOWING, "a server runs on two hosts"
         machine.state, machine.stop_at, machine.written = "on", None, True
+        machine.boots, machine.memory_mb = machine.boots + 1, server.memory_mb
         machine.starts += 1
         machine.console += f"{server.name} boots, time {machine.starts}\n".encode()
 

@@ -22,7 +22,7 @@ from cumulet.core.errors import Terminal, Unauthorized
 from cumulet.core.http import App
 from cumulet.core.reconcile import Loop, Reconciler
 from cumulet.core.secrets import Secrets, host_token, service_token
-from cumulet.core.tables import metadata
+from cumulet.core.tables import agents, metadata
 from cumulet.glance import tables as glance_tables
 from cumulet.keystone import tables as _keystone_tables  # noqa: F401 - part of the schema
 from cumulet.neutron import app as neutron
@@ -76,10 +76,13 @@ class CountedDatabase(Database):
 class SimHost:
     """One host: its hypervisor, its switch, its DHCP servers and routers."""
 
-    def __init__(self, name: str, effects: Effects, upload: Callable[[Verb], None]) -> None:
+    def __init__(
+        self, name: str, effects: Effects, upload: Callable[[Verb], None], others: dict[str, SimHypervisor]
+    ) -> None:
         self.name = name
         self.switch = SimSwitch()
-        self.hypervisor = SimHypervisor(on_tap=self._on_tap, is_wired=self._is_wired, upload=upload)
+        self.hypervisor = SimHypervisor(on_tap=self._on_tap, is_wired=self._is_wired, upload=upload, others=others)
+        others[name] = self.hypervisor
         self.dhcp = SimDhcp(self.switch)
         self.routers = SimRouters(self.switch)
         for part in (self.switch, self.hypervisor, self.dhcp, self.routers):
@@ -109,6 +112,7 @@ class SimHost:
 
 class World:
     console = ""  # the token of the last console that was asked for
+    dead = ""  # the host whose processes are down
 
     def __init__(self, place: Path, hosts: tuple[str, ...] = ("h1", "h2"), hints: bool = True) -> None:
         self.effects = Effects()
@@ -118,7 +122,8 @@ class World:
         self.now = 0.0
         self.db = CountedDatabase(f"sqlite:///{place}/cloud.sqlite?", self.bus, self.effects)
         metadata.create_all(self.db.engine)
-        self.hosts = {name: SimHost(name, self.effects, self._upload) for name in hosts}
+        hypervisors: dict[str, SimHypervisor] = {}
+        self.hosts = {name: SimHost(name, self.effects, self._upload, hypervisors) for name in hosts}
         self.boot()
         self._image()
         self.settle()
@@ -128,6 +133,23 @@ class World:
         self.effects.quiet = False
 
     # ── processes ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def stop_agents(self, host: str) -> None:
+        """All of a host's processes are dead, and its nova-compute is known to be."""
+        self.dead = host
+        self._force_down(host, True)
+        self.boot()
+
+    def start_agents(self) -> None:
+        """The dead host's processes come back."""
+        dead, self.dead = self.dead, ""
+        self._force_down(dead, False)
+        self.boot()
+
+    def _force_down(self, host: str, down: bool) -> None:
+        with self.db.transaction() as tx:
+            where = sa.and_(agents.c.binary == "nova-compute", agents.c.host == host)
+            tx.write(sa.update(agents).where(where).values(forced_down=down))
 
     def boot(self) -> None:
         """(Re)start every process: all memory is lost; the database and the hosts are not."""
@@ -142,7 +164,7 @@ class World:
         self.loops: list[Loop[Any]] = []
         for service in services.values():
             self._add(service.loops)
-        for host in self.hosts.values():
+        for host in [host for host in self.hosts.values() if host.name != self.dead]:
             started = self._add(self._agents(host, conductor_app))
             wires = next(loop for loop in started if loop.reconciler.name == "ports")
             host.switch.watch(wires.wake)
@@ -248,8 +270,8 @@ class World:
         }
         return str(self.call(self.nova, "POST", "/v2.1/servers", {"server": wish})["server"]["id"])
 
-    def act(self, server: str, action: str, value: Any = None) -> None:
-        self.call(self.nova, "POST", f"/v2.1/servers/{server}/action", {action: value})
+    def act(self, server: str, action: str, value: Any = None, user: str = "alice") -> None:
+        self.call(self.nova, "POST", f"/v2.1/servers/{server}/action", {action: value}, user)
 
     def status(self, server: str) -> str:
         """The server's status, or 'gone'."""
@@ -302,7 +324,8 @@ class World:
         with self.db.transaction() as tx:
             tx.write(glance_tables.images.insert(), [image, {**image, "id": OTHER_IMAGE}])
         flavor = {"name": "m1.tiny", "ram": 512, "vcpus": 1, "disk": 1, "id": "1"}
-        self.call(self.nova, "POST", "/v2.1/flavors", {"flavor": flavor}, user="admin")
+        for one in (flavor, {**flavor, "name": "m1.small", "ram": 1024, "disk": 2, "id": "2"}):
+            self.call(self.nova, "POST", "/v2.1/flavors", {"flavor": one}, user="admin")
 
     def _base_network(self) -> dict[str, str]:
         """A public network, and Alice's network with a router."""

@@ -687,6 +687,35 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("namespace_id", "kind", "name", name=op.f("pk_metadef_items")),
     )
     op.create_table(
+        "migrations",
+        sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
+        sa.Column("uuid", sa.String(length=64), nullable=False),
+        sa.Column("server_id", sa.String(length=64), nullable=False),
+        sa.Column("type", sa.String(length=16), nullable=False),
+        sa.Column("user_id", sa.String(length=64), nullable=False),
+        sa.Column("project_id", sa.String(length=64), nullable=False),
+        sa.Column("created_at", sa.String(length=27), nullable=False),
+        sa.Column("source", sa.String(length=255), nullable=False),
+        sa.Column("target", sa.String(length=255), nullable=True),
+        sa.Column("old_flavor", sa.JSON(), nullable=False),
+        sa.Column("new_flavor", sa.JSON(), nullable=False),
+        sa.Column("more_vcpus", sa.Integer(), nullable=False),
+        sa.Column("more_memory_mb", sa.Integer(), nullable=False),
+        sa.Column("wanted", sa.String(length=8), nullable=False),
+        sa.Column("destination", sa.String(length=255), nullable=True),
+        sa.Column("placed_at", sa.String(length=27), nullable=True),
+        sa.Column("arrived_at", sa.String(length=27), nullable=True),
+        sa.Column("finished_at", sa.String(length=27), nullable=True),
+        sa.Column("outcome", sa.String(length=16), nullable=True),
+        sa.ForeignKeyConstraint(["server_id"], ["servers.id"], name=op.f("fk_migrations_server_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_migrations")),
+        sa.UniqueConstraint("uuid", name=op.f("uq_migrations_uuid")),
+    )
+    with op.batch_alter_table("migrations", schema=None) as batch_op:
+        batch_op.create_index("ix_migrations_server", ["server_id", "finished_at"], unique=False)
+        batch_op.create_index("ix_migrations_unplaced", ["finished_at", "placed_at"], unique=False)
+
+    op.create_table(
         "ports",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("project_id", sa.String(length=64), nullable=False),
@@ -814,6 +843,8 @@ def upgrade() -> None:
         sa.Column("server_id", sa.String(length=64), nullable=False),
         sa.Column("host", sa.String(length=255), nullable=False),
         sa.Column("wanted", sa.String(length=8), nullable=False),
+        sa.Column("since", sa.Integer(), nullable=False),
+        sa.Column("fenced", sa.Boolean(), nullable=False),
         sa.Column("seen_generation", sa.Integer(), nullable=False),
         sa.Column("seen_power", sa.String(length=16), nullable=True),
         sa.Column("seen_fault", sa.Text(), nullable=True),
@@ -1039,6 +1070,7 @@ def upgrade() -> None:
         sa.Column("port_id", sa.String(length=64), nullable=False),
         sa.Column("host", sa.String(length=255), nullable=False),
         sa.Column("generation", sa.Integer(), nullable=False),
+        sa.Column("active", sa.Boolean(), nullable=False),
         sa.Column("wired_generation", sa.Integer(), nullable=False),
         sa.Column("wired_at", sa.String(length=27), nullable=True),
         sa.ForeignKeyConstraint(
@@ -1240,6 +1272,11 @@ def downgrade() -> None:
         batch_op.drop_index("ix_ports_device_id")
 
     op.drop_table("ports")
+    with op.batch_alter_table("migrations", schema=None) as batch_op:
+        batch_op.drop_index("ix_migrations_unplaced")
+        batch_op.drop_index("ix_migrations_server")
+
+    op.drop_table("migrations")
     op.drop_table("metadef_items")
     op.drop_table("inventories")
     op.drop_table("implied_roles")

@@ -102,7 +102,7 @@ def build(env: HostEnv) -> Service:
     from cumulet.neutron.metadata.sockets import NamespaceSockets
 
     (host, port), *others = env.metadata.addresses
-    upstream = Upstream(host, port, env.metadata_secret, tuple(others))
+    upstream = Upstream(host, port, env.metadata_secret, tuple(others), env.metadata.trust)
     proxy = Proxy(lambda place, ip: agent.find_owner(place, ip), upstream)
     agent = MetadataAgent(env.neutron, env.host, NamespaceSockets(proxy))
     return Service(

@@ -13,6 +13,7 @@ import logging
 import re
 import resource
 import socket
+import ssl
 import threading
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
@@ -73,6 +74,7 @@ class Upstream:
     port: int
     secret: str
     others: tuple[tuple[str, int], ...] = ()  # asked if the first does not answer
+    trust: ssl.SSLContext | None = None  # by HTTPS, if it is there
 
 
 @dataclass(frozen=True)
@@ -257,8 +259,8 @@ class Proxy:
         for host, port in others:
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    return await asyncio.open_connection(host, port)
-        return await asyncio.open_connection(*last)
+                    return await asyncio.open_connection(host, port, ssl=self._upstream.trust)
+        return await asyncio.open_connection(*last, ssl=self._upstream.trust)
 
 
 async def _read(reader: asyncio.StreamReader, seconds: float) -> tuple[Question, bytes]:

@@ -25,6 +25,7 @@ from cumulet.core.errors import Retry, Terminal
 from cumulet.core.reconcile import Later, Reconciler
 from cumulet.core.service import HostEnv, Service
 from cumulet.nova.compute.console import console_app
+from cumulet.nova.compute.file_gifts import Gifts
 from cumulet.nova.compute.hypervisor import Hypervisor
 from cumulet.nova.compute.plan import Plan, Step, is_news, plan_server, what_was_seen
 from cumulet.nova.compute.screens import Screens
@@ -204,6 +205,9 @@ class ComputeAgent:
             case Step.MAKE_DISK:
                 files = self._conductor.config_drive(wanted.id) if wanted.config_drive else {}
                 hypervisor.make_disk(wanted, files)
+            case Step.FETCH_DISK:
+                files = self._conductor.config_drive(wanted.id) if wanted.config_drive else {}
+                hypervisor.fetch_disk(wanted, files)
             case Step.UNPLUG:
                 hypervisor.unplug(wanted, plan.surplus)
             case Step.STOP:
@@ -274,8 +278,14 @@ def build(env: HostEnv) -> Service:
         env.glance.upload(path, file, {"X-Image-Ticket": verb.args["ticket"]})
 
     hypervisor = LibvirtHypervisor(env.config, env.host, fetch_image, store_image)
+    conductor = HttpConductor(env.nova, env.host)
+
+    def ticket_of(server_id: str) -> str:
+        intent = conductor.read().get(server_id)
+        return intent.ticket if intent else ""
+
     agent = ComputeAgent(
-        HttpConductor(env.nova, env.host),
+        conductor,
         hypervisor,
         env.config,
         boot_id=read_boot_id(env.config.run),
@@ -287,6 +297,7 @@ def build(env: HostEnv) -> Service:
             hypervisor.console_log,
             Screens(env.nova.sign, hypervisor.open_screen),
             hypervisor.diagnostics,
+            Gifts(ticket_of, hypervisor.find_gift),
         ),
         loops=agent.reconcilers(),
         start=hypervisor.listen,

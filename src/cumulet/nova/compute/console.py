@@ -1,4 +1,5 @@
-"""nova-compute's own small API: the tail of a server's console, what it uses, and its screen (``screens``).
+"""nova-compute's own small API: the tail of a server's console, what it uses, its screen (``screens``), and its
+files for the host that it moves to (``file_gifts``).
 
 Who wants the first two shows this host's token, which only the controller can make; both stay on the host until
 somebody wants to read them.
@@ -14,6 +15,7 @@ from starlette.routing import Route
 
 from cumulet.core.errors import Retry, Terminal
 from cumulet.core.schema import encode
+from cumulet.nova.compute.file_gifts import Gifts
 from cumulet.nova.compute.screens import Screens
 from cumulet.nova.model import Diagnostics
 
@@ -26,6 +28,7 @@ def console_app(
     read_log: Callable[[str], bytes],
     screens: Screens,
     diagnose: Callable[[str], Diagnostics | None] = lambda server_id: None,
+    gifts: Gifts | None = None,
 ) -> Starlette:
     """``GET /servers/{id}/console?length=N``: the last ``N`` lines, all there are without ``length``.
 
@@ -51,7 +54,7 @@ def console_app(
         Route("/servers/{id}/diagnostics", _guarded(authorized, show_diagnostics)),
         Route("/healthcheck", show_health),
     ]
-    return Starlette(routes=[*routes, screens.route()])
+    return Starlette(routes=[*routes, screens.route(), *([gifts.route()] if gifts else [])])
 
 
 def _guarded(authorized: Authorized, show: Callable[[Request], Response]) -> Callable[[Request], Response]:

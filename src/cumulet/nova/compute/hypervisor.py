@@ -21,6 +21,9 @@ class Hypervisor(Protocol):
     def make_disk(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
         """The base image into the cache (checked), an overlay of the flavor's size, the config drive's files."""
 
+    def fetch_disk(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
+        """The disk that the server has on the host it comes from (``server.fetch``), grown to the flavor's size."""
+
     def plug(self, server: ServerIntent) -> None:
         """A tap on the switch for each wanted nic that has none, marked with its port's id."""
 
@@ -50,7 +53,8 @@ class Hypervisor(Protocol):
 
         A ``reboot`` starts what is off.  ``createImage`` copies the disk as it is at one moment, then sends the
         copy to glance.  The domain remembers the verb's id (``Domain.last_verb``), so that a repeat after a crash
-        knows.
+        knows.  ``resize`` shuts the guest down, keeps the disk as it is then, and starts it as the flavor says;
+        ``revertResize`` takes the kept disk back, ``confirmResize`` forgets it.
         """
 
     def rebuild(self, server: ServerIntent, verb: Verb, config_drive: Mapping[str, bytes]) -> bool:

@@ -57,11 +57,11 @@ class ImageCache:
     _mutex: threading.Lock = field(default_factory=threading.Lock)
 
     @contextlib.contextmanager
-    def use(self, image: ImageSource) -> Iterator[Base]:
+    def use(self, image: ImageSource, fetch: Fetch | None = None) -> Iterator[Base]:
         """The image's file, which stays at least as long as this block.
 
         Whoever comes second waits for the first one's fetch; other images are fetched meanwhile.  Terminal if the
-        image is refused, Retry if it could not be had.
+        image is refused, Retry if it could not be had.  ``fetch``: another way to get it.
         """
         if image.disk_format not in FORMATS:
             raise Terminal(f"Image {image.id} has format {image.disk_format}; bootable here: {', '.join(FORMATS)}")
@@ -73,7 +73,7 @@ class ImageCache:
         try:
             with lock:
                 if not path.exists():
-                    self._make(image, path)
+                    self._make(image, path, fetch or self.fetch)
                 now = self.clock()
                 os.utime(path, (now, now))
             yield Base(path, image.disk_format, _virtual_size(path, image.disk_format))
@@ -105,7 +105,7 @@ class ImageCache:
                     total -= size
                     LOG.info("base image %s is gone from the cache: %s", name, "unused" if old else "for room")
 
-    def _make(self, image: ImageSource, path: Path) -> None:
+    def _make(self, image: ImageSource, path: Path, fetch: Fetch) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         os.chown(self.directory, self.owner, self.group())
         self.directory.chmod(0o710)
@@ -116,7 +116,7 @@ class ImageCache:
         partial = path.with_name(path.name + _PARTIAL)
         try:
             with partial.open("wb") as file:
-                _receive(image, self.fetch, file)
+                _receive(image, fetch, file)
                 os.fchmod(file.fileno(), 0o640)
                 os.fchown(file.fileno(), self.owner, self.group())
                 os.fsync(file.fileno())

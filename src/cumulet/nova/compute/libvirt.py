@@ -9,14 +9,12 @@ Nothing is undone here when something fails halfway: ``look`` sees every kind of
 pass goes on or takes it away.  Everything may be called from several threads, for different servers.
 """
 
-import os
-import platform
 import pwd
 import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from socket import socket
 
@@ -26,7 +24,7 @@ from cumulet.core.config import Config
 from cumulet.core.errors import Retry, Terminal
 from cumulet.host import kvm, libvirtd, openvswitch
 from cumulet.host.ovsdb import Ovsdb
-from cumulet.nova.compute import domain_xml
+from cumulet.nova.compute import domain_xml, host_inventory
 from cumulet.nova.compute.connection import Connection
 from cumulet.nova.compute.copies import end_copies, take_copy
 from cumulet.nova.compute.diagnostics import read_counters
@@ -40,6 +38,7 @@ from cumulet.nova.compute.domains import (
     list_domains,
     unless_gone,
 )
+from cumulet.nova.compute.file_gifts import BASE, Take, take_file
 from cumulet.nova.compute.image_cache import Fetch, ImageCache
 from cumulet.nova.compute.server_files import GIB, ServerFiles, direct_io
 from cumulet.nova.compute.taps import Taps
@@ -60,7 +59,8 @@ _UNDEFINE = (
 
 class LibvirtHypervisor:
     """``host`` is this node's name.  ``fetch_image`` streams an image's bytes into the function it is given;
-    ``store_image`` sends a file to glance for the image that the verb names, and may be repeated.
+    ``store_image`` sends a file to glance for the image that the verb names, and may be repeated.  ``take_file``
+    gets a server's file from the host that it comes from.
     """
 
     def __init__(
@@ -70,8 +70,9 @@ class LibvirtHypervisor:
         fetch_image: Fetch,
         store_image: Store,
         qemu_user: str = libvirtd.QEMU_USER,
+        take_file: Take = take_file,
     ) -> None:
-        self._config, self.host, self._store_image = config, host, store_image
+        self._config, self.host, self._store_image, self._take_file = config, host, store_image, take_file
         self._connection = Connection(libvirtd.uri(config.run))
         switch = openvswitch.database_socket(str(config.run / "openvswitch"))
         self._taps = Taps(Ovsdb(switch), qemu_user)
@@ -128,19 +129,7 @@ class LibvirtHypervisor:
         return socket(fileno=self._connection.call(lambda _: found.domain.openGraphicsFD(0, skip)))
 
     def inventory(self) -> Inventory:
-        version, library = self._connection.call(lambda c: (c.getVersion(), c.getLibVersion()))
-        space = os.statvfs(self._config.state)
-        virt_type = self._traits[0]
-        return Inventory(
-            vcpus=os.cpu_count() or 1,
-            memory_mb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB,
-            disk_gb=space.f_blocks * space.f_frsize // GIB,
-            virt_type=virt_type,
-            hypervisor_version=version,
-            cpu_model=_cpu_model() if virt_type == "kvm" else "qemu64",
-            address=self._config.api.internal_bind,
-            details={"architecture": platform.machine(), "libvirt_version": library},
-        )
+        return host_inventory.read(self._connection, self._config, self._traits[0])
 
     # ── making ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -155,6 +144,22 @@ class LibvirtHypervisor:
         with self._images.use(server.image) as base:
             _check_size(server, base.virtual_size)
             self._files.make_disk(server, base)
+
+    def fetch_disk(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
+        """The base image comes from the other host, too: glance may not have it any more."""
+        if server.image is None or server.fetch is None:
+            raise Terminal("There is nothing to fetch the root disk from.")
+        self._files.ensure_directory(server.id, config_drive)
+        found, pull = self._files.find(server.id), partial(self._take_file, server.fetch, server.id)
+        if found and found.disk:
+            return
+        with self._images.use(server.image, lambda _, write: _must(pull(BASE, write))) as base:
+            self._files.adopt_disk(server, base, pull)
+
+    def find_gift(self, server_id: str, name: str) -> Path | None:
+        """A file of a server that moves to another host, whose guest is off."""
+        found = self._find(server_id)
+        return None if found and found.active else self._files.find_gift(server_id, name)
 
     def plug(self, server: ServerIntent) -> None:
         self._taps.plug(server.id, server.nics)
@@ -237,12 +242,17 @@ class LibvirtHypervisor:
     # ── verbs ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def perform(self, server: ServerIntent, verb: Verb) -> bool:
-        if verb.name not in ("reboot", "createImage"):
+        work = {
+            "reboot": self._reboot,
+            "createImage": self._copy,
+            "resize": self._resize,
+            "revertResize": self._revert_resize,
+            "confirmResize": self._confirm_resize,
+        }.get(verb.name)
+        if work is None:
             raise Terminal(f"This host cannot {verb.name} a server.")
         found = self._get(server.id)
-        if found.marks.last_verb >= verb.id:
-            return True
-        return self._reboot(server, verb, found) if verb.name == "reboot" else self._copy(verb, found)
+        return found.marks.last_verb >= verb.id or work(server, verb, found)
 
     def rebuild(self, server: ServerIntent, verb: Verb, config_drive: Mapping[str, bytes]) -> bool:
         """The definition that is made for the verb says so, and the guest starts from no other: until then the
@@ -261,15 +271,37 @@ class LibvirtHypervisor:
             self._files.remove_disk(server.id)
             self._files.ensure_directory(server.id, config_drive)
             self._files.make_disk(server, base)
+        return self._begin(server, verb, found.marks.last_verb if found else 0)
+
+    def _begin(self, server: ServerIntent, verb: Verb, last_verb: int) -> bool:
+        """Define it anew for the verb, and start it from that if it is to be on."""
         if server.power != "on":
             self._define(server, Marks(generation=server.generation, last_verb=verb.id))
             return True
-        marks = Marks(server.generation, found.marks.last_verb if found else 0, verb.id, restart=True)
+        marks = Marks(server.generation, last_verb, verb.id, restart=True)
         self._define(server, marks)
         self._start(self._get(server.id), marks)
         return True
 
-    def _copy(self, verb: Verb, found: Found) -> bool:
+    def _resize(self, server: ServerIntent, verb: Verb, found: Found) -> bool:
+        """Until it starts as defined for the verb, its disks may be kept and fitted again."""
+        if not self._asked_off(verb, found):
+            return False
+        self._switch_off(found)
+        self._files.resize_disk(server)
+        return self._begin(server, verb, found.marks.last_verb)
+
+    def _revert_resize(self, server: ServerIntent, verb: Verb, found: Found) -> bool:
+        self._switch_off(found)
+        self._files.restore_disk(server)
+        return self._begin(server, verb, found.marks.last_verb)
+
+    def _confirm_resize(self, server: ServerIntent, verb: Verb, found: Found) -> bool:
+        self._files.forget_kept(server.id)
+        self._mark(found, replace(found.marks, last_verb=verb.id))
+        return True
+
+    def _copy(self, server: ServerIntent, verb: Verb, found: Found) -> bool:
         """The copy first; when it is complete, at another call, its way to glance."""
         server_id = found.read.server_id
         copy = self._files.copy_path(server_id, verb.id)
@@ -286,19 +318,24 @@ class LibvirtHypervisor:
 
         The definition says which verb it is for; when the domain runs from it, the verb is done.
         """
-        marks = found.marks
-        if found.active and verb.args.get("type") != "HARD":
-            if marks.verb != verb.id:
-                stop_by = _boot_clock() + self._config.compute.stop_seconds
-                marks = replace(marks, verb=verb.id, restart=False, stop_by=stop_by)
-                self._mark(found, marks)
-            if not self._shut_down(found, marks):
-                return False
+        if verb.args.get("type") != "HARD" and not self._asked_off(verb, found):
+            return False
         self._switch_off(found)
-        marks = replace(marks, generation=server.generation, verb=verb.id, restart=True, stop_by=0)
+        marks = replace(found.marks, generation=server.generation, verb=verb.id, restart=True, stop_by=0)
         self._define(server, marks)
         self._start(self._get(server.id), marks)
         return True
+
+    def _asked_off(self, verb: Verb, found: Found) -> bool:
+        """Ask the guest to shut down for the verb; True when it is off."""
+        if not found.active:
+            return True
+        marks = found.marks
+        if marks.verb != verb.id:
+            stop_by = _boot_clock() + self._config.compute.stop_seconds
+            marks = replace(marks, verb=verb.id, restart=False, stop_by=stop_by)
+            self._mark(found, marks)
+        return self._shut_down(found, marks)
 
     def _shut_down(self, found: Found, marks: Marks) -> bool:
         """Press the power button, or pull the plug when the time is up; True when it is off."""
@@ -368,6 +405,11 @@ class LibvirtHypervisor:
         return kvm.virt_type(self._config), emulator, disk_cache
 
 
+def _must(found: bool) -> None:
+    if not found:
+        raise Retry("the image beneath the disk is not on the host that it comes from")
+
+
 def _check_size(server: ServerIntent, image_bytes: int) -> None:
     """A flavor without a disk size takes the image's own."""
     if server.root_gb and image_bytes > server.root_gb * GIB:
@@ -380,10 +422,3 @@ def _check_size(server: ServerIntent, image_bytes: int) -> None:
 def _boot_clock() -> int:
     """Seconds since the machine's boot: the same for every process, and no operator sets it."""
     return int(time.clock_gettime(time.CLOCK_BOOTTIME))
-
-
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.machine()

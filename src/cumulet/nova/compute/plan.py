@@ -15,6 +15,9 @@ it is woken first, then it gets and loses NICs.
 
 A rebuild makes the disk anew, once: until its verb is done nothing else may start the machine.  A disk of another
 image than the wanted one, with no rebuild to come, is what a failed rebuild leaves; the plan says so and stops.
+
+A server that moves here is prepared while its other host still has it; its disk is fetched, and it is started, when
+that host has ceased.  A server that has left on trial is off here and keeps its files.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,6 +31,7 @@ from cumulet.nova.model import LONGEST_REASON, Domain, Seen, ServerIntent, Verb
 
 class Step(Enum):
     MAKE_DISK = "make disk"
+    FETCH_DISK = "fetch disk"
     UNPLUG = "unplug"
     PLUG = "plug"
     DEFINE = "define"
@@ -59,10 +63,11 @@ class Plan:
 
 
 WIRING = "ports to be wired"
+HELD = "the server to be off on its other host"
 LOST_DISK = "The server's disk is not on its host any more."
 OTHER_DISK = "The server's disk is not of its image: a rebuild has failed.  Rebuild it again."
 _RUNNING = ("on", "paused")
-_BEGINNINGS = frozenset({"reboot", "rebuild"})
+_BEGINNINGS = frozenset({"reboot", "rebuild", "resize", "revertResize"})
 """Verbs that start the guest anew."""
 
 
@@ -70,6 +75,8 @@ def plan_server(wanted: ServerIntent, actual: Domain, boot_id: str) -> Plan:
     """What to do about one server on a host that has booted as ``boot_id``."""
     if wanted.absent:
         return Plan((Step.DESTROY,) if actual != Domain() else ())
+    if wanted.kept:
+        return _plan_kept(actual)
     verbs = pending_verbs(wanted, actual)
     rebuilt = any(verb.name == "rebuild" for verb in verbs)
     fault = "" if rebuilt else _fault(wanted, actual)
@@ -82,26 +89,31 @@ def plan_server(wanted: ServerIntent, actual: Domain, boot_id: str) -> Plan:
     at_rest = went_off(wanted, actual, boot_id)
     must_start = wanted.power == "on" and not at_rest and not (actual.defined and actual.state == "on")
     must_define = not actual.nics >= nics if running else not actual.defined or actual.nics != nics
-    waits = wanted.power != "off" and not all(nic.wired for nic in wanted.nics)
+    unwired = wanted.power != "off" and not all(nic.wired for nic in wanted.nics)
+    waits = wanted.held or unwired
+    coming = wanted.fetch is not None and not actual.disk
     asleep = actual.state == "suspended" and wanted.power != "off" and not _begins(verbs)
-    define = must_define and not rebuilt and not (waits and running)
+    define = must_define and not rebuilt and not (unwired and running)
     steps = [
         step
         for step, due in (
             (Step.CLEAR, bool(stale)),
-            (Step.MAKE_DISK, not actual.disk and not rebuilt),
+            (Step.MAKE_DISK, not actual.disk and not rebuilt and not coming),
+            (Step.FETCH_DISK, coming and not wanted.held),
             (Step.UNPLUG, bool(surplus) and not asleep),
             (Step.PLUG, not actual.taps >= nics),
             (Step.STOP, wanted.power == "off" and (running or actual.state == "suspended")),
             (Step.PAUSE, wanted.power == "paused" and running and actual.state == "on"),
-            (Step.DEFINE, define and not asleep),
+            (Step.DEFINE, define and not asleep and not (coming and wanted.held)),
             (Step.SUSPEND, wanted.power == "suspended" and running),
         )
         if due
     ]
     stays = running and wanted.power in _RUNNING
     ready = _before_beginning(verbs) if waits else verbs
-    waiting = waits and (must_start or len(ready) < len(verbs) or (must_define and stays))
+    waiting = waits and (
+        (coming and wanted.held) or must_start or len(ready) < len(verbs) or (unwired and must_define and stays)
+    )
     if must_start and not waiting and not _begins(verbs):
         steps.append(Step.START)
         if asleep:
@@ -110,12 +122,19 @@ def plan_server(wanted: ServerIntent, actual: Domain, boot_id: str) -> Plan:
         steps.append(Step.VERB)
     return Plan(
         tuple(steps),
-        waiting_for=WIRING if waiting else "",
+        waiting_for=(HELD if wanted.held else WIRING) if waiting else "",
         surplus=surplus,
         verbs=ready,
         stale=stale,
         at_rest=at_rest,
     )
+
+
+def _plan_kept(actual: Domain) -> Plan:
+    """Off, and off the network; its files stay.  What sleeps on disk may sleep on."""
+    plugged = actual.taps | actual.nics
+    steps = [Step.STOP] * (actual.defined and actual.state in _RUNNING) + [Step.UNPLUG] * bool(plugged)
+    return Plan(tuple(steps), surplus=plugged)
 
 
 def _fault(wanted: ServerIntent, actual: Domain) -> str:

@@ -18,8 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cumulet.core.errors import Retry, Terminal
-from cumulet.nova.compute import spare_disks
+from cumulet.nova.compute import disk_sizes, spare_disks
 from cumulet.nova.compute.config_drive import build
+from cumulet.nova.compute.disk_sizes import Pull
 from cumulet.nova.compute.domain_xml import Files
 from cumulet.nova.compute.image_cache import Base
 from cumulet.nova.compute.tools import qemu_img
@@ -115,6 +116,34 @@ class ServerFiles:
         _sync(partial)
         spare_disks.make(place, server, self._give)
         partial.rename(place / "disk")
+
+    def adopt_disk(self, server: ServerIntent, base: Base, pull: Pull) -> None:
+        """The disks of a server that comes from another host."""
+        link = self.place(server.id) / "base"
+        link.unlink(missing_ok=True)
+        link.symlink_to(base.path)
+        disk_sizes.adopt(self.place(server.id), server, base, pull, self._give)
+
+    def resize_disk(self, server: ServerIntent) -> None:
+        """As large as the flavor says; what was there before is kept.  If that cannot be, all is as it was."""
+        place = self.place(server.id)
+        disk_sizes.keep(place, self._give)
+        try:
+            disk_sizes.fit(place, server, self._give)
+        except Terminal:
+            disk_sizes.restore(place, server, self._give)
+            raise
+
+    def restore_disk(self, server: ServerIntent) -> None:
+        disk_sizes.restore(self.place(server.id), server, self._give)
+
+    def forget_kept(self, server_id: str) -> None:
+        disk_sizes.forget(self.place(server_id))
+
+    def find_gift(self, server_id: str, name: str) -> Path | None:
+        """A file for the host that the server moves to."""
+        path = self.place(server_id) / name
+        return path if path.is_file() else None
 
     def remove_disk(self, server_id: str) -> None:
         """The disk goes, and with it what else is made anew together with it."""

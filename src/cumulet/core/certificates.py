@@ -1,0 +1,216 @@
+"""The cloud's own certificate authority, and TLS between agents, clients and controllers.
+
+The authority is a secret like the others: its key is where the cloud's secrets are, on controllers alone; every
+other node is given its certificate.  Each controller makes itself a certificate for the names and addresses that it
+is called by, when its node starts: a new one if those changed, if the authority is another one, or if half its life
+is over.  So there is nothing to order, to copy or to remember but a restart of the node once a year.
+
+Who calls a controller checks its certificate against the authority, and that it is for the address that was called.
+"""
+
+import functools
+import ipaddress
+import os
+import ssl
+from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cumulet.core.config import Config
+
+if TYPE_CHECKING:
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+
+AUTHORITY_YEARS = 20
+SERVER_DAYS = 825
+"""As long as clients take a server's certificate for."""
+EARLIER = timedelta(hours=1)  # clocks differ
+
+
+def authority_path(config: Config) -> Path:
+    """The authority's certificate, for everybody to read."""
+    return config.etc / "tls" / "ca.pem"
+
+
+def server_path(config: Config) -> Path:
+    """A controller's key and certificate, for its services to read."""
+    return config.etc / "tls" / "server.pem"
+
+
+def trust(config: Config) -> ssl.SSLContext | None:
+    """How to call a controller: with the authority's certificate alone; None where TLS is off."""
+    return client_context(authority_path(config)) if config.tls.on else None
+
+
+def serving(config: Config) -> str:
+    """The file that a controller's services serve with; empty where TLS is off."""
+    return str(server_path(config)) if config.tls.on else ""
+
+
+@functools.lru_cache(maxsize=4)
+def client_context(authority: Path) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=str(authority))
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def names(config: Config) -> list[str]:
+    """What a controller is called by."""
+    api = config.api
+    called = [api.public_host, api.bind, api.internal_bind, config.node.name, "localhost", "127.0.0.1", "::1"]
+    if not api.controllers:
+        called.append(api.controller)
+    return [name for name in dict.fromkeys(called) if name and name not in ("0.0.0.0", "::")]
+
+
+def prepare(config: Config, authority: str, group: int | None) -> None:
+    """Write what this node needs, as root.
+
+    On controllers ``authority`` has its key, and ``group`` may read what the services serve with.
+    """
+    place = config.etc / "tls"
+    place.mkdir(mode=0o755, exist_ok=True)
+    _write(authority_path(config), certificate_of(authority), 0o644, 0)
+    if group is None:
+        return
+    path = server_path(config)
+    old = path.read_text() if path.exists() else ""
+    if not still_good(old, authority, names(config), datetime.now(UTC)):
+        _write(path, issue(authority, names(config), datetime.now(UTC)), 0o640, group)
+
+
+def make_authority(now: datetime | None = None) -> str:
+    """A new authority: its key and its certificate."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    begin = now or datetime.now(UTC)
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = _name("Cumulet certificate authority")
+    usage = x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    builder = (
+        _builder(subject, subject, key, begin, timedelta(days=365 * AUTHORITY_YEARS))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(usage, critical=True)
+    )
+    return _sign_with(builder, key, key)
+
+
+def issue(authority: str, called: Collection[str], now: datetime, days: int = SERVER_DAYS) -> str:
+    """A key and a certificate of the authority's for a server of these names and addresses."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID
+
+    signer, issuer = _key(authority), _certificate(authority)
+    key = ec.generate_private_key(ec.SECP256R1())
+    builder = (
+        _builder(_name("Cumulet controller"), issuer.subject, key, now, timedelta(days=days))
+        .add_extension(x509.SubjectAlternativeName([_general(name) for name in called]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+    )
+    return _sign_with(builder, key, signer)
+
+
+def still_good(pem: str, authority: str, called: Collection[str], now: datetime) -> bool:
+    """Whether a server's certificate is of this authority, for these names, and in the first half of its life."""
+    from cryptography import x509
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        found = _certificate(pem)
+        found.verify_directly_issued_by(_certificate(authority))
+        alternatives = found.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+        return False
+    half = found.not_valid_before_utc + (found.not_valid_after_utc - found.not_valid_before_utc) / 2
+    return set(alternatives) == {_general(name) for name in called} and found.not_valid_before_utc <= now < half
+
+
+def certificate_of(pem: str) -> str:
+    """The certificate alone, without the key that may stand before it."""
+    begin = pem.find("-----BEGIN CERTIFICATE-----")
+    return pem[begin:] if begin >= 0 else ""
+
+
+def _builder(
+    subject: "x509.Name", issuer: "x509.Name", key: "EllipticCurvePrivateKey", begin: datetime, life: timedelta
+) -> "x509.CertificateBuilder":
+    from cryptography import x509
+
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin - EARLIER)
+        .not_valid_after(begin + life)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _sign_with(
+    builder: "x509.CertificateBuilder", key: "EllipticCurvePrivateKey", signer: "EllipticCurvePrivateKey"
+) -> str:
+    from cryptography.hazmat.primitives import hashes, serialization
+
+    form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    certificate = builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    return (key.private_bytes(*form) + certificate).decode()
+
+
+def _name(text: str) -> "x509.Name":
+    from cryptography import x509
+
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
+
+
+def _general(name: str) -> "x509.GeneralName":
+    from cryptography import x509
+
+    try:
+        return x509.IPAddress(ipaddress.ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def _key(pem: str) -> "EllipticCurvePrivateKey":
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    found = load_pem_private_key(pem.encode(), None)
+    assert isinstance(found, EllipticCurvePrivateKey)
+    return found
+
+
+def _certificate(pem: str) -> "x509.Certificate":
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificate(certificate_of(pem).encode())
+
+
+def _write(path: Path, text: str, mode: int, group: int) -> None:
+    if path.exists() and path.read_text() == text:
+        return
+    partial = path.with_name(f"{path.name}.new")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    os.chown(partial, -1, group)
+    partial.chmod(mode)
+    partial.replace(path)

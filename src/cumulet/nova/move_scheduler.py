@@ -1,0 +1,94 @@
+"""nova-scheduler's second loop: gives every ordered move its host.
+
+Moves are few, so each is a look and a transaction of its own.  The choice is that of ``nova.scheduling``, without
+the hosts that the server cannot go to.  Where there is no room the server stays what and where it is.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from cumulet.core.config import Config
+from cumulet.core.db import Database, Transaction
+from cumulet.core.reconcile import Reconciler
+from cumulet.nova import moves, scheduler_hints, scheduler_view
+from cumulet.nova.scheduling import Group, Hint, Wish, parse_zone, place
+from cumulet.nova.tables import migrations, server_groups, server_hosts, servers
+from cumulet.placement.model import Resources
+
+LOG = logging.getLogger(__name__)
+_UNPLACED = (
+    sa.select(
+        migrations,
+        servers.c.generation,
+        servers.c.image,
+        servers.c.availability_zone,
+        server_groups.c.id.label("group_id"),
+        server_groups.c.policy,
+        server_groups.c.rules,
+    )
+    .join_from(migrations, servers)
+    .outerjoin(server_groups, servers.c.server_group_id == server_groups.c.id)
+    .where(migrations.c.finished_at.is_(None), migrations.c.placed_at.is_(None), servers.c.deleted_at.is_(None))
+    .order_by(migrations.c.id)
+)
+
+_HINTED = sa.select(servers.c.id, servers.c.project_id, servers.c.scheduler_hints).where(
+    servers.c.id == sa.bindparam("server")
+)
+
+
+class MoveScheduler:
+    def __init__(self, db: Database, config: Config, seed: Callable[[], int]) -> None:
+        self._db, self._config, self._seed = db, config, seed
+
+    def reconciler(self) -> Reconciler[Row[Any]]:
+        return Reconciler(
+            "moves",
+            self.read,
+            self.place,
+            topics=("nova.servers",),
+            resync_seconds=self._config.agents.resync_seconds,
+        )
+
+    def read(self) -> Mapping[str, Row[Any]]:
+        with self._db.read() as tx:
+            return {row.server_id: row for row in tx.all(_UNPLACED)}
+
+    def place(self, move: Row[Any]) -> None:
+        with self._db.read() as tx:
+            wish = self._wish(tx, move)
+            rooms = scheduler_view.read_rooms(tx, self._config)
+            generations = scheduler_view.read_generations(tx, [wish])
+            members = scheduler_view.read_members(tx, [wish])
+        if wish.group:  # it does not stand in its own way
+            members[wish.group.id] -= Counter([move.source])
+        (decision,) = place([wish], rooms, self._seed(), members)
+        with self._db.transaction() as tx:
+            if decision.capacity is None:
+                LOG.warning("migration %s of server %s: %s", move.id, move.server_id, decision.fault)
+                moves.refuse(tx, move, decision.fault)
+                return
+            scheduler_view.advance_groups(tx, generations)
+            moves.place(tx, move, decision.capacity, wish.claim)
+
+    def _wish(self, tx: Transaction, move: Row[Any]) -> Wish:
+        flavor = move.new_flavor
+        need = Resources(flavor["vcpus"], flavor["ram"], scheduler_view.disk_gb(flavor, move.image))
+        zone, _ = parse_zone(move.availability_zone)
+        group = None
+        if move.group_id:
+            group = Group(move.group_id, move.policy, move.rules.get("max_server_per_host", 1))
+        there = tx.all(sa.select(server_hosts.c.host).where(server_hosts.c.server_id == move.server_id))
+        besides = {row.host for row in there}
+        if move.type == moves.RESIZE and self._config.compute.resize_to_same_host:
+            besides.discard(move.source)
+        (server,) = tx.all(_HINTED, {"server": move.server_id})
+        asked = scheduler_hints.read_hints(tx, [server]).get(server.id, ())
+        hints = (Hint("other_host", frozenset(besides), inside=False), *asked)
+        overhead = self._config.compute.overhead_memory_mb
+        return Wish(move.server_id, need, overhead, zone, move.target or "", group, hints)

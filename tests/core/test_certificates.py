@@ -1,0 +1,116 @@
+"""TLS between agents and controllers: who is believed, for how long, and what a node is given of it."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from cumulet.core import certificates, run, secrets
+from cumulet.core.client import Controller
+from cumulet.core.config import Api, Config, Tls
+from cumulet.core.errors import Retry
+
+NOW = datetime.now(UTC)
+NAMES = ("127.0.0.1", "localhost")
+
+
+@pytest.fixture(scope="module")
+def authority() -> str:
+    return certificates.make_authority()
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    await Response(b'{"a": 1}')(scope, receive, send)
+
+
+@contextmanager
+def server(place: Path, pem: str) -> Iterator[str]:
+    """A service as the cloud serves it, on loopback, by HTTPS with this certificate; its URL."""
+    file = place / "server.pem"
+    file.write_text(pem)
+    found, loops = run._server(app, False, str(file)), list[asyncio.AbstractEventLoop]()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        async def serve() -> None:
+            loops.append(asyncio.get_running_loop())
+            await found.serve([listener])
+
+        thread = threading.Thread(target=lambda: asyncio.run(serve()))
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            loops[0].call_soon_threadsafe(found.end)
+            thread.join(20)
+
+
+def ask(url: str, place: Path, authority: str) -> Any:
+    file = place / f"{abs(hash(authority))}.pem"
+    file.write_text(certificates.certificate_of(authority))
+    trust = certificates.client_context(file)
+    return Controller("nova-conductor", url, "h1", "token", trust).get("/x", dict[str, int])
+
+
+def test_an_agent_speaks_to_a_controller_of_its_own_authority(tmp_path: Path, authority: str) -> None:
+    with server(tmp_path, certificates.issue(authority, NAMES, NOW)) as url:
+        assert ask(url, tmp_path, authority) == {"a": 1}
+
+
+def test_another_authority_another_name_and_a_life_that_is_over_are_refused(tmp_path: Path, authority: str) -> None:
+    other = certificates.make_authority()
+    for pem, words in (
+        (certificates.issue(other, NAMES, NOW), "CERTIFICATE_VERIFY_FAILED"),
+        (certificates.issue(authority, ("10.0.0.1",), NOW), "IP address mismatch"),
+        (certificates.issue(authority, NAMES, NOW - timedelta(days=30), days=29), "certificate has expired"),
+        (certificates.issue(authority, NAMES, NOW + timedelta(days=2)), "not yet valid"),
+    ):
+        with server(tmp_path, pem) as url, pytest.raises(Retry, match=words):
+            ask(url, tmp_path, authority)
+
+
+def test_a_controller_renews_its_certificate_when_it_must(authority: str) -> None:
+    pem = certificates.issue(authority, NAMES, NOW)
+    half = timedelta(days=certificates.SERVER_DAYS / 2)
+    assert certificates.still_good(pem, authority, NAMES, NOW)
+    assert certificates.still_good(pem, authority, NAMES, NOW + half - timedelta(days=1))
+    assert not certificates.still_good(pem, authority, NAMES, NOW + half + timedelta(days=1))
+    assert not certificates.still_good(pem, authority, (*NAMES, "cloud.example.org"), NOW)
+    assert not certificates.still_good(pem, certificates.make_authority(), NAMES, NOW)
+    for broken in ("", "nonsense", certificates.certificate_of(pem)[:200]):
+        assert not certificates.still_good(broken, authority, NAMES, NOW)
+
+
+def test_a_controllers_files_are_its_services_alone(tmp_path: Path, authority: str) -> None:
+    config = Config(tls=Tls(on=True), api=Api(bind="10.1.1.1", public_host="cloud.example.org"))
+    config.etc_dir = str(tmp_path)
+    certificates.prepare(config, authority, 0)
+    key, public = certificates.server_path(config), certificates.authority_path(config)
+    assert (key.stat().st_mode & 0o777, public.stat().st_mode & 0o777) == (0o640, 0o644)
+    assert "PRIVATE KEY" not in public.read_text()
+    before = key.read_text()
+    assert {"10.1.1.1", "cloud.example.org", "127.0.0.1"} <= set(certificates.names(config))
+    certificates.prepare(config, authority, 0)
+    assert key.read_text() == before
+    certificates.prepare(replace(config, api=Api(bind="10.1.1.2")), authority, 0)
+    assert key.read_text() != before
+
+
+def test_a_host_gets_the_authoritys_certificate_and_no_key(tmp_path: Path) -> None:
+    cloud = secrets.generate()
+    secrets.write(tmp_path, secrets.host_secrets(cloud, "h1", metadata=False))
+    own = secrets.load_host(tmp_path, "h1")
+    assert own.authority == certificates.certificate_of(cloud.authority) != ""
+    assert "PRIVATE" not in secrets.path(tmp_path).read_text()
+    config = Config(tls=Tls(on=True))
+    config.etc_dir = str(tmp_path)
+    certificates.prepare(config, own.authority, None)
+    assert not certificates.server_path(config).exists()

@@ -1,0 +1,128 @@
+"""As ``test_crash``, for servers that move: everything dies before or after every lasting change.
+
+The simulated hosts insist that no server runs on two of them, and that no disk is fetched from under a guest.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from cumulet.core.tables import agents
+from cumulet.sim.hypervisor import Machine
+from cumulet.sim.world import World
+from tests.sim.test_crash import Operation, act, delete, effects_of, find, gone, run
+
+ADMIN = {"X-Auth-Token": "admin", "OpenStack-API-Version": "compute 2.67"}
+BIGGER = {"flavorRef": "2"}
+
+
+def running(world: World) -> None:
+    """A server on the first host, so that each run has the same effects."""
+    _change(world, "h2", {"enabled": False})
+    world.create_server()
+    world.settle()
+    _change(world, "h2", {"enabled": True})
+
+
+def alone_on_its_host(world: World) -> None:
+    """The only host that may take anything is the server's own."""
+    running(world)
+    _change(world, "h2", {"enabled": False})
+
+
+def _change(world: World, host: str, values: dict[str, Any]) -> None:
+    with world.db.transaction() as tx:
+        where = sa.and_(agents.c.binary == "nova-compute", agents.c.host == host)
+        tx.write(sa.update(agents).where(where).values(values))
+
+
+def moved(prepare: Callable[[World], None], action: str, value: Any = None) -> Callable[[World], None]:
+    """After another operation."""
+
+    def prepared(world: World) -> None:
+        prepare(world)
+        world.act(find(world), action, value, user="admin")
+        world.settle()
+
+    return prepared
+
+
+def as_admin(action: str, value: Any = None) -> Callable[[World], None]:
+    def ask(world: World) -> None:
+        url = f"/v2.1/servers/{find(world)}/action"
+        status, data, _ = world.nova.call("POST", url, {action: value}, ADMIN)
+        assert status in (200, 202, 204, 409), data
+
+    return ask
+
+
+def machines(world: World) -> dict[str, Machine]:
+    """The server, as each host has it."""
+    server = find(world)
+    parts = {name: host.hypervisor.machines.get(server) for name, host in world.hosts.items()}
+    return {name: one for name, one in parts.items() if one}
+
+
+def sized(
+    status: str, memory_mb: int, boots: int, copies: int, hosts: int, state: str = "on"
+) -> Callable[[World], None]:
+    """One host runs it with so much memory, from a disk that has seen so many boots; the others are quiet."""
+
+    def check(world: World) -> None:
+        server = find(world)
+        shown = world.call(world.nova, "GET", f"/v2.1/servers/{server}", user="admin")["server"]
+        assert (shown["status"], shown["OS-EXT-STS:task_state"]) == (status, None)
+        found = machines(world)
+        assert len(found) == hosts
+        here = found[shown["OS-EXT-SRV-ATTR:host"]]
+        assert [one.state for one in found.values() if one is not here] == ["off"] * (hosts - 1)
+        assert (here.state, here.memory_mb, here.boots) == (state, memory_mb, boots)
+        assert sum(one.before is not None for one in found.values()) == copies
+        assert shown["flavor"]["ram"] == (memory_mb or shown["flavor"]["ram"])
+        (port,) = world.call(world.neutron, "GET", f"/v2.0/ports?device_id={server}", user="admin")["ports"]
+        assert port["binding:host_id"] == shown["OS-EXT-SRV-ATTR:host"]
+        assert {p for host in world.hosts.values() for p in host.hypervisor.taps} == {port["id"]}
+
+    return check
+
+
+def on_a_dead_host(world: World) -> None:
+    """Its host has lost power, and an administrator has said so."""
+    running(world)
+    world.hosts["h1"].cut_power()
+    world.stop_agents("h1")
+
+
+resized = moved(running, "resize", BIGGER)
+resized_here = moved(alone_on_its_host, "resize", BIGGER)
+OPERATIONS = (
+    Operation("resize", act("resize", BIGGER), sized("VERIFY_RESIZE", 1024, 2, 0, 2), running),
+    Operation("confirm", act("confirmResize"), sized("ACTIVE", 1024, 2, 0, 1), resized),
+    Operation("revert", act("revertResize"), sized("ACTIVE", 512, 2, 0, 1), resized),
+    Operation("resize here", act("resize", BIGGER), sized("VERIFY_RESIZE", 1024, 2, 1, 1), alone_on_its_host),
+    Operation("confirm here", act("confirmResize"), sized("ACTIVE", 1024, 2, 0, 1), resized_here),
+    Operation("revert here", act("revertResize"), sized("ACTIVE", 512, 2, 0, 1), resized_here),
+    Operation("migrate", as_admin("migrate"), sized("VERIFY_RESIZE", 512, 2, 0, 2), running),
+    Operation("delete on trial", delete, gone, resized),
+    Operation("evacuate", as_admin("evacuate", {}), sized("ACTIVE", 512, 1, 0, 2), on_a_dead_host),
+)
+CASES = [(operation, number) for operation in OPERATIONS for number in range(len(effects_of(operation)))]
+
+
+@pytest.mark.parametrize(("when", "hints"), [("before", True), ("after", False)], ids=["before", "after, no hints"])
+@pytest.mark.parametrize(("operation", "number"), CASES, ids=[f"{o.name}-{n}" for o, n in CASES])
+def test_crash(make_world: Callable[..., World], operation: Operation, number: int, when: str, hints: bool) -> None:
+    world = make_world(hints=hints)
+    operation.prepare(world)
+    world.effects.crash_at = (len(world.effects.log) + number, when)
+    run(world, operation)
+    assert world.effects.crash_at is None, "the crash point was never reached"
+    if world.dead:  # it comes back, and destroys what is not its own any more
+        world.start_agents()
+        world.settle()
+        assert len(machines(world)) == 1
+    world.survive(lambda: delete(world))
+    world.survive(world.settle)
+    assert world.left_over() == []
