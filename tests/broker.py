@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import ssl
 import threading
 from pathlib import Path
 
@@ -16,7 +17,10 @@ START_SECONDS = 120.0
 
 
 class Broker:
-    def __init__(self, state: Path) -> None:
+    """With a certificate it speaks TLS alone, and ``trust`` is how to call it."""
+
+    def __init__(self, state: Path, certificate: str = "", trust: ssl.SSLContext | None = None) -> None:
+        self._certificate, self._trust = certificate, trust
         if os.geteuid() != 0:
             pytest.skip("needs root")
         if not os.path.exists(rabbitmq.SERVER):
@@ -28,18 +32,19 @@ class Broker:
     def url(self, number: int = 0) -> str:
         """As the first user, the controllers', or the second, the hosts'."""
         user = self._users[number]
-        return f"amqp://{user.name}:{user.password}@127.0.0.1:{self.port}"
+        scheme = "amqps" if self._certificate else "amqp"
+        return f"{scheme}://{user.name}:{user.password}@127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Returns when it takes connections."""
-        rabbitmq.prepare(self.state, ("127.0.0.1", self.port), self._users)
+        rabbitmq.prepare(self.state, ("127.0.0.1", self.port), self._users, self._certificate)
         argv, environment = rabbitmq.command(self.state, self.state, self._distribution)
         process.start(argv, self._pid_file, log_path=str(self.state / "log"), env=environment)
         self.wait()
 
     def wait(self) -> None:
         there = threading.Event()
-        link = Link(self.url(), "test", lambda _: there.set())
+        link = Link(self.url(), "test", lambda _: there.set(), trust=self._trust)
         link.start()
         try:
             assert there.wait(START_SECONDS), (self.state / "log").read_text()[-2000:]

@@ -7,6 +7,8 @@ from hypothesis import settings
 
 from tests.machine import Machine
 
+pytest_plugins = ["tests.databases"]
+
 settings.register_profile("cumulet", deadline=None)  # how long a case takes says how busy the machine is
 settings.load_profile("cumulet")
 

@@ -37,6 +37,7 @@ from cumulet.nova.console_tokens import API
 from cumulet.nova.model import Seen
 from cumulet.placement import public as placement
 from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU, Inventory
+from tests import databases
 from tests.glance.rig import ask
 from tests.nova.consoles import to_consoleauth
 
@@ -59,14 +60,14 @@ GIB = 1 << 30
 class Doors:
     """``doors.call("alice", "nova-api", "GET", "/v2.1/servers")``: status, body, headers."""
 
-    def __init__(self, place: Path, url: str = "sqlite://", database: type[Database] = Database) -> None:
+    def __init__(self, place: Path, url: str = "", database: type[Database] = Database) -> None:
         self.place, self.bus = place, LocalBus()
         node = Node(
             name="h1", state_dir=str(place / "state"), run_dir=str(place / "run"), log_dir=str(place / "log")
         )
         self.config = Config(node=node, identity=Identity(bcrypt_rounds=4), etc_dir=str(place / "etc"))
         self.config.compute.overhead_memory_mb = self.config.compute.reserved_memory_mb = 0
-        self.db = database(url, self.bus)
+        self.db = database(url or databases.url(), self.bus)
         metadata.create_all(self.db.engine)
         with self.db.transaction() as tx:
             bootstrap(tx, self.config, SECRETS.admin_password, CATALOG)

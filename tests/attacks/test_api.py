@@ -16,6 +16,7 @@ from cumulet.core.metrics import REGISTRY
 from cumulet.nova import hosts as nova_hosts
 from cumulet.nova.model import Seen
 from cumulet.nova.tables import flavors, servers
+from tests import databases
 from tests.attacks.doors import Doors
 from tests.glance.rig import ask
 
@@ -203,11 +204,9 @@ def test_a_hosts_words_are_cut_for_users(tmp_path: Path, fault: str, hidden: lis
 @pytest.mark.parametrize("table", ["servers", "networks", "images", "users", "server_actions", "port_addresses"])
 def test_a_broken_database_says_nothing_of_itself(memory: Path, table: str) -> None:
     """Whatever fails below: 503 or 500 in the API's own form; no SQL, no column, no path (``Doors`` looks)."""
-    doors = Doors(memory, url=f"sqlite:///{memory}/cloud.sqlite")
+    doors = Doors(memory, url=databases.url(memory / "cloud.sqlite"))
     headers = doors.headers("alice")
-    with doors.db.engine.connect() as connection:
-        connection.exec_driver_sql("pragma foreign_keys=off")
-        connection.exec_driver_sql(f"drop table {table}")
+    databases.damage(doors.db.engine, f"drop table {table}")
     network = {"network": {"name": "n"}}
     for name, method, url, body in (
         (NOVA, "GET", "/v2.1/servers/detail", None), ("neutron-server", "GET", "/v2.0/networks", None),
@@ -247,7 +246,7 @@ def test_conflicts_name_no_columns(doors: Doors) -> None:
 
 def test_tracebacks_carry_no_values() -> None:
     """A statement that fails is logged with its traceback; what it was given stays out of it."""
-    db = Database("sqlite://", LocalBus())
+    db = Database(databases.url(), LocalBus())
     with pytest.raises(Exception) as caught, db.read() as tx:
         tx.all(sa.text("select :user_data from nothing"), {"user_data": "canary"})
     chain: BaseException | None = caught.value

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from cumulet.core.bounded import LONGEST_HEAD
+from tests import databases
 from tests.attacks.doors import Doors
 from tests.attacks.test_tok_context import serving
 
@@ -57,7 +58,7 @@ def send(port: int, pieces: Any) -> tuple[int, bytes]:
 
 def test_heads_without_end_are_cut_off(memory: Path) -> None:
     """One long line, one long header, many headers: closed long before they fill the memory."""
-    doors = Doors(memory, url=f"sqlite:///{memory}/cloud.sqlite")
+    doors = Doors(memory, url=databases.url(memory / "cloud.sqlite"))
     piece, most = b"a" * 65536, 200  # 13 MB
     floods: tuple[tuple[bytes, bytes], ...] = (
         (b"GET /", piece), (b"GET /?", b"a=1&" * 16384), (b"GET / HTTP/1.1\r\nA: ", piece), (b"", piece),

@@ -23,6 +23,7 @@ from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import without_secrets
 from cumulet.core.secrets import Secrets, generate, host_token
 from cumulet.core.tables import metadata, notifications
+from tests import databases
 from tests.attacks.doors import PASSWORD, SECRETS, Doors
 from tests.attacks.street import KEY
 
@@ -145,11 +146,11 @@ class Story:
     def _break(self) -> None:
         """A bug below each: tables that are not there, rows that cannot be."""
         doors = self.doors
-        with doors.db.engine.connect() as connection:
-            connection.exec_driver_sql("pragma foreign_keys=off")
-            connection.exec_driver_sql("alter table servers rename column user_data to lost")
-            connection.exec_driver_sql("alter table users rename column password_hash to lost")
-            connection.commit()
+        databases.damage(
+            doors.db.engine,
+            "alter table servers rename column user_data to lost",
+            "alter table users rename column password_hash to lost",
+        )
         body = {"name": "y", "imageRef": doors.ids["image of alice"], "flavorRef": doors.ids["flavor"],
                 "networks": "none", "user_data": USER_DATA, "adminPass": ADMIN_PASS}  # fmt: skip
         for who, name, url, wish in (
@@ -159,10 +160,11 @@ class Story:
             status, data, _ = doors.apps[name].call("POST", url, wish, doors.headers(who))
             assert status in (500, 503)
             self.errors.append(repr(data))
-        with doors.db.engine.connect() as connection:
-            connection.exec_driver_sql("alter table servers rename column lost to user_data")
-            connection.exec_driver_sql("alter table users rename column lost to password_hash")
-            connection.commit()
+        databases.damage(
+            doors.db.engine,
+            "alter table servers rename column lost to user_data",
+            "alter table users rename column lost to password_hash",
+        )
 
     def found_in(self, text: str) -> list[str]:
         return [name for name, secret in self.secrets.items() if secret in text]

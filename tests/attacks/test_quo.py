@@ -1,6 +1,7 @@
 """A quota is a quota, however many ask at once and whatever happens on the way (families QUO-1 and QUO-2)."""
 
 import asyncio
+import json
 import os
 import threading
 from collections import Counter
@@ -12,6 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from cumulet.nova.tables import quota_guards, servers
+from tests import databases
 from tests.attacks.doors import Doors
 from tests.attacks.street import KEY
 from tests.glance.rig import ask
@@ -23,7 +25,7 @@ CALLERS, QUOTA = 50, 7
 @pytest.fixture
 def crowd(memory: Path) -> Doors:
     """On a file, so that each caller has a connection of their own, as in the real cloud."""
-    doors = Doors(memory, url=f"sqlite:///{memory}/cloud.sqlite")
+    doors = Doors(memory, url=databases.url(memory / "cloud.sqlite"))
     doors.add_host()
     return doors
 
@@ -210,3 +212,43 @@ def test_an_upload_whose_ground_goes_away_leaves_nothing_or_an_image(crowd: Door
     else:
         shown = crowd.good("admin", "glance-api", "GET", f"/v2/images/{image}")
         assert (shown["status"], len(files)) == (("active", 1) if answer.status == 204 else ("queued", 0))
+
+
+def test_several_controllers_make_no_more_than_they_may(crowd: Doors) -> None:
+    """Processes that share nothing but the database: servers with their ports, one quota, one small network."""
+    network, _ = crowd.network()
+    limit(crowd, instances=QUOTA, cores=QUOTA)
+    wish = {"imageRef": crowd.image(), "flavorRef": crowd.flavor(), "networks": [{"uuid": network}]}
+
+    def create(n: int) -> Callable[[], int]:
+        body = {"server": {**wish, "name": f"x{n}"}}
+        return lambda: crowd.call("alice", NOVA, "POST", "/v2.1/servers", body)[0]
+
+    children = [in_a_process(crowd, lambda: at_once(create(n) for n in range(10))) for _ in range(3)]
+    statuses = sum((Counter(json.loads(told())) for told in children), Counter[str]())
+    assert set(statuses) <= {"202", "403", "503"}, statuses
+    assert statuses["202"] == QUOTA
+    assert len(crowd.good("alice", NOVA, "GET", "/v2.1/servers")["servers"]) == QUOTA
+    ports = crowd.good("alice", NEUTRON, "GET", f"/v2.0/ports?network_id={network}")["ports"]
+    ports = [port for port in ports if port["device_owner"] == "compute:nova"]
+    assert len({port["fixed_ips"][0]["ip_address"] for port in ports}) == len(ports) == QUOTA
+
+
+def in_a_process(doors: Doors, work: Callable[[], Counter[int]]) -> Callable[[], str]:
+    """Begin the work in a child; a function that waits for what it tells."""
+    readable, writable = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            doors.db.dispose()
+            os.write(writable, json.dumps(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(writable)
+
+    def told() -> str:
+        os.waitpid(child, 0)
+        with os.fdopen(readable) as pipe:
+            return pipe.read()
+
+    return told

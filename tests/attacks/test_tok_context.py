@@ -15,6 +15,7 @@ import pytest
 from cumulet.core import run
 from cumulet.core.http import App
 from cumulet.glance.registry_client import seal
+from tests import databases
 from tests.attacks.doors import SECRETS, Doors
 from tests.attacks.street import BY_SIGNATURE, KEY, PUBLIC, Street, body_of, routes
 
@@ -212,7 +213,7 @@ def only(doors: Doors, who: str, project: str) -> Callable[[Any], bool]:
 
 
 def test_two_users_at_once_each_get_their_own(memory: Path) -> None:
-    doors = Doors(memory, url=f"sqlite:///{memory}/cloud.sqlite")
+    doors = Doors(memory, url=databases.url(memory / "cloud.sqlite"))
     doors.add_person("carl", "blue", "member")
     for who in ("alice", "bob"):
         network, _ = doors.network(who)

@@ -29,6 +29,7 @@ COMMANDS = (
     "why",
     "logs",
     "doctor",
+    "deploy",
     "node",
     "run",
     "test",

@@ -51,3 +51,14 @@ def test_disks_are_looked_at_where_data_grows(tmp_path: Path) -> None:
     config = Config(node=Node(state_dir=str(tmp_path / "none" / "yet"), log_dir=str(tmp_path)))
     (found,) = doctor._disk(config)
     assert found.about == "disk"
+
+
+def test_a_node_is_asked_for_what_it_has_only() -> None:
+    def checks(*services: str) -> set[str]:
+        every = (doctor._virtualization, doctor._datapath, doctor._orphans, doctor._domains, doctor._switch)
+        config = Config(node=Node(services=list(services)))
+        return {check.__name__ for check in every if doctor._applies(check, config)}
+
+    assert checks() == {"_virtualization", "_datapath", "_orphans", "_domains", "_switch"}
+    assert checks("keystone") == {"_orphans"}
+    assert checks("nova-compute", "neutron-openvswitch-agent") == {"_virtualization", "_datapath"}

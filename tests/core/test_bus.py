@@ -3,6 +3,7 @@
 The last goes through a RabbitMQ, which is killed and started again.
 """
 
+import ssl
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -13,8 +14,11 @@ import pika
 import pika.exceptions
 import pytest
 
+from cumulet.core import certificates
 from cumulet.core.amqp_bus import MOST_WAITING, AmqpBus, NodeBus
 from cumulet.core.bus import EVERYTHING, Bus, LocalBus, SocketBus
+from cumulet.core.config import Broker as BrokerOptions
+from cumulet.core.config import Config, Tls
 from tests.broker import Broker
 
 SECONDS = 30.0
@@ -216,3 +220,31 @@ def test_hosts_may_use_hints_and_nothing_else(broker: Broker) -> None:
     for user in ("guest:guest", "cumulet:"):
         with pytest.raises(pika.exceptions.ProbableAuthenticationError):
             pika.BlockingConnection(pika.URLParameters(f"amqp://{user}@127.0.0.1:{broker.port}"))
+
+
+@pytest.mark.host
+def test_a_broker_with_a_certificate_of_the_clouds_is_believed_and_another_is_not(tmp_path: Path) -> None:
+    ours = BrokerOptions("amqps://127.0.0.1")
+    config = Config(tls=Tls(on=True), broker=ours, etc_dir=str(tmp_path))
+    authority = certificates.make_authority()
+    certificates.prepare(config, authority, 0)
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        found = Broker(Path(place), certificates.server_path(config).read_text(), certificates.broker_trust(config))
+        ear = Ear()
+        receiver, sender = (
+            AmqpBus(found.url(), name, trust=certificates.broker_trust(config)) for name in ("node-1", "node-2")
+        )
+        try:
+            found.start()
+            receiver.listen("nova.servers", ear)
+            ear.wait(EVERYTHING)
+            sender.hint("nova.servers", "server-1")
+            ear.wait("server-1")
+            options = pika.URLParameters(found.url())  # the machine's own authorities alone
+            with pytest.raises(ssl.SSLCertVerificationError):
+                pika.BlockingConnection(options)
+        finally:
+            for bus in (receiver, sender):
+                bus.stop()
+            found.end()

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from cumulet.core import certificates, run, secrets
 from cumulet.core.client import Controller
-from cumulet.core.config import Api, Config, Tls
+from cumulet.core.config import Api, Broker, Config, Tls
 from cumulet.core.errors import Retry
 
 NOW = datetime.now(UTC)
@@ -75,6 +76,21 @@ def test_another_authority_another_name_and_a_life_that_is_over_are_refused(tmp_
     ):
         with server(tmp_path, pem) as url, pytest.raises(Retry, match=words):
             ask(url, tmp_path, authority)
+
+
+def test_only_the_clouds_own_broker_is_checked_against_its_authority(tmp_path: Path, authority: str) -> None:
+    def trust(url: str) -> ssl.SSLContext | None:
+        config = Config(tls=Tls(on=True), broker=Broker(url), etc_dir=str(tmp_path))
+        certificates.prepare(config, authority, None)
+        return certificates.broker_trust(config)
+
+    assert trust("amqp://10.0.0.1:5672") is None
+    own, other = trust("amqps://10.0.0.1:5671"), trust("amqps://user:word@broker.example.org")
+    assert own is not None
+    assert other is not None
+    assert [one["subject"] for one in own.get_ca_certs()] == [((("commonName", "Cumulet certificate authority"),),)]
+    assert other.verify_mode == ssl.CERT_REQUIRED
+    assert other.check_hostname
 
 
 def test_a_controller_renews_its_certificate_when_it_must(authority: str) -> None:

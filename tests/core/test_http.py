@@ -14,6 +14,7 @@ from cumulet.core.errors import ApiError, Conflict, Retry, Unauthorized
 from cumulet.core.http import App, Caller, Reply, Request, Route
 from cumulet.core.microversion import Change, Versions, render
 from cumulet.core.policy import HOST, PUBLIC, Policies, PolicyError
+from tests import databases
 
 
 class Wish(schema.Strict):
@@ -94,7 +95,7 @@ def app() -> App:
     return App(
         "things",
         ROUTES,
-        db=Database("sqlite://", LocalBus()),
+        db=Database(databases.url(), LocalBus()),
         config=Config(),
         policies=policies,
         caller=Caller(user, host),

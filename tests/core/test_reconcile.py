@@ -56,6 +56,31 @@ def make(*names: str) -> World:
     return World({name: Thing(name) for name in names})
 
 
+def test_hints_that_follow_a_pass_closely_are_obeyed_together() -> None:
+    world = make("a", "b", "c")
+    loop = world.loop(spacing=1.0)
+    assert world.pass_after(loop, 0) == ["a", "b", "c"]
+    loop.wake("a")
+    assert world.pass_after(loop, 0.5) == []
+    loop.wake("b")
+    assert world.pass_after(loop, 0.5) == ["a", "b"]
+    world.now += 2.0
+    loop.wake("c")
+    assert world.pass_after(loop, 0) == ["c"]
+    assert world.reads == 3
+
+
+def test_hints_of_prompt_keys_do_not_wait() -> None:
+    world = make("a", "b")
+    loop = world.loop(spacing=1.0, prompt=frozenset({"a"}))
+    world.pass_after(loop, 0)
+    loop.wake(EVERYTHING)
+    loop.wake("a")
+    assert world.pass_after(loop, 0) == ["a"]
+    assert world.pass_after(loop, 0.5) == []
+    assert world.pass_after(loop, 0.5) == ["a", "b"]
+
+
 def test_a_full_pass_at_start_and_then_only_at_the_resync() -> None:
     world = make("a", "b")
     loop = world.loop(resync_seconds=30)

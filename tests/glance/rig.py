@@ -34,6 +34,7 @@ from cumulet.glance.tables import (
     metadef_namespaces,
 )
 from cumulet.glance.wiring import Wiring
+from tests import databases
 
 SECRETS = Secrets("admin", "of hosts", "of metadata", "of the registry")
 CALLERS = {
@@ -237,7 +238,7 @@ def make_tables(db: Database) -> None:
 def glance_in(directory: Path, outbound: Outbound | None = None) -> Glance:
     """A whole glance that keeps its images below ``directory`` and its metadata in memory."""
     bus = LocalBus()
-    db = Database("sqlite://", bus)
+    db = Database(databases.url(), bus)
     make_tables(db)
     files = directory / "images"
     return make_glance(db, bus, make_config(directory), Store(files), files, outbound)

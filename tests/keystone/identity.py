@@ -15,6 +15,7 @@ from cumulet.core.secrets import generate
 from cumulet.core.tables import metadata
 from cumulet.keystone import app as service
 from cumulet.keystone.public import CatalogEntry, bootstrap, build_authenticator
+from tests import databases
 
 Json = dict[str, Any]
 CATALOG = (
@@ -33,9 +34,9 @@ class Person:
 
 
 class Keystone:
-    def __init__(self, etc: Path, url: str = "sqlite://", **identity: int) -> None:
+    def __init__(self, etc: Path, url: str = "", **identity: int) -> None:
         self.config = Config(identity=Identity(**{"bcrypt_rounds": 4, **identity}), etc_dir=str(etc))
-        self.db = Database(url, LocalBus())
+        self.db = Database(url or databases.url(), LocalBus())
         metadata.create_all(self.db.engine)
         self.bootstrap()
         authenticate = build_authenticator(self.config, self.db)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cumulet.core.config import Config, Identity
+from cumulet.core import secrets
+from cumulet.core.config import Api, Config, Identity
 from cumulet.core.errors import Unavailable
 from cumulet.core.reconcile import Loop
 from cumulet.keystone import keys
+from cumulet.keystone.keys import Keyring
 from cumulet.keystone.policies import DEFAULTS
 from tests.keystone.identity import Keystone
 
@@ -117,3 +119,69 @@ def test_every_service_follows_a_rotation(keystone: Keystone) -> None:
 def test_every_route_names_a_rule_that_exists(keystone: Keystone) -> None:
     for route in keystone.app.routes:
         assert route.policy == "public" or route.policy in DEFAULTS, route
+
+
+SEVERAL = Api(controllers=["10.0.0.1", "10.0.0.2"])
+
+
+@pytest.fixture
+def controllers(tmp_path: Path) -> list[Config]:
+    """Two, with the cloud's secrets and nothing else in common."""
+    known, found = secrets.generate(), []
+    for name in ("c1", "c2"):
+        (tmp_path / name).mkdir()
+        secrets.write(tmp_path / name, known)
+        found.append(Config(api=SEVERAL, identity=Identity(3600, 12, 3600), etc_dir=str(tmp_path / name)))
+    return found
+
+
+def at(config: Config, now: float) -> Keyring:
+    """The controller's keys when it is this time there."""
+    place = keys.directory(config)
+    place.mkdir(exist_ok=True)
+    keys._agree(place, keys.common(config, place, now))
+    return Keyring(place)
+
+
+def padded(text: str) -> bytes:
+    return text.encode() + b"=" * (-len(text) % 4)
+
+
+def test_several_controllers_make_the_same_keys(controllers: list[Config]) -> None:
+    for config in controllers:
+        keys.ensure(config)
+    first, second = (contents(config) for config in controllers)
+    assert first.keys() == second.keys()
+    assert {name for name in first if name != "0"} <= {name for name in second if first[name] == second[name]}
+    sealed = keys.keyrings(controllers[0]).credentials.seal(b"secret")
+    assert keys.keyrings(controllers[1]).credentials.open(padded(sealed)) == b"secret"
+
+
+def test_a_token_of_one_controller_is_good_at_the_other_whoever_is_early(controllers: list[Config]) -> None:
+    one, two = controllers
+    for ahead in (0.0, 3599.0):
+        early, late = at(one, 36000.0 + ahead), at(two, 36000.0)
+        assert late.open(padded(early.seal(b"early"))) == b"early"
+        assert early.open(padded(late.seal(b"late"))) == b"late"
+    next_period = at(one, 39600.0)
+    assert at(two, 36000.0).open(padded(next_period.seal(b"next"))) == b"next"
+
+
+def test_old_keys_of_tokens_go_and_other_clouds_have_others(controllers: list[Config], tmp_path: Path) -> None:
+    one, _ = controllers
+    ring = at(one, 36000.0)
+    old = padded(ring.seal(b"old"))
+    assert at(one, 39600.0).open(old) == b"old"
+    assert at(one, 46800.0).open(old) is None
+    assert len(contents(one)) == keys.keys_kept(one)
+    secrets.write(tmp_path / "c2", secrets.generate())
+    assert at(controllers[1], 36000.0).open(old) is None
+
+
+def test_a_second_controller_leaves_the_keys_of_credentials_as_they_are(controllers: list[Config]) -> None:
+    one, _ = controllers
+    alone = Config(etc_dir=one.etc_dir)
+    keys.ensure(alone)
+    sealed = padded(keys.keyrings(alone).credentials.seal(b"secret"))
+    keys.ensure(one)
+    assert keys.keyrings(one).credentials.open(sealed) == b"secret"

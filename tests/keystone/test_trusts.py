@@ -88,7 +88,8 @@ def test_the_life_of_a_trust(deal: Deal) -> None:
     assert keystone.call("DELETE", path, token=ann)[0] == 204
     assert keystone.call("GET", path)[0] == 404
     with keystone.db.read() as tx:
-        told = [row.event_type for row in tx.all(sa.select(notifications)) if "trust" in row.event_type]
+        rows = tx.all(sa.select(notifications).order_by(notifications.c.created_at))
+    told = [row.event_type for row in rows if "trust" in row.event_type]
     assert told == ["identity.OS-TRUST:trust.created", "identity.OS-TRUST:trust.deleted"]
 
 

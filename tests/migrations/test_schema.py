@@ -11,12 +11,13 @@ from alembic.migration import MigrationContext
 from cumulet.cli import prepare
 from cumulet.core.config import Config, DatabaseOptions
 from cumulet.core.tables import metadata
+from tests import databases
 
 
 def test_migrations_and_tables_agree(tmp_path: Path) -> None:
     for project in ("keystone", "glance", "placement", "neutron", "nova"):
         importlib.import_module(f"cumulet.{project}.tables")
-    url = f"sqlite:///{tmp_path}/new.sqlite"
+    url = databases.url(tmp_path / "new.sqlite", tables=False)
     config = Config(database=DatabaseOptions(url=url))
     prepare.migrate(config)
     with sa.create_engine(url).connect() as connection:

@@ -18,6 +18,7 @@ from cumulet.core.secrets import Secrets, host_token
 from cumulet.core.tables import metadata
 from cumulet.neutron import app as neutron
 from cumulet.neutron import tables  # noqa: F401  (its tables join the metadata)
+from tests import databases
 
 PEOPLE = {
     "admin": Context(user_id="root", project_id="adm", roles=frozenset({"admin", "manager", "member", "reader"})),
@@ -39,9 +40,9 @@ def authenticate(token: str) -> Context:
 class Cloud:
     """``cloud.call("alice", "GET", "/networks")`` gives status and body; the verbs below insist on success."""
 
-    def __init__(self, url: str = "sqlite://") -> None:
+    def __init__(self, url: str = "") -> None:
         self.bus = LocalBus()
-        self.db = Database(url, self.bus)
+        self.db = Database(url or databases.url(), self.bus)
         metadata.create_all(self.db.engine)
         self.config = Config()
         self.config.etc_dir = "/nonexistent"

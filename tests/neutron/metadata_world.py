@@ -111,9 +111,12 @@ def read_all(guest: socket.socket) -> bytes:
 
 
 @contextlib.contextmanager
-def metadata_world(limits: Limits | None = None) -> Iterator[World]:
+def metadata_world(limits: Limits | None = None, second: bool = False) -> Iterator[World]:
+    """``second``: nova is the second controller's, and the first does not answer."""
     nova, owners = FakeNova(), Owners()
-    proxy = Proxy(owners.find, Upstream("127.0.0.1", nova.port, SECRET), limits)
+    place = ("127.0.0.1", nova.port)
+    upstream = Upstream("127.0.0.1", 1, SECRET, (place,)) if second else Upstream(*place, SECRET)
+    proxy = Proxy(owners.find, upstream, limits)
     proxy.start()
     try:
         yield World(nova, owners, proxy)

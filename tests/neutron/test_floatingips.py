@@ -82,6 +82,19 @@ def test_a_floating_ip_from_cradle_to_grave(cloud: Cloud, routed: Routed) -> Non
     assert cloud.get("admin", "/ports?device_owner=network:floatingip")["ports"] == []
 
 
+def test_a_router_without_a_host_has_none_in_place(cloud: Cloud, routed: Routed) -> None:
+    key = routed.create(port_id=routed.port)["id"]
+    routed.report(key)
+    assert routed.status(key) == "ACTIVE"
+    (agent,) = cloud.get("admin", "/agents?binary=neutron-l3-agent")["agents"]
+    cloud.good("admin", "DELETE", f"/agents/{agent['id']}/l3-routers/{routed.router}")
+    assert routed.status(key) == "DOWN"
+    cloud.good("admin", "POST", f"/agents/{agent['id']}/l3-routers", {"router_id": routed.router})
+    assert routed.status(key) == "DOWN"
+    routed.report(key)
+    assert routed.status(key) == "ACTIVE"
+
+
 def test_what_a_floating_ip_needs(cloud: Cloud, routed: Routed) -> None:
     far, _ = cloud.network(cidr="10.7.0.0/24")
     unreachable = cloud.create("alice", "port", network_id=far)["id"]

@@ -309,5 +309,6 @@ def test_hints_of_ports_wake_it() -> None:
     world.controller.rules["g"] = ()
     world.loop.wake("*")
     before = world.switch.flows[INT]
+    world.now += 1.0
     world.loop.run_once()
     assert world.switch.flows[INT] != before

@@ -208,6 +208,12 @@ def test_what_does_not_answer_is_named(world: World) -> None:
     assert world.get() == (503, b"the metadata service does not answer; try again\n")
 
 
+def test_the_next_controller_is_asked_when_one_does_not_answer() -> None:
+    with metadata_world(second=True) as world:
+        world.listen()
+        assert world.get("/latest/meta-data") == (200, b"ami")
+
+
 def test_a_bounded_answer(world: World) -> None:
     world.nova.answer = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (2 * LONGEST_ANSWER)
     assert len(world.send(b"GET / HTTP/1.1\r\n\r\n")) == LONGEST_ANSWER

@@ -53,7 +53,7 @@ class Walk:
 
     def _new(self) -> list[str]:
         with self.cloud.db.read() as tx:
-            rows = tx.all(sa.select(notifications).order_by(sa.literal_column("rowid")))
+            rows = tx.all(sa.select(notifications).order_by(notifications.c.created_at))
         new, self._told = rows[self._told :], len(rows)
         assert all(row.publisher_id == "network.neutron-server" for row in new)
         return [row.event_type for row in new]

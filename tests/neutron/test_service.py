@@ -11,6 +11,7 @@ from cumulet.neutron import addresses, port_rows
 from cumulet.neutron.policies import DEFAULTS
 from cumulet.neutron.port_rows import NewPort
 from cumulet.neutron.tables import networks
+from tests import databases
 from tests.neutron.conftest import Cloud
 
 
@@ -156,7 +157,7 @@ def test_of_two_that_choose_the_same_address_one_chooses_again(cloud: Cloud) -> 
 
 def test_many_at_once(tmp_path: Path) -> None:
     """Ports of one network, made side by side: each has an address of its own, and the quota holds."""
-    cloud = Cloud(f"sqlite:///{tmp_path}/db")
+    cloud = Cloud(databases.url(tmp_path / "db"))
     network, _ = cloud.network()
     cloud.good("admin", "PUT", "/quotas/red", {"quota": {"port": 30}})
 

@@ -34,6 +34,7 @@ from cumulet.nova.scheduler import Scheduler
 from cumulet.nova.tables import server_actions, server_hosts, servers
 from cumulet.placement import public as placement
 from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU, Inventory
+from tests import databases
 from tests.nova.consoles import to_consoleauth
 
 SECRETS = Secrets("admin", "host secret", "metadata secret", "registry secret")
@@ -57,11 +58,11 @@ def authenticate(token: str) -> Context:
 class Cloud:
     """``cloud.call("alice", "GET", "/servers")`` gives status and body; ``good`` and ``refused`` insist."""
 
-    def __init__(self, console_port: int = 1, url: str = "sqlite://") -> None:
+    def __init__(self, console_port: int = 1, url: str = "") -> None:
         self.bus, self.config = LocalBus(), Config()
         self.config.etc_dir = "/nonexistent"
         self.config.compute.overhead_memory_mb = self.config.compute.reserved_memory_mb = 0
-        self.db = Database(url, self.bus)
+        self.db = Database(url or databases.url(), self.bus)
         metadata.create_all(self.db.engine)
         env = ControllerEnv(self.config, self.db, self.bus, SECRETS, authenticate)
         self.consoleauth = consoleauth.build_app(env)

@@ -27,6 +27,7 @@ from cumulet.nova.scheduler import Scheduler
 from cumulet.nova.tables import server_actions, server_hosts, servers
 from cumulet.placement import public as placement
 from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU, Inventory
+from tests import databases
 
 ALICE = Context("req-1", user_id="alice", project_id="p1", roles=frozenset({"member"}))
 SECRETS = Secrets("admin", "host secret", "metadata secret", "registry secret")
@@ -85,7 +86,7 @@ class Cloud:
         self.bus, self.config = Hints(), Config()
         self.config.compute.overhead_memory_mb = 0
         self.config.compute.reserved_memory_mb = 0
-        self.db = WatchedDatabase("sqlite://", self.bus)
+        self.db = WatchedDatabase(databases.url(), self.bus)
         self.statements: list[str] = []
         metadata.create_all(self.db.engine)
         event.listen(self.db.engine, "before_cursor_execute", lambda *a: self.statements.append(a[2]))
@@ -192,8 +193,8 @@ class Cloud:
         return self.all(sa.select(server_actions).where(key).order_by(server_actions.c.id))
 
     def events(self) -> list[str]:
-        rows = self.all(sa.select(notifications.c.event_type).where(notifications.c.event_type.like("compute.%")))
-        return [row.event_type for row in rows]
+        told = sa.select(notifications).order_by(notifications.c.created_at)
+        return [row.event_type for row in self.all(told) if row.event_type.startswith("compute.")]
 
     def all(self, statement: Any) -> list[Any]:
         with self.db.read() as tx:

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 from cumulet.core import clock
 from cumulet.core.heartbeat import Heartbeat, beat
 from cumulet.core.tables import agents
+from cumulet.placement import public as placement
 from tests.nova.api_cloud import Cloud
 
 UPTIME = " 17:37:14 up 2:33,  3 users,  load average: 0.33, 0.36, 0.34"
@@ -104,6 +105,8 @@ def test_a_service_is_forgotten(cloud: Cloud) -> None:
     assert cloud.call("admin", "DELETE", f"/os-services/{old['id']}", version="2.52")[0] == 204
     assert cloud.call("admin", "DELETE", f"/os-services/{scheduler['id']}")[0] == 204
     assert [one["id"] for one in cloud.get("admin", "/os-services")["services"]] == [first["id"]]
+    with cloud.db.read() as tx:
+        assert [one.host for one in placement.list_capacity(tx)] == ["h1"]
     assert cloud.refused("admin", "DELETE", f"/os-services/{second['id']}")[0] == 404
     assert cloud.refused("alice", "DELETE", f"/os-services/{first['id']}")[0] == 403
 
@@ -290,7 +293,7 @@ def test_quota_classes(cloud: Cloud) -> None:
 
 def test_limits(cloud: Cloud) -> None:
     cloud.create()
-    limits = cloud.get("alice", "/limits?reserved=False")["limits"]
+    limits = cloud.get("alice", "/limits?reserved=False", "2.74")["limits"]
     assert limits["rate"] == []
     absolute = limits["absolute"]
     assert (absolute["maxTotalCores"], absolute["totalCoresUsed"], absolute["totalRAMUsed"]) == (20, 1, 512)

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import pytest
 
+from tests import databases
 from tests.nova.api_cloud import GIB, Cloud
 
 
@@ -245,7 +246,7 @@ def test_quota_of_cores_and_ram(cloud: Cloud) -> None:
 
 
 def test_requests_at_once_do_not_overrun_a_quota(tmp_path: Path) -> None:
-    cloud = Cloud(url=f"sqlite:///{tmp_path}/db")
+    cloud = Cloud(url=databases.url(tmp_path / "db"))
     body = {"name": "vm", "imageRef": cloud.image, "flavorRef": cloud.flavor, "networks": "none"}
 
     def create(_: int) -> int:

@@ -16,6 +16,7 @@ from cumulet.core.db import Database
 from cumulet.core.tables import metadata
 from cumulet.nova import status
 from cumulet.nova.tables import migrations, server_actions, server_hosts, servers
+from tests import databases
 
 GENERATION = 3
 NOW = clock.now()
@@ -67,7 +68,7 @@ class Case:
     """A server in a database of its own table rows; ``row`` is what the one statement says of it."""
 
     def __init__(self) -> None:
-        self.db = Database("sqlite://", LocalBus())
+        self.db = Database(databases.url(), LocalBus())
         metadata.create_all(self.db.engine)
         self.number = 0
         self.rows: dict[Any, list[dict[str, Any]]] = {

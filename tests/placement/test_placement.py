@@ -10,6 +10,7 @@ from cumulet.core.tables import metadata
 from cumulet.placement import public as placement
 from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU, Capacity, Claim, Inventory, Resources
 from cumulet.placement.tables import allocations
+from tests import databases
 
 STOCK = {VCPU: Inventory(4, ratio=16.0), MEMORY_MB: Inventory(8192, reserved=1024), DISK_GB: Inventory(100)}
 NEED = Resources(2, 1024, 10)
@@ -17,7 +18,7 @@ NEED = Resources(2, 1024, 10)
 
 @pytest.fixture
 def db() -> Database:
-    database = Database("sqlite://", LocalBus())
+    database = Database(databases.url(), LocalBus())
     metadata.create_all(database.engine)
     with database.transaction() as tx:
         placement.set_inventory(tx, "h1", STOCK)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from cumulet.sim.world import World
+from tests import databases
 
 MEMORY = Path("/dev/shm")
 
@@ -16,7 +17,7 @@ MEMORY = Path("/dev/shm")
 def make_world() -> Iterator[Callable[..., World]]:
     """A cloud with two hosts, a public and a private network; options are ``World``'s.  Its disk is memory."""
     with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as place:
-        yield lambda **options: World(Path(place), **options)
+        yield lambda **options: World(Path(place), url=databases.url(Path(place) / "cloud.sqlite"), **options)
 
 
 @pytest.fixture

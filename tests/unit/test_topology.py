@@ -104,6 +104,26 @@ def test_everybody_finds_the_controller_and_listens_on_the_management_network() 
     assert config_of(FOUR, "controller").api.bind == "192.0.2.1"
 
 
+@pytest.mark.parametrize(
+    ("tls", "url"), [("", "amqp://10.0.0.1:5672"), ("[tls]\non = true", "amqps://10.0.0.1:5671")]
+)
+def test_several_nodes_share_a_broker_of_the_first_controllers(tls: str, url: str) -> None:
+    for name in ("controller", "network", "compute1"):
+        found = config_of(FOUR + tls, name)
+        assert found.broker.url == url
+        assert found.broker.private is (name == "controller")
+        assert found.tls.on is bool(tls)
+        assert found.scheme == ("https" if tls else "http")
+
+
+def test_a_broker_of_somebody_elses_is_not_started_and_one_node_needs_none() -> None:
+    given = configuration.Broker("amqp://a:b@broker/")
+    for name in ("controller", "compute1"):
+        assert config_of(FOUR + '[broker]\nurl = "amqp://a:b@broker/"', name).broker == given
+    alone = node(name="one", address="10.0.0.1", roles=["controller", "network", "compute"])
+    assert config_of(alone, "one").broker == configuration.Broker()
+
+
 def test_tunnels_end_at_the_tunnel_address_or_else_at_the_nodes_own() -> None:
     ends = {name: config_of(FOUR, name).network.tunnel_address for name in ("controller", "network", "compute1")}
     assert ends == {"controller": "", "network": "10.1.0.2", "compute1": "10.0.0.3"}

@@ -99,7 +99,7 @@ def _bus(service: Named, config: Config, known: secrets.Secrets | None, own: sec
     if known:
         user, password = amqp.CONTROLLERS, known.broker_password
     url = amqp.complete_url(config.broker.url, user, password)
-    return NodeBus(near, AmqpBus(url, config.node.name, service.name))
+    return NodeBus(near, AmqpBus(url, config.node.name, service.name, certificates.broker_trust(config)))
 
 
 def become(user: str) -> None:

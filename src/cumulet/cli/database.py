@@ -13,6 +13,8 @@ from cumulet.core.errors import Unavailable
 @contextmanager
 def reading(config: Config) -> Iterator[Transaction]:
     """A snapshot of all projects' tables.  ``Unavailable`` if there is no database."""
+    if not config.controls:
+        raise Unavailable(f"this node has no database: ask on the controller, {config.api.controller}")
     file = config.database_url.removeprefix("sqlite:///")
     if file != config.database_url and not Path(file).exists():
         raise Unavailable(f"there is no database in {file}: 'cumulet up' makes it")

@@ -27,6 +27,7 @@ from cumulet.nova import tables as nova
 from cumulet.placement import tables as placement
 
 GIGABYTE = 1 << 30
+COMPUTE, SWITCHING = "nova-compute", "neutron-openvswitch-agent"
 WAITING_SECONDS = 300.0
 """After which a key that only waits for somebody else counts as wrong."""
 TROUBLE = (ApiError, Retry, OSError, OvsdbError, NftError, openvswitch.OpenvswitchError)
@@ -75,7 +76,14 @@ def examine(config: Config) -> list[Finding]:
     down: tuple[Check, ...] = (_going_on,) if status.living_parts(config) else (_ports, _in_the_way, _left_over)
     up: tuple[Check, ...] = (_services, _agents, _loops, _orphans, _domains, _switch)
     checks = (*always, *(up if status.running(config) else down))
-    return [finding for check in checks for finding in _carry_out(check, config)]
+    return [finding for check in checks if _applies(check, config) for finding in _carry_out(check, config)]
+
+
+def _applies(check: Check, config: Config) -> bool:
+    """Whether this node has what the check is about; of several, only controllers have the database."""
+    services = {_virtualization: COMPUTE, _domains: COMPUTE, _datapath: SWITCHING, _switch: SWITCHING}
+    here = check not in services or services[check] in {service.name for service in config.services}
+    return here and (config.controls or check not in (_agents, _orphans, _domains, _switch))
 
 
 def _carry_out(check: Check, config: Config) -> list[Finding]:

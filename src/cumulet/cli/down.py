@@ -25,6 +25,7 @@ from cumulet.host.ovsdb import OvsdbError
 
 GUEST_SECONDS = 30.0
 LIBVIRTD_SECONDS = 20.0
+PART_SECONDS = 20.0
 TROUBLE = (Retry, OSError, process.ProcessError, OvsdbError, NftError)
 
 
@@ -71,9 +72,9 @@ def down(config: Config, now: bool) -> int:
         _stop_guests(config, 0.0 if now else GUEST_SECONDS)
     with _step("networks"):
         _remove_networks(config)
-    for name in ("libvirtd", "ovs-vswitchd", "ovsdb-server", "rabbitmq"):
+    for name in ("libvirtd", "ovs-vswitchd", "ovsdb-server", "rabbitmq", "mariadbd"):
         with _step(name):
-            process.terminate(str(parts.pid_file(config, name)), parts.marker(config))
+            process.terminate(str(parts.pid_file(config, name)), parts.marker(config), PART_SECONDS)
     found = leftovers.leftovers(config, devices)
     for thing in found:
         print(f"  left behind: {thing}", file=sys.stderr)

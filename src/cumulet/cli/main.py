@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
         found.set_defaults(run=run, interrupted="")
         return found
 
-    for add in (_cloud, _sight, _processes, _checkout, _lab):
+    for add in (_cloud, _sight, _processes, _nodes, _checkout, _lab):
         add(command)
     return parser
 
@@ -110,8 +110,46 @@ def _processes(command: Command) -> None:
     """What starts the rest."""
     node = command("node", "nodes:node", "run this node's services, in the foreground")
     node.add_argument("--services", default="", help="names, separated by commas; default: all")
+    _membership(node)
     run = command("run", "nodes:run", "run one service alone, in the foreground")
     run.add_argument("service")
+
+
+def _membership(node: argparse.ArgumentParser) -> None:
+    """What is done about a node as a whole."""
+    actions = node.add_subparsers(metavar="ACTION")
+
+    def action(name: str, run: str, text: str) -> argparse.ArgumentParser:
+        found = actions.add_parser(name, help=text, description=text)
+        found.set_defaults(run=f"membership:{run}")
+        return found
+
+    token = action("token", "token", "on a controller: a token with which a node of cloud.toml may join, once")
+    token.add_argument("name")
+    token.add_argument("--minutes", type=int, default=60, help="how long it is good")
+    join = action("join", "join", "on the new node: get its configuration and secrets from a controller, and start")
+    join.add_argument("url", help="of nova-conductor on a controller, e.g. http://10.0.0.1:8783")
+    join.add_argument("token")
+    join.add_argument("--yes", "-y", action="store_true", help="install what is missing without asking")
+    for name, text in (
+        ("drain", "on a controller: nothing new goes to a node; what is still there is listed"),
+        ("remove", "on a controller: forget a node that is empty and off"),
+    ):
+        action(name, name, text).add_argument("name")
+    settle = action("settle", "settle", "put the files on standard input in place; 'cumulet deploy' calls it")
+    settle.add_argument("--dry-run", action="store_true", help="only tell what differs")
+    settle.add_argument("--stop", action="store_true", help="end the services before")
+    parcel = action("parcel", "give", "a node's files, on standard output; 'cumulet deploy' calls it")
+    parcel.add_argument("name")
+
+
+def _nodes(command: Command) -> None:
+    """Several nodes."""
+    deploy = command("deploy", "deploy:main", "bring the nodes of a topology to what it says, over ssh")
+    deploy.add_argument("topology", type=Path, metavar="cloud.toml")
+    deploy.add_argument("--dry-run", action="store_true", help="only tell what there is to do")
+    deploy.add_argument("--place", default="/opt/cumulet", help="where the package is on the nodes")
+    deploy.add_argument("--ssh-config", type=Path, metavar="FILE", help="for ssh's option -F")
 
 
 def _checkout(command: Command) -> None:
@@ -126,6 +164,11 @@ def _checkout(command: Command) -> None:
     check = command("check", "testing:check", "format, lint, types, import contracts")
     check.add_argument("--yes", "-y", action="store_true", help="install without asking")
     check.add_argument("--fix", action="store_true", help="format and repair what can be repaired")
+    chaos = command("chaos", "chaos:main", "kill processes at random and see that nothing is stuck, leaked or lost")
+    chaos.add_argument("--sim", action="store_true", help="against a simulated cloud of its own")
+    chaos.add_argument("--rounds", type=int, default=1000)
+    chaos.add_argument("--seed", type=int, help="0 to 4294967295: the same one gives the same campaign")
+    chaos.add_argument("--json", action="store_true")
     bench = command("bench", "bench:main", "measure clouds of its own, each figure beside its target")
     bench.add_argument("--yes", "-y", action="store_true", help="install without asking")
     bench.add_argument("--json", action="store_true", help="a list of objects")

@@ -72,6 +72,7 @@ def _run(config: Config, names: list[str]) -> None:
         gc.collect()
         gc.freeze()
         if config.controls:
+            _start_database(config)
             prepare.database(config)
         opened = {service.name: sockets.open_all(service, config) for service in services}
         supervised = [*parts.supervised(config, services), *(_service(s, config, opened) for s in services)]
@@ -84,6 +85,16 @@ def _run(config: Config, names: list[str]) -> None:
         )
         supervision.stop([one for one in supervised if not one.part and one.pid], STOP_SECONDS)
         record.forget(config)
+
+
+def _start_database(config: Config) -> None:
+    """A private one has to be there before the first service; supervision finds it running."""
+    if not config.database.private:
+        return
+    try:
+        parts.ensure(config, "mariadbd")
+    except process.ProcessError as error:
+        raise SystemExit(f"the database cannot be started: {error}") from error
 
 
 def _load(config: Config, services: Sequence[Named]) -> None:

@@ -5,11 +5,12 @@ than a week, told or not, so that the outbox is bounded whoever reads it.  With 
 in the outbox, and nobody else notices.
 """
 
+import ssl
 import uuid
 from collections.abc import Sequence
 from typing import Protocol
 
-from cumulet.core import amqp, clock, outbox
+from cumulet.core import amqp, certificates, clock, outbox
 from cumulet.core.amqp_publisher import Publisher
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import OUTBOX, Database
@@ -65,7 +66,7 @@ def build(env: ControllerEnv) -> Service:
     if not env.config.broker.url:
         return Service(loops=[history(env.db)])
     url = amqp.complete_url(env.config.broker.url, amqp.CONTROLLERS, env.secrets.broker_password)
-    publisher = make_publisher(url, env.config.node.name)
+    publisher = make_publisher(url, env.config.node.name, certificates.broker_trust(env.config))
     relay = Relay(env.db, publisher).reconciler(env.config.agents.resync_seconds)
     return Service(
         loops=[relay, history(env.db)],
@@ -74,6 +75,6 @@ def build(env: ControllerEnv) -> Service:
     )
 
 
-def make_publisher(url: str, node: str) -> Publisher:
+def make_publisher(url: str, node: str, trust: ssl.SSLContext | None = None) -> Publisher:
     exchanges = (*outbox.EXCHANGES.values(), outbox.OTHER_EXCHANGE)
-    return Publisher(url, f"{NAME} on {node}", exchanges, outbox.ROUTING_KEYS)
+    return Publisher(url, f"{NAME} on {node}", exchanges, outbox.ROUTING_KEYS, trust)

@@ -15,15 +15,16 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from cumulet.cli.supervision import Supervised
-from cumulet.core import secrets
+from cumulet.core import certificates, secrets
 from cumulet.core.config import Config
-from cumulet.host import libvirtd, openvswitch, process, rabbitmq
+from cumulet.host import libvirtd, mariadb, openvswitch, process, rabbitmq
 from cumulet.services import Named
 
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 QUEUE, LONG_QUEUE = Path("/proc/sys/net/unix/max_dgram_qlen"), 512
-NAMES = ("ovsdb-server", "ovs-vswitchd", "libvirtd", "rabbitmq")
-AMQP_PORT = 5672
+NAMES = ("ovsdb-server", "ovs-vswitchd", "libvirtd", "rabbitmq", "mariadbd")
+AMQP_PORTS = {"amqp": 5672, "amqps": 5671}
+REFUSALS = (libvirtd.LibvirtdError, openvswitch.OpenvswitchError, rabbitmq.RabbitmqError, mariadb.MariadbError)
 NETWORK_AGENTS = frozenset({"neutron-openvswitch-agent", "neutron-dhcp-agent", "neutron-l3-agent", "nova-compute"})
 
 
@@ -67,6 +68,7 @@ def supervised(config: Config, services: Sequence[Named]) -> list[Supervised]:
     """The parts that these services need on this node."""
     names = {service.name for service in services}
     needed = {
+        "mariadbd": config.database.private,
         "rabbitmq": config.broker.private,
         "ovsdb-server": names & NETWORK_AGENTS,
         "ovs-vswitchd": names & NETWORK_AGENTS,
@@ -85,7 +87,7 @@ def ensure(config: Config, name: str) -> int:
     if running is None:
         try:
             argv, extra = _command(config, name)
-        except (libvirtd.LibvirtdError, openvswitch.OpenvswitchError, rabbitmq.RabbitmqError) as error:
+        except REFUSALS as error:
             raise process.ProcessError(str(error)) from error
         log_path = str(config.logs / f"{name}.log")
         env = {**os.environ, **extra}
@@ -109,10 +111,16 @@ def _alive(config: Config, name: str) -> process.Process | None:
 def _command(config: Config, name: str) -> tuple[list[str], dict[str, str]]:
     """What to execute, and what to add to its environment; what it needs is there afterwards."""
     state, run = switch_dirs(config)
+    if name == "mariadbd":
+        user, bind = f"{config.node.user}-db", urlsplit(config.database.url).hostname or ""
+        password = secrets.load(config.etc).database_password
+        mariadb.prepare(config.state, config.run, user, config.node.user, password, bind)
+        return mariadb.argv(config.state, config.run, user, config.database.cache_mb, bind), {}
     if name == "rabbitmq":
         url = urlsplit(config.broker.url)
-        address = (url.hostname or "127.0.0.1", url.port or AMQP_PORT)
-        rabbitmq.prepare(config.state, address, rabbitmq.users(secrets.load(config.etc)))
+        address = (url.hostname or "127.0.0.1", url.port or AMQP_PORTS.get(url.scheme, 5672))
+        certificate = certificates.server_path(config).read_text() if url.scheme == "amqps" else ""
+        rabbitmq.prepare(config.state, address, rabbitmq.users(secrets.load(config.etc)), certificate)
         return rabbitmq.command(config.state, config.run)
     if name == "libvirtd":
         libvirtd.prepare(config.state, config.run)

@@ -3,13 +3,16 @@
 Everything here may be repeated and is quick when there is nothing to do.
 """
 
+import contextlib
 import os
 import pwd
 import shutil
 import signal
 import sqlite3
 import subprocess
+import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 from cumulet.cli import child, parts
@@ -18,6 +21,7 @@ from cumulet.core.config import Config
 from cumulet.services import SERVICES
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+DATABASE_SECONDS = 60.0
 LIVING = ("node.lock", "keeper.pid")
 """Made since the boot, by whoever starts this node."""
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
@@ -85,6 +89,17 @@ def _secrets(config: Config) -> None:
         secrets.ensure(config.etc)
     elif not config.controls:
         secrets.load_host(config.etc, config.node.name)
+    if config.controls and str(config.database_password_file) in config.database_url:
+        _database_password(config)
+
+
+def _database_password(config: Config) -> None:
+    file = config.database_password_file
+    words = f"[client]\npassword={secrets.load(config.etc).database_password}\n"
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as written:
+        written.write(words)
+    os.chown(file, pwd.getpwnam(config.node.user).pw_uid, -1)
 
 
 def _certificates(config: Config, group: int) -> None:
@@ -135,8 +150,9 @@ def database(config: Config) -> None:
         known = secrets.load(config.etc)
         child.become(config.node.user)
         parts.die_with_parent(parent)
-        migrate(config)
-        _bootstrap(config, known)
+        with _alone_in_database(config):
+            migrate(config)
+            _bootstrap(config, known)
         code = 0
     except BaseException as error:
         import logging
@@ -144,6 +160,31 @@ def database(config: Config) -> None:
         logging.getLogger("cumulet.database").exception("cannot prepare the database: %s", error)
     finally:
         os._exit(code)
+
+
+@contextlib.contextmanager
+def _alone_in_database(config: Config) -> Iterator[None]:
+    """Of several controllers that start at once one goes first; a server may still be starting, or not be reached.
+
+    SystemExit if it does not answer.  SQLite is this node's alone, and has its own lock.
+    """
+    if config.database_url.startswith("sqlite"):
+        yield
+        return
+    from cumulet.core import engines
+
+    engine, deadline = engines.make(config.database_url), time.monotonic() + DATABASE_SECONDS
+    trouble = "another controller prepares it"
+    while time.monotonic() < deadline:
+        try:
+            with engine.connect() as connection:
+                if connection.exec_driver_sql("select get_lock('cumulet.schema', 1)").scalar():
+                    yield
+                    return
+        except engines.failures(engine) as error:
+            trouble = str(error)
+            time.sleep(0.1)
+    raise SystemExit(f"the database cannot be had: {trouble}")
 
 
 def newest_revision() -> str:

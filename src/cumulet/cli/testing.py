@@ -10,6 +10,12 @@ from pathlib import Path
 HOME = Path(__file__).parents[3]
 BIN = Path(sys.executable).parent
 REAL_LOG = HOME / "build" / "host-and-compat.log"
+PROJECTS = [
+    f"tests/{name}" for name in ("core", "keystone", "glance", "neutron", "nova", "placement", "migrations")
+]
+ON_MARIADB = [*PROJECTS, "tests/sim/test_walk.py", "tests/sim/test_crash.py", "tests/attacks/test_quo.py"]
+CRASHES = "not test_crash or boot-"
+"""Of the crash tests those of a boot; all of them, and all other tests, with ``-- --database mariadb``."""
 
 
 def test(options: argparse.Namespace) -> int:
@@ -39,6 +45,9 @@ def test(options: argparse.Namespace) -> int:
     code = subprocess.run(
         _pytest("-m", "not host and not compat"), cwd=HOME, env=environment(), check=False
     ).returncode
+    print("project and sim rings on MariaDB:", flush=True)
+    words = ["-m", "not host and not compat", "--database", "mariadb", "-k", CRASHES, *ON_MARIADB]
+    code = subprocess.run(_pytest(*words), cwd=HOME, env=environment(), check=False).returncode or code
     if real:
         code = real.wait() or code
         print("host and compat rings:", flush=True)

@@ -7,6 +7,7 @@ an operator must start again.  What was under way is lost, and each user of a li
 
 import logging
 import random
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -35,7 +36,7 @@ class Link:
     """``opened`` is called in the link's thread with a channel of each new connection, ``closed`` at its end.
 
     ``blocked`` hears when the broker takes no more messages, and when it takes them again.  ``name`` is what
-    operators see in the broker's list of connections.
+    operators see in the broker's list of connections.  ``trust`` counts if the URL says amqps.
     """
 
     def __init__(
@@ -45,9 +46,12 @@ class Link:
         opened: Callable[[Any], None],
         closed: Callable[[], None] = lambda: None,
         blocked: Callable[[bool], None] = lambda blocked: None,
+        trust: ssl.SSLContext | None = None,
     ) -> None:
         logging.getLogger("pika").setLevel(logging.CRITICAL)  # it tells of one failure in many lines; we in one
         self._parameters = pika.URLParameters(url)
+        if self._parameters.ssl_options and trust:
+            self._parameters.ssl_options = pika.SSLOptions(trust, self._parameters.host)
         self._parameters.heartbeat = HEARTBEAT_SECONDS
         self._parameters.connection_attempts = 1
         self._parameters.socket_timeout = CONNECT_SECONDS

@@ -8,6 +8,7 @@ Processes of one node hear each other by ``SocketBus``, with the broker or witho
 message of the same node is not heard a second time here.
 """
 
+import ssl
 import threading
 from collections import defaultdict
 from typing import Any
@@ -25,9 +26,9 @@ LONGEST_QUEUE = 10_000
 class AmqpBus:
     """Hints from and to the processes of other nodes than ``node``."""
 
-    def __init__(self, url: str, node: str, service: str = "") -> None:
+    def __init__(self, url: str, node: str, service: str = "", trust: ssl.SSLContext | None = None) -> None:
         self._node = node
-        self._link = Link(url, f"{service} on {node}", self._opened, self._closed, self._pause)
+        self._link = Link(url, f"{service} on {node}", self._opened, self._closed, self._pause, trust)
         self._lock = threading.Lock()
         self._listeners: dict[str, list[Listener]] = defaultdict(list)
         self._waiting: dict[tuple[str, str], None] = {}

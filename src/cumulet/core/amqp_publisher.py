@@ -4,6 +4,7 @@ Exchanges and queues are declared as upstream's notifiers declare them with ``am
 priority, bound to every exchange, so that nothing is lost before the first consumer comes.
 """
 
+import ssl
 import threading
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -36,8 +37,15 @@ def _nobody() -> None:
 
 
 class Publisher:
-    def __init__(self, url: str, name: str, exchanges: Collection[str], queues: Collection[str]) -> None:
-        self._link = Link(url, name, self._opened, self._closed, self._pause)
+    def __init__(
+        self,
+        url: str,
+        name: str,
+        exchanges: Collection[str],
+        queues: Collection[str],
+        trust: ssl.SSLContext | None = None,
+    ) -> None:
+        self._link = Link(url, name, self._opened, self._closed, self._pause, trust)
         self._exchanges, self._queues = exchanges, queues
         self._ready: Callable[[], None] = _nobody
         # What only the link's thread touches:

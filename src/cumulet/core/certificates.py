@@ -16,6 +16,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from cumulet.core.config import Config
 
@@ -42,6 +43,17 @@ def server_path(config: Config) -> Path:
 def trust(config: Config) -> ssl.SSLContext | None:
     """How to call a controller: with the authority's certificate alone; None where TLS is off."""
     return client_context(authority_path(config)) if config.tls.on else None
+
+
+def broker_trust(config: Config) -> ssl.SSLContext | None:
+    """How to call the broker if its URL says amqps: as a controller; one with users of its own is somebody else's.
+
+    That one's certificate may be of any authority that the machine knows.
+    """
+    url = urlsplit(config.broker.url)
+    if url.scheme != "amqps":
+        return None
+    return ssl.create_default_context() if url.username is not None else trust(config)
 
 
 def serving(config: Config) -> str:

@@ -7,6 +7,7 @@ docstring beneath each field's comment.  Secrets are not options: see ``core.sec
 import socket
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -38,7 +39,13 @@ class Api(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class DatabaseOptions(msgspec.Struct, forbid_unknown_fields=True):
-    url: Annotated[str, Meta(description="SQLAlchemy URL; empty: SQLite in state_dir")] = ""
+    url: Annotated[
+        str, Meta(description="SQLAlchemy URL, without a password: that of the secrets; empty: what this node has")
+    ] = ""
+    private: Annotated[
+        bool, Meta(description="this node runs it, a MariaDB of the cloud's own; without `url` on a socket alone")
+    ] = False
+    cache_mb: Annotated[int, Meta(description="memory that a private MariaDB keeps pages in", ge=16)] = 128
 
 
 class Broker(msgspec.Struct, forbid_unknown_fields=True):
@@ -139,7 +146,16 @@ class Config(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def database_url(self) -> str:
-        return self.database.url or f"sqlite:///{self.state}/db/cumulet.sqlite"
+        own = f"mysql+mysqldb://cumulet@localhost/cumulet?unix_socket={self.run}/mariadb/mariadb.sock"
+        url = self.database.url or (own if self.database.private else f"sqlite:///{self.state}/db/cumulet.sqlite")
+        if url.startswith("sqlite") or urlsplit(url).password is not None:
+            return url
+        return f"{url}{'&' if '?' in url else '?'}read_default_file={self.database_password_file}"
+
+    @property
+    def database_password_file(self) -> Path:
+        """What MariaDB's client library reads, so that no URL holds a password."""
+        return self.etc / "database.cnf"
 
     @property
     def services(self) -> tuple[Named, ...]:

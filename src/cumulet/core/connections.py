@@ -19,23 +19,28 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
 
+from cumulet.core.engines import BUSY_SECONDS
 from cumulet.core.errors import Unavailable
 
-BUSY_SECONDS = 20
+MOST_IDLE = 16
 RESTED_SECONDS = 1.0
 """A server may have closed a connection that rested longer: SQLAlchemy's pool asks it first."""
+WRITER, READER = "isolation level read committed, read write", "isolation level repeatable read, read only"
 
 
 class Session:
     """One connection: SQLAlchemy's for statements, the driver's for where transactions begin and end."""
 
-    __slots__ = ("_driver", "_file", "connection", "rested_at")
+    __slots__ = ("_driver", "_file", "connection", "kind", "rested_at")
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, kind: str) -> None:
         self.connection: Connection = engine.connect().execution_options(kept=True)
-        self._driver: Any = self.connection.connection.dbapi_connection
+        driver: Any = self.connection.connection.dbapi_connection
+        self._driver = driver
         self._file = engine.dialect.name == "sqlite"
-        self.rested_at = 0.0
+        self.kind, self.rested_at = kind, 0.0
+        if kind:
+            driver.query(f"set session transaction {kind}")
 
     def begin(self, writes: bool) -> None:
         if self._file:  # the others begin by themselves
@@ -52,51 +57,62 @@ class Session:
 
 
 class Sessions:
-    """Those that nobody uses at the moment, the latest last."""
+    """Those that nobody uses at the moment, the latest last.  MariaDB's connections read only, or write."""
 
     def __init__(self, engine: Callable[[], Engine]) -> None:
         self._engine = engine
-        self._idle: list[Session] = []
+        self._idle: dict[str, list[Session]] = {}
         self._memory = threading.RLock()  # a database in memory has one connection: one at a time
 
     @contextmanager
-    def lease(self) -> Iterator[Session]:
-        """A session of one's own; what was not committed is rolled back."""
+    def lease(self, writes: bool) -> Iterator[Session]:
+        """A session of one's own, in a transaction; what was not committed is rolled back."""
         with self._memory if self._engine().url.database in (None, "", ":memory:") else nullcontext():
-            yield from self._lease()
+            yield from self._lease(writes)
 
-    def _lease(self) -> Iterator[Session]:
-        session = self._take()
+    def _lease(self, writes: bool) -> Iterator[Session]:
+        session = self._take(writes)
         try:
+            session.begin(writes)
             yield session
         except BaseException:
-            try:
-                session.rollback()
-            except self._engine().dialect.loaded_dbapi.Error:
-                session.connection.invalidate()
-                session.connection.close()
-                raise
-            self._give(session)
+            self._undo(session)
             raise
         self._give(session)
 
     def forget(self) -> None:
         """Those of the parent process are not ours to close."""
-        self._idle = []
+        self._idle = {}
 
-    def _take(self) -> Session:
+    def _undo(self, session: Session) -> None:
+        try:
+            session.rollback()
+        except self._engine().dialect.loaded_dbapi.Error:  # it is lost; the database undoes it
+            session.connection.invalidate()
+            session.connection.close()
+        else:
+            self._give(session)
+
+    def _take(self, writes: bool) -> Session:
+        engine = self._engine()
+        kind = "" if engine.dialect.name == "sqlite" else WRITER if writes else READER
+        idle = self._idle.setdefault(kind, [])
         while True:
             try:
-                session = self._idle.pop()
+                session = idle.pop()
             except IndexError:
-                return Session(self._engine())
+                return Session(engine, kind)
             if not session.rested_too_long():
                 return session
             session.connection.close()
 
     def _give(self, session: Session) -> None:
         session.rested_at = time.monotonic()
-        self._idle.append(session)
+        idle = self._idle.setdefault(session.kind, [])
+        if len(idle) < MOST_IDLE:
+            idle.append(session)
+        else:
+            session.connection.close()
 
 
 class Turns:

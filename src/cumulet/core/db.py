@@ -2,34 +2,33 @@
 
 Hints leave after the commit, so nobody is told of something that did not happen; if the process dies in
 between, the hint is lost and the next full pass finds the change.  Notifications are rows of the same
-transaction.  SQLite is the single node's engine; ``_engine`` is the one place that knows engines apart.
+transaction.  SQLite is the single node's engine, MariaDB that of several (``core.engines``).
 
 Every change must be a compare-and-set or an insert that a unique index guards: with MariaDB two controllers
-write at once.  Losing a race raises ``Conflict`` or ``Retry`` in the caller, never overwrites.
+write at once.  Losing a race raises ``Conflict`` or ``Retry`` in the caller, never overwrites.  ``Retry`` also
+tells of a deadlock and of a connection that was lost before the commit: nothing of the transaction lasts, and
+whoever runs handlers (``core.http``) and reconcilers (``core.reconcile``) calls them again.
 """
 
-import logging
 import sqlite3
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy import event, exc
-from sqlalchemy.engine import Connection, Engine, Row
+from sqlalchemy.engine import Connection, CursorResult, Engine, Row
 from sqlalchemy.sql.expression import Executable
 
-from cumulet.core import clock
+from cumulet.core import clock, engines
 from cumulet.core.bus import Bus, LocalBus
-from cumulet.core.connections import BUSY_SECONDS, NoTurns, Session, Sessions, Turns
+from cumulet.core.connections import NoTurns, Session, Sessions, Turns
 from cumulet.core.context import REQUEST_ID, Context
-from cumulet.core.errors import Conflict, Retry, Unavailable
+from cumulet.core.errors import Conflict, Retry
 from cumulet.core.metrics import COMMITS
 from cumulet.core.tables import notifications, stamps
 
-LOG = logging.getLogger(__name__)
 Values = Mapping[str, Any]
 OUTBOX = "cumulet.notifications"
 """The topic of whoever takes notifications further."""
@@ -61,7 +60,7 @@ class Transaction:
     def write(self, statement: Executable, values: Values | Sequence[Values] | None = None) -> int:
         """Run an insert, update or delete; how many rows it changed.  A broken unique index is ``Conflict``."""
         try:
-            result = cast("sa.CursorResult[Any]", self._connection.execute(statement, values))
+            result = cast("CursorResult[Any]", self._connection.execute(statement, values))
         except exc.IntegrityError as error:
             raise Conflict("already exists or is still in use") from error
         if result.rowcount:
@@ -117,7 +116,10 @@ class Transaction:
         """Give the stamp another text, last of all: where rows are locked, others wait for the commit only."""
         changed = {"stamp": name, "text": uuid.uuid4().hex}
         if not self.write(_STAMP, changed):
-            self.write(stamps.insert(), {"name": name, "value": changed["text"]})
+            try:
+                self.write(stamps.insert(), {"name": name, "value": changed["text"]})
+            except Conflict as race:
+                raise Retry(f"somebody else gives {name} its first stamp") from race
 
 
 def without_secrets(value: Any) -> Any:
@@ -133,12 +135,12 @@ class Database:
     """The database of all projects.  Threads and forked children each get connections of their own."""
 
     def __init__(self, url: str, bus: Bus) -> None:
-        self._engine = _prepared.get(url) or _engine(url)
+        self._engine = _prepared.get(url) or engines.make(url)
         self._bus = bus
         self.engine = self._engine
         self._sessions = Sessions(lambda: self._engine)
         self._turns = _turns(self._engine)
-        self._failures = (exc.OperationalError, self._engine.dialect.loaded_dbapi.OperationalError)
+        self._failures = engines.failures(self._engine)
 
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
@@ -148,7 +150,7 @@ class Database:
             yield tx
             tx.finish()
             self.before_commit(tx)
-            session.commit()
+            self._commit(session, tx.wrote)
         self.after_commit(tx)
         for topic, key in tx.hints:
             self._bus.hint(topic, key)
@@ -161,26 +163,30 @@ class Database:
             session.rollback()
 
     @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        try:
-            with self._turns.turn(), self._sessions.lease() as session:
-                session.begin(writes=True)
-                yield session
-        except self._failures as error:
-            if _was_chosen_to_lose(error):
-                raise Retry(f"the database broke a deadlock: {_cause(error)}") from error
-            raise _unavailable(error) from error
-
-    @contextmanager
     def read(self) -> Iterator[Transaction]:
         """A snapshot that cannot write and waits for nobody."""
+        with self._told(), self._sessions.lease(writes=False) as session:
+            yield Transaction(session.connection)
+            session.commit()
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        with self._told(), self._turns.turn(), self._sessions.lease(writes=True) as session:
+            yield session
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Failures in words of this code base."""
         try:
-            with self._sessions.lease() as session:
-                session.begin(writes=False)
-                yield Transaction(session.connection)
-                session.commit()
+            yield
         except self._failures as error:
-            raise _unavailable(error) from error
+            raise engines.verdict(error) from error
+
+    def _commit(self, session: Session, wrote: bool) -> None:
+        try:
+            session.commit()
+        except self._failures as error:
+            raise engines.verdict(error, committing=wrote) from error
 
     def before_commit(self, tx: Transaction) -> None:
         """A seam for tests that die just before a change lasts."""
@@ -201,7 +207,7 @@ _prepared: dict[str, Engine] = {}
 
 def prepare(url: str) -> None:
     """Make what each ``Database`` of this URL needs, without connecting: before a fork, for children to share."""
-    _prepared[url] = _engine(url)
+    _prepared[url] = engines.make(url)
 
 
 class _Rehearsal(Database):
@@ -231,69 +237,8 @@ def rehearsal(url: str) -> Iterator[Database]:
         engine.dispose()
 
 
-def _cause(error: Exception) -> BaseException:
-    """The driver's own error."""
-    return (error.orig if isinstance(error, exc.DBAPIError) else None) or error
-
-
-def _unavailable(error: Exception) -> Unavailable:
-    """What the database says is for the log: users may read the error."""
-    LOG.error("the database does not answer: %s", _cause(error))
-    return Unavailable("the database does not answer, try again later")
-
-
-def _was_chosen_to_lose(error: Exception) -> bool:
-    """MariaDB undid this transaction for another one: nothing of it is left, it may be repeated at once."""
-    return (*_cause(error).args, 0)[0] in (1205, 1213)
-
-
-def _engine(url: str) -> Engine:
-    """SQLite: write-ahead log, full sync (an acknowledged write survives a power cut), immediate writers."""
-    engine = sa.create_engine(
-        url,
-        json_serializer=lambda value: msgspec.json.encode(value).decode(),
-        json_deserializer=msgspec.json.decode,
-        hide_parameters=True,  # tracebacks are logged, and rows hold users' secrets
-        **_pool(url),
-    )
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _prepare_sqlite)
-        event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _pool(url: str) -> dict[str, Any]:
-    if url in ("sqlite://", "sqlite:///:memory:"):
-        return {"poolclass": sa.StaticPool, "connect_args": {"check_same_thread": False}}
-    if url.startswith("sqlite"):
-        return {"pool_size": 4, "max_overflow": 60, "connect_args": {"timeout": BUSY_SECONDS}}
-    return {"pool_size": 4, "max_overflow": 60, "pool_pre_ping": True, "isolation_level": "READ COMMITTED"}
-
-
-def _prepare_sqlite(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None
-    connection.create_function("regexp", 2, _regexp, deterministic=True)
-    for pragma in ("journal_mode=wal", "synchronous=full", "foreign_keys=on", "cache_size=-2000"):
-        connection.execute(f"pragma {pragma}").close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    """Who uses the engine by itself begins as a writer; transactions see to it themselves."""
-    if not connection.get_execution_options().get("kept"):
-        connection.exec_driver_sql("begin immediate")
-
-
 def _turns(engine: Engine) -> Turns | NoTurns:
     path = engine.url.database
     if engine.dialect.name != "sqlite" or path in (None, "", ":memory:"):
         return NoTurns()
     return Turns(f"{path}-turn")
-
-
-def _regexp(pattern: str, value: str | None) -> bool:
-    import re
-
-    try:
-        return value is not None and re.search(pattern, value, re.IGNORECASE) is not None
-    except re.error:
-        return False

@@ -8,9 +8,11 @@ Routes with ``streams`` are ``async`` and move bytes without holding them.
 
 import asyncio
 import logging
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -46,7 +48,7 @@ T = TypeVar("T")
 LONGEST_BODY = 1024 * 1024
 MOST_PARAMETERS = 1000
 TRIES = 5
-"""How often a handler that lost a race (``Retry``) is called before the caller is asked to repeat."""
+"""How often what lost a race, or its database connection, (``Retry``) is called before the caller is asked to."""
 
 
 class Reply(Struct, frozen=True):
@@ -151,7 +153,7 @@ class Request:
 
     async def run(self, work: Callable[..., T], *args: Any) -> T:
         """Call something that blocks (the database, a file) from an ``async`` handler."""
-        return await self.app.run(work, *args)
+        return await self.app.run(self.app.insist, self, work, *args)
 
 
 def own(context: Context) -> Json:
@@ -196,7 +198,7 @@ class App:
             raise PolicyError(f"{name}: routes name rules that nobody has defined: {', '.join(sorted(unknown))}")
         self._caller, self.render_error = caller, render_error
         self._tree = _tree(self.routes)
-        self._workers = workers
+        self._workers, self._losers = workers, threading.Lock()
         self._request_id_headers = ["X-Openstack-Request-Id", *([request_id_header] if request_id_header else [])]
         self._legacy_roots = legacy_roots or {}
         self._slash_ends = slash_ends  # whether "/things/" is "/things", or a thing with an empty name
@@ -254,12 +256,12 @@ class App:
         started = time.perf_counter()
         route: Route | None = None
         try:
-            route = self._admit(request)
+            route = self.insist(request, self._admit, request)
             if request.raw and route.body is not None:
                 request.body = schema.decode(request.raw, route.body)
             elif route.body is not None:
                 raise BadRequest("the request has no body", kind="HTTPBadRequest")
-            reply = self._finish(request, route, self._call(route, request))
+            reply = self._finish(request, route, self.insist(request, route.handler, request))
         except ApiError as error:
             reply = self._failed(request, error)
         except Exception:
@@ -272,7 +274,7 @@ class App:
         started = time.perf_counter()
         route: Route | None = None
         try:
-            route = await self.run(self._admit, request)
+            route = await request.run(self._admit, request)
             result = route.handler(request)
             result = await result if isinstance(result, Awaitable) else result
             reply = self._finish(request, route, result)
@@ -352,10 +354,15 @@ class App:
             raise BadRequest(f"There is no such action: {', '.join(actions) or 'none given'}")
         raise NotFound("The resource could not be found.", kind="HTTPNotFound")
 
-    def _call(self, route: Route, request: Request) -> Any:
+    def insist(self, request: Request, work: Callable[..., T], *args: Any) -> T:
+        """Call ``work`` again as long as it loses (``Retry``): nothing of what it tried lasts.
+
+        Who has lost goes in single file: all at once would let one of them win, time after time.
+        """
         for attempt in range(TRIES):
             try:
-                return route.handler(request)
+                with self._losers if attempt else nullcontext():
+                    return work(*args)
             except Retry as reason:
                 LOG.info("%s %s lost a race (%s), try %d", request.method, request.shown_path, reason, attempt + 1)
                 last = reason

@@ -8,7 +8,8 @@ Four outcomes and no more, for each key:
 
 - **done**: ``None`` is returned; nothing is due until a hint or the next full pass.
 - **later**: ``Later(seconds, reason)`` is returned; all is well, look again then.
-- **failed**: ``Retry`` (somebody else must act first) or a bug; tried again with growing delays.
+- **failed**: ``Retry`` (somebody else must act first), ``Unavailable`` (the database does not answer) or a bug;
+  tried again with growing delays.
 - **never**: ``Terminal``; not tried again until the intent's ``generation`` changes.
 
 ``failures`` is what an operator sees: for each key that is not right yet, why, how often it was tried, since
@@ -28,7 +29,7 @@ from msgspec import Struct
 from cumulet.core import clock
 from cumulet.core.bus import EVERYTHING, Bus
 from cumulet.core.context import REQUEST_ID, new_request_id
-from cumulet.core.errors import Retry, Terminal
+from cumulet.core.errors import Retry, Terminal, Unavailable
 from cumulet.core.metrics import FAILING, PASSES
 
 LOG = logging.getLogger(__name__)
@@ -55,7 +56,9 @@ class Reconciler(Generic[Intent]):
     controller does not answer: then nothing is touched.  ``reconcile_all`` gives an outcome for each key
     that is not done.  ``before`` runs once a pass, after ``read`` (look at the host once, not per key).
     With ``workers`` above 1 keys are worked off side by side, one key never twice at once.  Without ``events``
-    the service's own source of events (libvirt, OVSDB) does not wake it.
+    the service's own source of events (libvirt, OVSDB) does not wake it.  A hint that comes less than ``spacing``
+    seconds after a pass began waits for the rest of them: the first of many is obeyed at once, those that follow it
+    closely, together.  Those that name one of the ``prompt`` keys never wait.
     """
 
     name: str
@@ -67,6 +70,8 @@ class Reconciler(Generic[Intent]):
     resync_seconds: float = 30.0
     workers: int = 1
     events: bool = True
+    spacing: float = 0.0
+    prompt: frozenset[str] = frozenset()
 
 
 @dataclass
@@ -114,6 +119,7 @@ class Loop(Generic[Intent]):
     _due: dict[str, float] = field(default_factory=dict)
     _busy: set[str] = field(default_factory=set)
     _next_resync: float = float("-inf")
+    _rests_until: float = float("-inf")
     _read_tries: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _stopping: bool = False
@@ -126,7 +132,9 @@ class Loop(Generic[Intent]):
     def wake(self, key: str = EVERYTHING) -> None:
         """Look at ``key`` as soon as possible; safe from any thread, and as often as one likes."""
         with self._changed:
-            self._due[key] = self.clock()
+            now = self.clock()
+            soonest = now if key in self.reconciler.prompt else max(now, self._rests_until)
+            self._due[key] = min(self._due.get(key, soonest), soonest)
             self._changed.notify_all()
 
     def run(self) -> None:
@@ -160,6 +168,7 @@ class Loop(Generic[Intent]):
             full = now >= self._next_resync
         if not ready and not full:
             return
+        self._rests_until = now + self.reconciler.spacing
         REQUEST_ID.set(new_request_id())
         intents = self._read(now)
         if intents is None:
@@ -202,7 +211,7 @@ class Loop(Generic[Intent]):
             intents = self.reconciler.read()
             if self.reconciler.before:
                 self.reconciler.before(intents)
-        except Retry as reason:
+        except (Retry, Unavailable) as reason:
             self.read_failure = str(reason)
         except Exception as error:
             LOG.exception("%s: cannot read", self.reconciler.name)
@@ -254,7 +263,7 @@ class Loop(Generic[Intent]):
         REQUEST_ID.set(getattr(intent, "request_id", "") or new_request_id())
         try:
             return self.reconciler.reconcile(intent)
-        except (Retry, Terminal) as reason:
+        except (Retry, Terminal, Unavailable) as reason:
             return reason
         except Exception as error:
             LOG.exception("%s: %s failed", self.reconciler.name, key)
@@ -265,7 +274,7 @@ class Loop(Generic[Intent]):
         outcomes: Mapping[str, Outcome]
         try:
             outcomes = self.reconciler.reconcile_all(due)
-        except (Retry, Terminal) as reason:
+        except (Retry, Terminal, Unavailable) as reason:
             outcomes = dict.fromkeys(due, reason)
         except Exception as error:
             LOG.exception("%s failed", self.reconciler.name)
@@ -285,7 +294,7 @@ class Loop(Generic[Intent]):
 
     def _note(self, key: str, intent: Intent, outcome: Exception) -> None:
         """Remember why ``key`` is not right, and when to try again."""
-        kind = {Retry: "waiting", Terminal: "terminal"}.get(type(outcome), "failed")
+        kind = {Retry: "waiting", Unavailable: "waiting", Terminal: "terminal"}.get(type(outcome), "failed")
         reason = str(outcome) if kind != "failed" else f"{type(outcome).__name__}: {outcome}"
         past = self.failures.get(key)
         tries = past.tries + 1 if past else 1

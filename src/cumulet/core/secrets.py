@@ -22,6 +22,7 @@ class Secrets(msgspec.Struct, frozen=True):
     registry_secret: str
     broker_password: str = ""  # of controller services
     hints_password: str = ""  # of what runs on hosts: good for hints alone
+    database_password: str = ""  # of controller services
     authority: str = ""  # the key and certificate that the controllers' certificates are signed with
 
     def __repr__(self) -> str:

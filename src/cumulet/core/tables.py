@@ -54,6 +54,16 @@ notifications = Table(
 )
 Index("ix_notifications_untold", notifications.c.relayed_at, notifications.c.created_at)
 
+# Invitations of nodes: each is good once, for one name.  Written by ``cumulet node token`` and by who takes them.
+join_tokens = Table(
+    "join_tokens",
+    metadata,
+    Column("id", Id, primary_key=True),
+    Column("node", Name, nullable=False),
+    Column("expires_at", Time, nullable=False),
+    Column("used_at", Time),
+)
+
 # Small facts of the whole cloud that must be agreed on, e.g. when the schema was made.
 facts = Table(
     "facts",

@@ -198,7 +198,8 @@ def _broker(topology: Topology, node: Node) -> configuration.Broker:
     if topology.broker.url or len(topology.nodes) < 2:
         return configuration.Broker(topology.broker.url)
     first = controllers(topology)[0]
-    return configuration.Broker(f"amqp://{bracketed(first.address)}:5672", private=node == first)
+    place = "amqps://{}:5671" if topology.tls.on else "amqp://{}:5672"
+    return configuration.Broker(place.format(bracketed(first.address)), private=node == first)
 
 
 def render(config: Config) -> str:

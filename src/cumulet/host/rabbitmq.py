@@ -57,8 +57,11 @@ def users(known: Secrets) -> tuple[User, User]:
     return User(CONTROLLERS, known.broker_password), User(HOSTS, known.hints_password, rights)
 
 
-def prepare(state_dir: Path, address: tuple[str, int], users: tuple[User, ...]) -> None:
-    """Write directories and configuration; may be repeated, also while it runs."""
+def prepare(state_dir: Path, address: tuple[str, int], users: tuple[User, ...], certificate: str = "") -> None:
+    """Write directories and configuration; may be repeated, also while it runs.
+
+    ``certificate``: key and certificate as PEM; with it RabbitMQ speaks TLS and nothing else.
+    """
     try:
         entry = pwd.getpwnam(USER)
     except KeyError as error:
@@ -70,7 +73,8 @@ def prepare(state_dir: Path, address: tuple[str, int], users: tuple[User, ...]) 
         place.mkdir(exist_ok=True)
         place.chmod(0o750)
         os.chown(place, entry.pw_uid, entry.pw_gid)
-    _write(base / "rabbitmq.conf", _options(base, address), entry.pw_gid)
+    _write(base / "rabbitmq.conf", _options(base, address, bool(certificate)), entry.pw_gid)
+    _write(base / "server.pem", certificate, entry.pw_gid)
     _write(base / "enabled_plugins", "[].\n", entry.pw_gid)
     _write(base / "definitions.json", msgspec.json.encode(_definitions(users)).decode(), entry.pw_gid)
 
@@ -117,10 +121,22 @@ def resolved(host: str, port: int) -> tuple[str, int]:
         raise RabbitmqError(f"the broker's address {host} is not known: {error.strerror}") from error
 
 
-def _options(base: Path, address: tuple[str, int]) -> str:
+def _options(base: Path, address: tuple[str, int], tls: bool) -> str:
     host, port = resolved(*address)
+    listeners = [f"listeners.tcp.1 = {host}:{port}"]
+    if tls:
+        listeners = [
+            "listeners.tcp = none",
+            f"listeners.ssl.1 = {host}:{port}",
+            f"ssl_options.certfile = {base / 'server.pem'}",
+            f"ssl_options.keyfile = {base / 'server.pem'}",
+            "ssl_options.verify = verify_none",  # callers show a password
+            "ssl_options.fail_if_no_peer_cert = false",
+            "ssl_options.versions.1 = tlsv1.3",
+            "ssl_options.versions.2 = tlsv1.2",
+        ]
     lines = [
-        f"listeners.tcp.1 = {host}:{port}",
+        *listeners,
         f"load_definitions = {base / 'definitions.json'}",
         "log.file = false",
         "log.console = true",

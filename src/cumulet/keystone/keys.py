@@ -6,30 +6,38 @@ everywhere before it is used; those between are secondary and only open.  A rota
 primary, writes a new staged one and forgets the oldest.  Enough secondaries are kept that no living token loses
 its key.  Every process reads the directory again when it changes, so a rotation needs no message.
 
+Several controllers have the same keys without telling each other: each works them out of the cloud's secret and the
+number of the period of ``key_rotation_seconds`` that it is.  Their clocks may differ by a period, for the next key
+is staged everywhere and the last one is kept.  What seals credentials is worked out likewise, for no period, unless
+it is there already: a second controller is given the first one's.
+
 What may fail here: a crash in a rotation leaves no staged key; the next rotation makes one.
 """
 
+import base64
 import fcntl
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
+from cumulet.core import secrets
 from cumulet.core.config import Config
 from cumulet.core.errors import Unavailable
 from cumulet.core.reconcile import Later, Reconciler
 
 STAGED = "0"
+TOKENS = "fernet-keys"
 RACY_NANOSECONDS = 100_000_000
 """A directory read sooner than this after its last change may change again within the clock's tick."""
 
 
 def directory(config: Config) -> Path:
-    return config.etc / "fernet-keys"
+    return config.etc / TOKENS
 
 
 def credential_directory(config: Config) -> Path:
@@ -55,10 +63,44 @@ def ensure(config: Config) -> None:
 def _ensure(config: Config, place: Path) -> None:
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _locked(place):
+        if shared(config):
+            _agree(place, common(config, place, time.time()))
+            return
         if not any(number for number in _numbers(place)):
             _write(place, "1")
         if not (place / STAGED).exists():
             _write(place, STAGED)
+
+
+def shared(config: Config) -> bool:
+    """Whether other controllers must have the same keys."""
+    return len(config.api.controllers) > 1
+
+
+def common(config: Config, place: Path, now: float) -> dict[str, bytes]:
+    """The keys that every controller has at this time, by the names of their files."""
+    secret = secrets.load(config.etc).host_secret
+    rotates = place == directory(config)
+    period = int(now // max(config.identity.key_rotation_seconds, 1)) if rotates else 1
+    numbers = range(max(1, period - keys_kept(config) + 2), period + 1)
+    named = {STAGED: period + 1} | {str(number): number for number in numbers}
+    return {name: _common_key(secret, place.name, number) for name, number in named.items()}
+
+
+def _common_key(secret: str, place: str, number: int) -> bytes:
+    return base64.urlsafe_b64encode(bytes.fromhex(secrets.sign(secret, f"{place}:{number}")))
+
+
+def _agree(place: Path, wanted: Mapping[str, bytes]) -> None:
+    """The primary key before the staged one, which it was.  What has sealed a credential stays."""
+    if place.name != TOKENS and any(_numbers(place)):
+        return
+    for name in sorted(wanted, key=int, reverse=True):
+        if not (place / name).exists() or (place / name).read_bytes() != wanted[name]:
+            _write(place, name, wanted[name])
+    for number in _numbers(place):
+        if str(number) not in wanted:
+            (place / str(number)).unlink()
 
 
 def rotate(config: Config) -> None:
@@ -76,6 +118,8 @@ def rotation_loop(config: Config) -> Reconciler[float]:
         return {"keys": (place / STAGED).stat().st_mtime}
 
     def reconcile(_: float) -> Later:
+        if shared(config):  # ``read`` has seen to it
+            return Later(max(1.0, seconds - time.time() % max(seconds, 1)), "this period's key is made")
         with _locked(place):
             waited = time.time() - (place / STAGED).stat().st_mtime
             if waited >= seconds:
@@ -150,11 +194,11 @@ def _rotate(place: Path, kept: int) -> None:
         (place / str(number)).unlink()
 
 
-def _write(place: Path, name: str) -> None:
+def _write(place: Path, name: str, key: bytes = b"") -> None:
     temporary = place / f".{name}.new"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(Fernet.generate_key())
+        file.write(key or Fernet.generate_key())
         file.flush()
         os.fsync(file.fileno())
     _give(temporary, place)

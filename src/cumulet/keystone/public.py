@@ -38,6 +38,13 @@ from cumulet.keystone.tables import (
 
 __all__ = ["CatalogEntry", "bootstrap", "build_authenticator"]
 ROLES = ("admin", "manager", "member", "reader")  # each implies the next
+DESCRIPTIONS = {
+    "compute": "OpenStack Compute",
+    "identity": "OpenStack Identity",
+    "image": "OpenStack Image",
+    "network": "OpenStack Networking",
+}
+"""Of services, by type: what the installation guides call them."""
 SERVICE_ROLE = "service"  # for services' own users: implies nothing, and nothing implies it
 _contexts: Memory[Context] = Memory(STAMP)
 DENIED = "The request you have made requires authentication."
@@ -188,7 +195,8 @@ def _ensure_endpoints(tx: Transaction, region: str, entry: CatalogEntry) -> None
     service_id = tx.value(sa.select(services.c.id).where(services.c.type == entry.type))
     if not service_id:
         service_id = uuid.uuid4().hex
-        row = {"id": service_id, "type": entry.type, "name": entry.name, "created_at": clock.now()}
+        about = {"name": entry.name, "description": DESCRIPTIONS.get(entry.type)}
+        row = {"id": service_id, "type": entry.type, **about, "created_at": clock.now()}
         tx.write(services.insert(), row)
     for interface in ("public", "internal", "admin"):
         place = {"service_id": service_id, "region_id": region, "interface": interface}

@@ -11,17 +11,20 @@ from typing import Any
 from alembic import context
 from sqlalchemy import create_engine
 
+from cumulet.core import engines
 from cumulet.core.tables import metadata
 
 for project in ("keystone", "glance", "placement", "neutron", "nova"):
     importlib.import_module(f"cumulet.{project}.tables")
 
-engine = create_engine(context.config.get_main_option("sqlalchemy.url") or "")
+engine = create_engine(engines.address(context.config.get_main_option("sqlalchemy.url") or ""))
 with engine.connect() as connection:
     if engine.dialect.name == "sqlite":
         driver: Any = connection.connection.dbapi_connection
         driver.isolation_level = None  # of itself it begins for rows, not for schemas
         connection.exec_driver_sql("begin immediate")
+    else:
+        connection.exec_driver_sql(f"alter database character set utf8mb4 collate {engines.COLLATION}")
     context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()

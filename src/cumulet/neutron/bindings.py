@@ -88,24 +88,24 @@ def ensure_dhcp(tx: Transaction, config: Config, network_id: str) -> bool:
     return True
 
 
+def _end(tx: Transaction, table: sa.Table, key: sa.Column[str], binding: Row[Any]) -> None:
+    """Leave a tombstone of the binding; Retry if somebody else has ended it, or given it back, meanwhile."""
+    same = sa.and_(key == binding._mapping[key.name], table.c.host == binding.host)
+    statement = sa.update(table).where(same, table.c.wanted == binding.wanted)
+    if not tx.write(statement.values(wanted="absent", generation=table.c.generation + 1)):
+        raise Retry(f"the binding to {binding.host} was changed by somebody else")
+
+
 def end_dhcp(tx: Transaction, binding: Row[Any]) -> None:
     """Let a host stop serving: its port goes, a tombstone stays until the agent has obeyed."""
     port_rows.delete_port_rows(tx, standard.system_context(), tx.all(PORTS.where(ports.c.id == binding.port_id)))
-    tx.write(
-        sa.update(dhcp_bindings)
-        .where(dhcp_bindings.c.network_id == binding.network_id, dhcp_bindings.c.host == binding.host)
-        .values(wanted="absent", generation=binding.generation + 1)
-    )
+    _end(tx, dhcp_bindings, dhcp_bindings.c.network_id, binding)
     tx.hint(f"neutron.dhcp.{binding.host}", binding.network_id)
 
 
 def move_dhcp(tx: Transaction, binding: Row[Any], host: str) -> None:
     """Let ``host`` serve in another's place.  The port goes with it: servers know its addresses."""
-    tx.write(
-        sa.update(dhcp_bindings)
-        .where(dhcp_bindings.c.network_id == binding.network_id, dhcp_bindings.c.host == binding.host)
-        .values(wanted="absent", generation=binding.generation + 1)
-    )
+    _end(tx, dhcp_bindings, dhcp_bindings.c.network_id, binding)
     tx.hint(f"neutron.dhcp.{binding.host}", binding.network_id)
     device = {"device_id": _device_id(host, binding.network_id)}
     tx.write(sa.update(ports).where(ports.c.id == binding.port_id).values(**device))
@@ -185,11 +185,8 @@ def begin_router(tx: Transaction, router_id: str, host: str) -> None:
 
 
 def end_router(tx: Transaction, router_id: str) -> None:
-    """No host is the router any more: tombstones for those that still have it."""
+    """No host is the router any more: tombstones for those that still have it; its floating IPs are nowhere."""
+    tx.write(sa.update(floatingips).where(floatingips.c.router_id == router_id).values(seen_generation=0))
     for binding in tx.all(sa.select(router_bindings).where(router_bindings.c.router_id == router_id)):
-        tx.write(
-            sa.update(router_bindings)
-            .where(router_bindings.c.router_id == router_id, router_bindings.c.host == binding.host)
-            .values(wanted="absent", generation=binding.generation + 1)
-        )
+        _end(tx, router_bindings, router_bindings.c.router_id, binding)
         tx.hint(f"neutron.routers.{binding.host}", router_id)

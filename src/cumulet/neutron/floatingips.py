@@ -22,7 +22,7 @@ from cumulet.neutron.port_status import status
 from cumulet.neutron.public import port_not_found
 from cumulet.neutron.router_intent import GATEWAY, INTERFACE
 from cumulet.neutron.standard import Json
-from cumulet.neutron.tables import floatingips, port_addresses, ports
+from cumulet.neutron.tables import floatingips, port_addresses, ports, routers
 
 OWNER = "network:floatingip"
 
@@ -165,6 +165,8 @@ def _associate(tx: Transaction, request: Request, row: Row[Any], port_id: str, f
         raise port_not_found(port_id)
     address = _fixed(tx, port, fixed_ip)
     router_id = _router_between(tx, row, address)
+    if router_id is not None and tx.find(_HELD, {"router": router_id}):
+        router_id = _router_between(tx, row, address)  # what it has cannot be taken away from now on
     if router_id is None:
         raise NotFound(
             f"External network {row.floating_network_id} is not reachable from subnet {address.subnet_id}.  "
@@ -212,6 +214,10 @@ def _fixed(tx: Transaction, port: Row[Any], fixed_ip: str | None) -> Row[Any]:
             "assigning a floating IP"
         )
     return mine[0]
+
+
+_HELD = sa.select(routers.c.id).where(routers.c.id == sa.bindparam("router")).with_for_update()
+"""Waits for who changes the router, as ``claim_router`` does."""
 
 
 def _router_between(tx: Transaction, row: Row[Any], address: Row[Any]) -> str | None:

@@ -19,7 +19,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, NotFound, Retry
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict, given
-from cumulet.nova import quotas, versions, zones
+from cumulet.nova import notices, quotas, versions, zones
 from cumulet.nova.checks import check_name
 from cumulet.nova.services import list_hosts
 from cumulet.nova.tables import aggregate_hosts, aggregates, server_hosts
@@ -90,6 +90,7 @@ def create_aggregate(request: Request) -> Json:
         _insert(tx, values)
         row = tx.find(sa.select(aggregates).where(aggregates.c.name == values["name"]))
         assert row is not None
+        _tell(tx, request, "create", row)
     document = _view(request, row, [])
     return {"aggregate": {name: document[name] for name in document if name not in ("hosts", "metadata")}}
 
@@ -115,6 +116,7 @@ def update_aggregate(request: Request) -> Json:
         if "zone" in values:
             _check_zone(tx, row, _hosts(tx, [row.id])[row.id], values["zone"])
         _change(tx, row, values)
+        _tell(tx, request, "updateprop", row, meta_data=dict(wish))
         return _shown(tx, request)
 
 
@@ -124,6 +126,7 @@ def delete_aggregate(request: Request) -> Reply:
         if _hosts(tx, [row.id])[row.id]:
             raise BadRequest(f"Cannot delete host aggregate {row.id}. Reason: Host aggregate is not empty.")
         tx.write(sa.delete(aggregates).where(aggregates.c.id == row.id))
+        _tell(tx, request, "delete", row)
     return Reply()
 
 
@@ -138,6 +141,7 @@ def add_host(request: Request) -> Json:
         _check_zone(tx, row, [host], row.zone)
         tx.write(aggregate_hosts.insert(), {"aggregate_id": row.id, "host": host})
         _change(tx, row, {})
+        _tell(tx, request, "addhost", row, host_name=host)
         return _shown(tx, request)
 
 
@@ -154,6 +158,7 @@ def remove_host(request: Request) -> Json:
             )
         )
         _change(tx, row, {})
+        _tell(tx, request, "removehost", row, host_name=host)
         return _shown(tx, request)
 
 
@@ -169,7 +174,12 @@ def set_metadata(request: Request) -> Json:
         merged = {**row.metadata, **wish}
         values["metadata"] = {name: word for name, word in merged.items() if word is not None}
         _change(tx, row, values)
+        _tell(tx, request, "updatemetadata", row, meta_data=dict(wish))
         return _shown(tx, request)
+
+
+def _tell(tx: Transaction, request: Request, verb: str, row: Row[Any], **more: Any) -> None:
+    notices.tell_done(tx, request, "aggregate", verb, {"aggregate_id": row.id, "name": row.name, **more})
 
 
 def _zone(name: str | None) -> str | None:

@@ -1,8 +1,8 @@
 """nova-conductor: stands between nova-compute and the database, and tidies up.
 
-It serves ``nova.hosts`` and runs two loops.  ``release`` gives back what servers hold that were deleted before any
-host had them; what hosts had is released by their reports.  ``history`` forgets gone servers after a week, a
-bounded batch at a time.
+It serves ``nova.hosts``, lets nodes join (``core.joining``) and runs two loops.  ``release`` gives back what
+servers hold that were deleted before any host had them; what hosts had is released by their reports.
+``history`` forgets gone servers after a week, a bounded batch at a time.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
-from cumulet.core import clock, heartbeat
+from cumulet.core import clock, heartbeat, joining
 from cumulet.core.config import Config
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import Database, Transaction
@@ -108,6 +108,7 @@ def build_app(env: ControllerEnv) -> App:
     routes = [
         *hosts.ROUTES,
         heartbeat.route(frozenset({"nova-compute"}), lambda details: convert(details, ComputeDetails)),
+        *joining.routes(env.secrets.host_secret),
         Route("GET", "/healthcheck", show_health, PUBLIC),
     ]
     return App(

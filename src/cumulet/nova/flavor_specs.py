@@ -10,6 +10,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, NotFound
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict
+from cumulet.nova.extra_spec_rules import check_spec
 from cumulet.nova.flavors import change_flavor, get_flavor
 from cumulet.nova.tables import flavor_access
 
@@ -33,12 +34,14 @@ class RemoveAccess(Strict):
     remove: Tenant = field(name="removeTenantAccess")
 
 
-def _checked(specs: dict[str, Value]) -> dict[str, str]:
+def _checked(specs: dict[str, Value], request: Request) -> dict[str, str]:
     for key, value in specs.items():
         if not _KEY.fullmatch(key):
             raise BadRequest(f"Invalid input for field/attribute extra_specs. Value: {key[:300]!r} is not a key")
         if len(str(value)) > 255:
             raise BadRequest(f"Invalid input for field/attribute {key}. Its value is longer than 255 characters")
+        if request.version >= (2, 86):
+            check_spec(key, str(value))
     return {key: str(value) for key, value in specs.items()}
 
 
@@ -61,13 +64,13 @@ def _no_spec(request: Request) -> NotFound:
 
 
 def add_specs(request: Request) -> Json:
-    specs = _checked(request.body.extra_specs)
+    specs = _checked(request.body.extra_specs, request)
     _change_specs(request, specs)
     return {"extra_specs": specs}
 
 
 def set_spec(request: Request) -> Json:
-    specs = _checked(request.body)
+    specs = _checked(request.body, request)
     if set(specs) != {request.params["key"]}:
         raise BadRequest("Request body and URI mismatch")
     _change_specs(request, specs)

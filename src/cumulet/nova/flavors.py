@@ -88,6 +88,7 @@ def list_flavors_detail(request: Request) -> Json:
 
 
 def _list(request: Request, view: Any) -> Json:
+    versions.check_query("flavors", request)
     with request.db.read() as tx:
         page = list_page(tx, sa.select(flavors).where(_wanted(request)), request, _LISTING)
     return {"flavors": [view(request, row) for row in page.rows], **next_links(request, "flavors", page)}

@@ -55,6 +55,7 @@ def list_hypervisors_detail(request: Request) -> Json:
 
 
 def _list(request: Request, *, full: bool) -> Json:
+    versions.check_query("hypervisors", request)
     with request.db.read() as tx:
         hosts = _look(tx)
     chosen, more = _page(request, _matching(request, hosts.rows))
@@ -91,6 +92,7 @@ def _page(request: Request, rows: list[Row[Any]]) -> tuple[list[Row[Any]], bool]
 
 
 def show_hypervisor(request: Request) -> Json:
+    versions.check_query("hypervisor", request)
     row, hosts = _get(request)
     return {"hypervisor": _view(request, row, hosts, full=True)}
 

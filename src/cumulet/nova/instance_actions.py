@@ -48,6 +48,7 @@ _a = server_actions.c
 
 def list_actions(request: Request) -> Json:
     """The newest first.  From 2.58 on in pages."""
+    versions.check_query("actions", request)
     paged = request.version >= (2, 58)
     filters = only(request, frozenset({"changes-since", "changes-before"})) if paged else replace(request, query=())
     with request.db.read() as tx:

@@ -27,7 +27,7 @@ from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.listing import Listing, list_page
 from cumulet.core.schema import Strict, given
-from cumulet.nova import quotas, versions
+from cumulet.nova import notices, quotas, versions
 from cumulet.nova.checks import check_name
 from cumulet.nova.paging import PAGE, next_links, only
 from cumulet.nova.tables import keypairs
@@ -64,6 +64,7 @@ def _get(tx: Transaction, request: Request, user_id: str) -> Row[Any]:
 
 def _user(request: Request, verb: str) -> str:
     """Whose keys these are: the caller's, or ``user_id``'s from 2.10 on if the policy lets."""
+    versions.check_query("keypairs" if verb == "index" else "keypair", request)
     asked = request.one("user_id") if request.version >= (2, 10) else None
     user_id = asked or request.context.user_id
     request.enforce(f"os_compute_api:os-keypairs:{verb}", {"user_id": user_id})
@@ -117,6 +118,8 @@ def create_keypair(request: Request) -> Json:
     values["fingerprint"] = _fingerprint(kind, values["public_key"])
     with request.db.transaction() as tx:
         _insert(tx, request, values)
+        verb = "create" if private_key else "import"
+        notices.tell_done(tx, request, "keypair", verb, _told(request, user_id, values["name"]))
         row = find_keypair(tx, user_id, values["name"])
         assert row is not None
     document = _view(request, row, ("name", "public_key", "fingerprint", "user_id", "type"))
@@ -152,7 +155,12 @@ def delete_keypair(request: Request) -> Reply:
     with request.db.transaction() as tx:
         row = _get(tx, request, user_id)
         tx.write(sa.delete(keypairs).where(keypairs.c.user_id == user_id, keypairs.c.name == row.name))
+        notices.tell_done(tx, request, "keypair", "delete", _told(request, user_id, row.name))
     return Reply()
+
+
+def _told(request: Request, user_id: str, name: str) -> Json:
+    return {"tenant_id": request.context.project_id, "user_id": user_id, "key_name": name}
 
 
 def _generate(kind: str, user_id: str) -> tuple[str, str]:

@@ -30,6 +30,7 @@ _USED = {
 
 def show_limits(request: Request) -> Json:
     """The caller's project's limits; an administrator may name another (``tenant_id``)."""
+    versions.check_query("limits", request)
     project_id = request.one("tenant_id") or request.context.project_id
     if project_id != request.context.project_id:
         request.enforce("os_compute_api:limits:other_project")

@@ -1,5 +1,10 @@
-"""Notifications about servers, in upstream's names and fields (``compute.instance.*``), for meters and billing."""
+"""What nova tells the world, in upstream's names and fields, for meters and billing.
 
+Of servers (``compute.instance.*``) the start is told when something is ordered, the end when its host has done it.
+Of key pairs, aggregates and server groups, which no host has to know, it is told with the change itself.
+"""
+
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -7,6 +12,7 @@ from sqlalchemy.engine import Row
 
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
+from cumulet.core.http import Request
 from cumulet.nova.tables import servers
 
 COLUMNS = tuple(column for column in servers.c if column.key not in ("user_data", "key", "encrypted_password"))
@@ -31,6 +37,7 @@ EVENTS = {
     "createBackup": "snapshot",
 }
 """From an action's name to the event that tells of it."""
+PUBLISHERS = {"keypair": "api.nova-api", "aggregate": "aggregate.nova-api"}
 
 
 def find_row(tx: Transaction, server_id: str) -> Row[Any] | None:
@@ -80,3 +87,14 @@ def tell(
         "message": message,
     }
     tx.notify(context, f"compute.instance.{event}", f"compute.{host}" if host else "compute", payload)
+
+
+def tell_done(tx: Transaction, request: Request, kind: str, verb: str, payload: Mapping[str, Any]) -> None:
+    """``<kind>.<verb>.start`` and ``.end`` of a change that this transaction makes."""
+    for moment in ("start", "end"):
+        tx.notify(request.context, f"{kind}.{verb}.{moment}", PUBLISHERS[kind], payload)
+
+
+def tell_group(tx: Transaction, request: Request, verb: str, payload: Mapping[str, Any]) -> None:
+    """``servergroup.<verb>``, which has neither start nor end."""
+    tx.notify(request.context, f"servergroup.{verb}", "servergroup.nova-api", payload)

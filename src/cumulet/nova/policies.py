@@ -62,6 +62,7 @@ _OTHERS = {
     "ips:index": READER,
     "ips:show": READER,
     "limits": ANYBODY,
+    "os-admin-actions:inject_network_info": ADMIN,
     "os-admin-actions:reset_state": ADMIN,
     "os-admin-password": MEMBER,
     "limits:other_project": ADMIN,

@@ -251,6 +251,7 @@ def delete_quota_set(request: Request) -> Reply:
 
 
 def _user(request: Request) -> str:
+    versions.check_query("quota_set", request)
     return request.one("user_id") or ""
 
 

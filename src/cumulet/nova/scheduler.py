@@ -10,6 +10,7 @@ it.  While no host is up the servers wait, for a cloud that starts has no hosts 
 """
 
 import logging
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
 
@@ -55,7 +56,7 @@ _REFUSED = (
 class Scheduler:
     def __init__(self, db: Database, config: Config, seed: int | None = None) -> None:
         self._db, self._config = db, config
-        self._random = Random(seed)
+        self._random = Random(secrets.randbits(64) if seed is None else seed)
 
     def seed(self) -> int:
         """Another number each time."""

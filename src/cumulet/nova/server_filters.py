@@ -145,7 +145,7 @@ def _with_address(tx: Transaction, scoped: sa.Select[Any], pattern: str) -> Sequ
 
 
 def _by_name(values: list[str]) -> sa.ColumnElement[bool]:
-    return _s.name.regexp_match(check_regex(values[-1], "name"))
+    return _s.name.regexp_match("(?i)" + check_regex(values[-1], "name"))
 
 
 def _time(value: str, name: str) -> str:

@@ -18,7 +18,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Forbidden, NotFound
 from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict
-from cumulet.nova import quotas, versions
+from cumulet.nova import notices, quotas, versions
 from cumulet.nova.checks import check_name
 from cumulet.nova.paging import PAGE, boolean, whole_number
 from cumulet.nova.tables import server_groups, servers
@@ -77,6 +77,7 @@ def join(tx: Transaction, request: Request, hints: dict[str, Any], number: int) 
 
 
 def list_groups(request: Request) -> Json:
+    versions.check_query("server_groups", request)
     every = request.one("all_projects") is not None and boolean(request.one("all_projects"), "all_projects")
     statement = sa.select(server_groups).order_by(server_groups.c.created_at, server_groups.c.id)
     if not (every and request.allows(POLICY + "index:all_projects")):
@@ -128,6 +129,8 @@ def _create(request: Request, name: str, policy: str, rules: dict[str, int]) -> 
         if 0 <= usage.limits["server_groups"] <= usage.used["server_groups"]:
             raise Forbidden("Quota exceeded, too many server groups.", kind="ServerGroupLimitExceeded")
         tx.write(server_groups.insert(), values)
+        told = {"server_group_id": values["id"], "name": name, "policies": [policy]}
+        notices.tell_group(tx, request, "create", told)
         return {"server_group": _view(request, get_group(tx, request, str(values["id"])), [])}
 
 
@@ -139,6 +142,7 @@ def delete_group(request: Request) -> Reply:
         member = servers.c.server_group_id == row.id
         tx.write(sa.update(servers).where(member).values(server_group_id=None))
         tx.write(sa.delete(server_groups).where(server_groups.c.id == row.id))
+        notices.tell_group(tx, request, "delete", {"server_group_id": row.id})
     return Reply()
 
 

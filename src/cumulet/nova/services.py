@@ -23,6 +23,7 @@ from cumulet.nova import versions, zones
 from cumulet.nova.checks import check_description
 from cumulet.nova.paging import boolean
 from cumulet.nova.tables import aggregate_hosts, server_hosts
+from cumulet.placement import public as placement
 
 COMPUTE = "nova-compute"
 API_SERVICES = ("nova-api", "nova-api-metadata")
@@ -88,6 +89,7 @@ def host_status(row: Row[Any] | None, config: Config) -> str:
 
 
 def list_services(request: Request) -> Json:
+    versions.check_query("services", request)
     wanted = [getattr(agents.c, name) == value for name in ("host", "binary") if (value := request.one(name))]
     with request.db.read() as tx:
         rows, where = list_agents(tx, *wanted), zones.read_zones(tx)
@@ -155,7 +157,10 @@ def _change(tx: Transaction, row: Row[Any], values: dict[str, Any]) -> Row[Any]:
 
 
 def delete_service(request: Request) -> Reply:
-    """Forget a service.  One that lives tells of itself again; a nova-compute must have no servers."""
+    """Forget a service, with a nova-compute what its host has to give.  One that lives tells of itself again.
+
+    A nova-compute must have no servers.
+    """
     with request.db.transaction() as tx:
         row = _get(tx, request)
         if row.binary == COMPUTE:
@@ -164,6 +169,7 @@ def delete_service(request: Request) -> Reply:
                     "Unable to delete compute service that is hosting instances. Migrate or delete the instances "
                     "first."
                 )
+            placement.forget_host(tx, row.host)
             tx.write(sa.delete(aggregate_hosts).where(aggregate_hosts.c.host == row.host))
         tx.write(sa.delete(agents).where(agents.c.id == row.id))
     return Reply()

@@ -14,7 +14,7 @@ from cumulet.core import clock
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest
 from cumulet.core.http import Json, Request, Route
-from cumulet.nova import status
+from cumulet.nova import status, versions
 from cumulet.nova.paging import PAGE, whole_number
 from cumulet.nova.tables import servers
 
@@ -24,6 +24,7 @@ Period = tuple[datetime, datetime]
 
 
 def list_usages(request: Request) -> Json:
+    versions.check_query("usages", request)
     period = _period(request)
     with request.db.read() as tx:
         rows, next_marker = _page(tx, request, _within(period))
@@ -38,6 +39,7 @@ def list_usages(request: Request) -> Json:
 def show_usage(request: Request) -> Json:
     project_id = request.params["project_id"]
     request.enforce(POLICY + "show", {"project_id": project_id})
+    versions.check_query("usage", request)
     period = _period(request)
     with request.db.read() as tx:
         rows, next_marker = _page(tx, request, _within(period).where(servers.c.project_id == project_id))

@@ -260,6 +260,30 @@ VALUES: Mapping[str, Mapping[str, Version]] = {
 }
 
 
+_PAGED: Mapping[str, Version] = {"limit": (2, 1), "marker": (2, 1)}
+QUERIES: Mapping[str, tuple[Version, Mapping[str, Version]]] = {
+    "flavors": (
+        (2, 75),
+        {**_PAGED, **dict.fromkeys(("is_public", "minRam", "minDisk", "sort_key", "sort_dir"), (2, 1))},
+    ),
+    "keypairs": ((2, 75), {**_PAGED, "user_id": (2, 10)}),
+    "keypair": ((2, 75), {"user_id": (2, 10)}),
+    "limits": ((2, 75), {"tenant_id": (2, 1)}),
+    "quota_set": ((2, 75), {"user_id": (2, 1)}),
+    "server_groups": ((2, 75), dict.fromkeys(("all_projects", "limit", "offset"), (2, 1))),
+    "services": ((2, 75), dict.fromkeys(("host", "binary"), (2, 1))),
+    "usages": ((2, 75), {**_PAGED, **dict.fromkeys(("start", "end", "detailed"), (2, 1))}),
+    "usage": ((2, 75), {**_PAGED, **dict.fromkeys(("start", "end"), (2, 1))}),
+    "hypervisors": (
+        (2, 53),
+        {**_PAGED, **dict.fromkeys(("hypervisor_hostname_pattern", "with_servers"), (2, 53))},
+    ),
+    "hypervisor": ((2, 53), {"with_servers": (2, 53)}),
+    "actions": ((2, 58), {**_PAGED, "changes-since": (2, 58), "changes-before": (2, 66)}),
+}
+"""Query parameters: the first version in which an unknown one is an error, and those that there are, since when."""
+
+
 def render(resource: str, document: Json, version: Version) -> Json:
     """``document``, which holds everything and is changed in place, as ``version`` shows it."""
     for step in _steps(resource, version):
@@ -283,6 +307,20 @@ def check_fields(resource: str, given: Collection[str], version: Version) -> Non
             raise BadRequest(
                 f"Invalid input for field/attribute {resource}. "
                 f"Additional properties are not allowed ('{name}' was unexpected)",
+                kind="ValidationError",
+            )
+
+
+def check_query(resource: str, request: Request) -> None:
+    """Raise BadRequest for a query parameter that there is not, in versions that mind."""
+    since, known = QUERIES[resource]
+    if request.version < since:
+        return
+    for name, _ in request.query:
+        if request.version < known.get(name, (99, 0)):
+            raise BadRequest(
+                f"Invalid input for query parameters {name[:300]}. Additional properties are not allowed "
+                f"('{name[:300]}' was unexpected)",
                 kind="ValidationError",
             )
 

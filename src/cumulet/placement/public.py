@@ -12,7 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.core.db import Transaction
-from cumulet.core.errors import Retry
+from cumulet.core.errors import Conflict, Retry
 from cumulet.core.heartbeat import agent_id
 from cumulet.placement.model import Capacity, Claim, Inventory, Resources
 from cumulet.placement.tables import allocations, inventories, providers
@@ -59,6 +59,15 @@ def list_capacity(tx: Transaction) -> list[Capacity]:
 def find_capacity(tx: Transaction, host: str) -> Capacity | None:
     """The same for one host."""
     return next(iter(_capacities(tx, _CAPACITY.where(providers.c.host == host))), None)
+
+
+def forget_host(tx: Transaction, host: str) -> None:
+    """The host gives nothing any more.  Conflict if something is still claimed of it."""
+    provider = provider_id(host)
+    if tx.find(sa.select(allocations.c.consumer_id).where(allocations.c.provider_id == provider)):
+        raise Conflict(f"something is still claimed of {host}")
+    tx.write(sa.delete(inventories).where(inventories.c.provider_id == provider))
+    tx.write(sa.delete(providers).where(providers.c.id == provider))
 
 
 def claim(tx: Transaction, consumer: str, capacity: Capacity, need: Resources) -> None:

@@ -5,7 +5,7 @@ dnsmasq and the routers are made of dictionaries (``cumulet.sim``).  Every lasti
 host, is an *effect*: they are counted, and the process that makes one can die just before or just after it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -46,6 +46,13 @@ from cumulet.sim.switch import SimSwitch
 T = TypeVar("T")
 IMAGE = "11111111-1111-4111-8111-111111111111"
 OTHER_IMAGE = "22222222-2222-4222-8222-222222222222"
+SERVICES: dict[str, Any] = {
+    "neutron-server": neutron,
+    "nova-scheduler": scheduler,
+    "nova-conductor": conductor,
+    "nova-consoleauth": consoleauth,
+}
+"""Controller services with loops; nova-api has none."""
 SECRETS = Secrets("admin", "host", "metadata", "registry")
 TOKENS = {
     "admin": Context(user_id="root", project_id="p0", roles=frozenset({"admin", "manager", "member", "reader"})),
@@ -61,7 +68,7 @@ class CountedDatabase(Database):
 
     def __init__(self, url: str, bus: LocalBus, effects: Effects) -> None:
         super().__init__(url, bus)
-        self._effects = effects
+        self._effects, self.writes = effects, 0
         self._engine = self.engine = self._engine.execution_options(compiled_cache=self.compiled)
 
     def before_commit(self, tx: Transaction) -> None:
@@ -70,6 +77,7 @@ class CountedDatabase(Database):
 
     def after_commit(self, tx: Transaction) -> None:
         if tx.wrote:
+            self.writes += 1
             self._effects.after("commit")
 
 
@@ -111,16 +119,21 @@ class SimHost:
 
 
 class World:
+    """``on_death``: called with the name of a service that died of a host's request; without it, all die."""
+
     console = ""  # the token of the last console that was asked for
+    on_death: Callable[[str], None] | None = None
     dead = ""  # the host whose processes are down
 
-    def __init__(self, place: Path, hosts: tuple[str, ...] = ("h1", "h2"), hints: bool = True) -> None:
+    def __init__(
+        self, place: Path, hosts: tuple[str, ...] = ("h1", "h2"), hints: bool = True, url: str = ""
+    ) -> None:
         self.effects = Effects()
         self.effects.quiet = True
         self.bus = LocalBus(cut=not hints)
         self.config = Config(node=Node(name="h1", state_dir=str(place)), etc_dir=str(place))
         self.now = 0.0
-        self.db = CountedDatabase(f"sqlite:///{place}/cloud.sqlite?", self.bus, self.effects)
+        self.db = CountedDatabase(url or f"sqlite:///{place}/cloud.sqlite", self.bus, self.effects)
         metadata.create_all(self.db.engine)
         hypervisors: dict[str, SimHypervisor] = {}
         self.hosts = {name: SimHost(name, self.effects, self._upload, hypervisors) for name in hosts}
@@ -155,24 +168,43 @@ class World:
         """(Re)start every process: all memory is lost; the database and the hosts are not."""
         self.bus.clear()
         env = ControllerEnv(self.config, self.db, self.bus, SECRETS, _authenticate)
-        services = {part.__name__: part.build(env) for part in (neutron, scheduler, conductor, consoleauth)}
-        consoles: App = services[consoleauth.__name__].app
+        services = {name: part.build(env) for name, part in SERVICES.items()}
+        consoles: App = services["nova-consoleauth"].app
         self.console_tokens = _to_consoleauth(consoles, PROXY)
         self.nova = nova.build_app(env, console_tokens=_to_consoleauth(consoles, API))
-        self.neutron: App = services[neutron.__name__].app
-        conductor_app: App = services[conductor.__name__].app
+        self.neutron: App = services["neutron-server"].app
+        conductor_app: App = services["nova-conductor"].app
         self.loops: list[Loop[Any]] = []
-        for service in services.values():
-            self._add(service.loops)
+        self.owners: list[str] = []
+        self._signs: dict[str, dict[str, Any]] = {}  # host → what its nova-compute tells with its signs of life
+        for name, service in services.items():
+            self._add(name, service.loops)
         for host in [host for host in self.hosts.values() if host.name != self.dead]:
-            started = self._add(self._agents(host, conductor_app))
-            wires = next(loop for loop in started if loop.reconciler.name == "ports")
-            host.switch.watch(wires.wake)
+            for name, reconcilers in self._agents(host, conductor_app).items():
+                self._add(f"{name}@{host.name}", reconcilers)
+        self.beat_all()
+        self._listen()
 
-    def _agents(self, host: SimHost, conductor_app: App) -> list[Reconciler[Any]]:
+    def restart(self, process: str) -> None:
+        """(Re)start one process: its memory is lost, the others go on as they are."""
+        before = self.loops, self.owners
+        self.boot()
+        self.loops = [new if owner == process else old for new, old, owner in zip(self.loops, *before, strict=True)]
+        self.bus.clear()
+        self._listen()
+
+    def _listen(self) -> None:
+        for loop, owner in zip(self.loops, self.owners, strict=True):
+            loop.listen(self.bus)
+            agent, _, host = owner.partition("@")
+            if agent == "neutron-openvswitch-agent":
+                self.hosts[host].switch.watch(loop.wake)
+
+    def _agents(self, host: SimHost, conductor_app: App) -> dict[str, list[Reconciler[Any]]]:
         name = host.name
         token = host_token(SECRETS.host_secret, name)
-        to_nova, to_neutron = InProcess(conductor_app, name, token), InProcess(self.neutron, name, token)
+        to_nova = InProcess(conductor_app, name, token, self.on_death)
+        to_neutron = InProcess(self.neutron, name, token, self.on_death)
         compute = ComputeAgent(
             HttpConductor(to_nova, name),
             host.hypervisor,
@@ -184,26 +216,28 @@ class World:
         l2 = L2Agent(to_neutron, name, host.switch, self.config)
         dhcp = DhcpAgent(to_neutron, name, host.dhcp)
         l3 = L3Agent(to_neutron, name, host.routers)
-        wires = l2.reconciler()
-        loops = [*compute.reconcilers(), wires, dhcp.reconciler(), l3.reconciler()]
-        self._beat(name, compute)
-        return loops
+        self._signs[name] = compute.details()
+        return {
+            "nova-compute": compute.reconcilers(),
+            "neutron-openvswitch-agent": [l2.reconciler()],
+            "neutron-dhcp-agent": [dhcp.reconciler()],
+            "neutron-l3-agent": [l3.reconciler()],
+        }
 
-    def _beat(self, host: str, compute: ComputeAgent) -> None:
-        """Every agent of the host says that it lives."""
+    def beat_all(self) -> None:
+        """Every agent says that it lives."""
         quiet, self.effects.quiet = self.effects.quiet, True
         with self.db.transaction() as tx:
-            for binary in ("neutron-openvswitch-agent", "neutron-dhcp-agent", "neutron-l3-agent"):
-                heartbeat.beat(tx, binary, host, heartbeat.Heartbeat(time.now(), {}))
-            heartbeat.beat(tx, "nova-compute", host, heartbeat.Heartbeat(time.now(), compute.details()))
+            for host, details in self._signs.items():
+                for binary in ("neutron-openvswitch-agent", "neutron-dhcp-agent", "neutron-l3-agent"):
+                    heartbeat.beat(tx, binary, host, heartbeat.Heartbeat(time.now(), {}))
+                heartbeat.beat(tx, "nova-compute", host, heartbeat.Heartbeat(time.now(), details))
         self.effects.quiet = quiet
 
-    def _add(self, reconcilers: Any) -> list[Loop[Any]]:
+    def _add(self, process: str, reconcilers: Sequence[Reconciler[Any]]) -> None:
         loops = [Loop(one, clock=lambda: self.now) for one in reconcilers if one.name != "history"]
-        for loop in loops:
-            loop.listen(self.bus)
         self.loops += loops
-        return loops
+        self.owners += [process] * len(loops)
 
     # ── time ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -242,11 +276,7 @@ class World:
         return {key: f.reason for loop in self.loops for key, f in loop.failures.items()}
 
     def _writes(self) -> int:
-        return len(self.effects.log) if not self.effects.quiet else self.db_version()
-
-    def db_version(self) -> int:
-        with self.db.engine.connect() as connection:
-            return int(connection.exec_driver_sql("select total_changes()").scalar() or 0)
+        return len(self.effects.log) if not self.effects.quiet else self.db.writes
 
     # ── what users do ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -285,22 +315,30 @@ class World:
 
     def left_over(self) -> list[object]:
         """Everything that belongs to servers and should be gone when none is left."""
-        with self.db.read() as tx:
-            images = glance_tables.images
-            rows = [
-                tx.all(sa.select(images).where(images.c.stored_at.is_(None), images.c.deleted_at.is_(None))),
-                tx.all(sa.select(nova_tables.servers).where(nova_tables.servers.c.gone_at.is_(None))),
-                tx.all(sa.select(nova_tables.server_hosts)),
-                tx.all(sa.select(nova_tables.console_tokens)),
-                tx.all(sa.select(placement_tables.allocations)),
-                tx.all(
-                    sa.select(neutron_tables.ports).where(neutron_tables.ports.c.device_owner.like("compute:%"))
-                ),
-            ]
         machines = [
             place for host in self.hosts.values() for place in (host.hypervisor.machines, host.hypervisor.taps)
         ]
-        return [thing for thing in (*rows, *machines) if thing]
+        return [*self.rows_of_others(()), *(thing for thing in machines if thing)]
+
+    def rows_of_others(self, servers: Collection[str]) -> list[str]:
+        """The tables that hold something of servers other than these, or of images that will get no data."""
+        images, ports = glance_tables.images.c, neutron_tables.ports.c
+        queries = {
+            "images": sa.select(images.id).where(images.stored_at.is_(None), images.deleted_at.is_(None)),
+            "servers": _others(nova_tables.servers.c.id, servers, nova_tables.servers.c.gone_at.is_(None)),
+            "server_hosts": _others(nova_tables.server_hosts.c.server_id, servers),
+            "console_tokens": _others(nova_tables.console_tokens.c.server_id, servers),
+            "allocations": _others(placement_tables.allocations.c.consumer_id, servers),
+            "ports": _others(ports.device_id, servers, ports.device_owner.like("compute:%")),
+        }
+        with self.db.read() as tx:
+            return [name for name, query in queries.items() if tx.all(query)]
+
+    def has_data(self, image: str) -> bool:
+        images = glance_tables.images.c
+        with self.db.read() as tx:
+            there = sa.select(images.id).where(images.id == image, images.stored_at.is_not(None))
+            return tx.find(there) is not None
 
     def _upload(self, verb: Verb) -> None:
         """What glance does with the data of a server's disk: it is stored, or the image is gone."""
@@ -348,6 +386,10 @@ class World:
 
     def _make(self, kind: str, wish: dict[str, Any], user: str = "alice") -> str:
         return str(self.call(self.neutron, "POST", f"/v2.0/{kind}s", {kind: wish}, user)[kind]["id"])
+
+
+def _others(column: sa.Column[Any], servers: Collection[str], *more: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    return sa.select(column).where(column.not_in(list(servers)), *more)
 
 
 def _to_consoleauth(app: App, service: str) -> ConsoleTokens:

@@ -157,6 +157,14 @@ def upgrade() -> None:
         batch_op.create_index("ix_images_work", ["deleted_at", "gone_at"], unique=False)
 
     op.create_table(
+        "join_tokens",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("node", sa.String(length=255), nullable=False),
+        sa.Column("expires_at", sa.String(length=27), nullable=False),
+        sa.Column("used_at", sa.String(length=27), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_join_tokens")),
+    )
+    op.create_table(
         "keypairs",
         sa.Column("user_id", sa.String(length=64), nullable=False),
         sa.Column("name", sa.String(length=255), nullable=False),
@@ -1379,6 +1387,7 @@ def downgrade() -> None:
 
     op.drop_table("metadef_namespaces")
     op.drop_table("keypairs")
+    op.drop_table("join_tokens")
     with op.batch_alter_table("images", schema=None) as batch_op:
         batch_op.drop_index("ix_images_work")
         batch_op.drop_index("ix_images_visibility")

@@ -13,6 +13,8 @@ from cumulet.neutron.model import DhcpIntent, DhcpSeen
 
 LOOK_SECONDS = 10.0
 """dnsmasq may die by itself; nobody tells."""
+SPACING_SECONDS = 0.1
+"""Each port of a network changes what dnsmasq has to know: many that are made one after another cost one pass."""
 
 
 class DhcpHost(Protocol):
@@ -40,6 +42,7 @@ class DhcpAgent:
             before=self.before,
             topics=(f"neutron.dhcp.{self._host}",),
             resync_seconds=LOOK_SECONDS,
+            spacing=SPACING_SECONDS,
         )
 
     def read(self) -> Mapping[str, DhcpIntent]:

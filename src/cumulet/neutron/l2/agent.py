@@ -37,6 +37,9 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 SWITCH = "switch"
 """The key of the wiring as a whole: there also when the host has no port."""
+SPACING_SECONDS = 0.1
+"""Each new member of a security group concerns all hosts that let its members in: many new ones cost one pass.
+What happens at the switch does not wait: a device that appears is a guest that wants to start."""
 
 
 class Switch(Protocol):
@@ -87,6 +90,8 @@ class L2Agent:
             reconcile_all=self.reconcile_all,
             topics=(f"neutron.ports.{self._host}",),
             resync_seconds=self._resync_seconds,
+            spacing=SPACING_SECONDS,
+            prompt=frozenset({SWITCH}),
         )
 
     def read(self) -> Mapping[str, Wanted]:

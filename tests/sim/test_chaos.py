@@ -1,0 +1,47 @@
+"""The campaign finds nothing in a cloud that is right, is the same each time, and sees what is wrong."""
+
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import msgspec
+import pytest
+
+from cumulet.sim.chaos import Campaign, Report, repeatable
+from tests.sim.conftest import MEMORY
+
+
+def campaign(seed: int, rounds: int) -> Report:
+    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as place, repeatable(seed):
+        return Campaign(Path(place), seed).play(rounds)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_nothing_is_stuck_leaked_or_lost(seed: int) -> None:
+    report = campaign(seed, 25)
+    assert report.problems == []
+    assert (report.stuck, report.leaked, report.lost) == (0, 0, 0)
+    assert report.rounds == 25
+    assert report.deaths > 5
+    assert report.slowest_recovery_s > 0
+
+
+def test_the_same_seed_is_the_same_campaign() -> None:
+    """Each in a process of its own: what a process remembers by id would tell them apart."""
+    command = [sys.executable, "-m", "cumulet.cli.main", "chaos", "--sim", "--rounds", "6", "--seed", "3", "--json"]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    assert msgspec.json.decode(first) == msgspec.json.decode(second)
+    assert msgspec.json.decode(first)["rounds"] == 6
+
+
+def test_what_is_wrong_is_seen(tmp_path: Path) -> None:
+    """A server that nobody promised, a tap that nobody has, a server that was promised and is not there."""
+    game = Campaign(tmp_path, 4)
+    game.world.create_server("stranger")
+    game.world.settle()
+    game.world.hosts["h1"].hypervisor.taps["nobody's"] = "nobody"
+    game.users.promises.servers["never-made"] = "ACTIVE"
+    found = game._problems()
+    for wanted in ("stuck: server", "leaked: tap nobody's on h1", "leaked: machine", "lost: server never-made"):
+        assert any(problem.startswith(wanted) for problem in found), (wanted, found)
