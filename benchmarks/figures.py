@@ -65,11 +65,11 @@ TARGETS: dict[str, dict[str, str]] = {
 services, with the hosts' agents on hosts made of dictionaries; ``command``: neither."""
 
 LIMITS: dict[str, str] = {
-    "idle_pss_mb": "each named service is a process, and between 6 and 19 MB of what it shares with its parent "
-    "have become its own; hardly any of that is new memory, so these are pages that it has written to. "
-    "CPython 3.11 writes reference counts into the objects that it uses, which would explain it; how "
-    "much else does is not measured. What is loaded, compiled and run before the fork (`cli/rehearsal.py`) "
-    "is meant to keep the rest shared.",
+    "idle_pss_mb": "each named service is a process. What processes have in common counts once: some 70 MB of code "
+    "and data in the parent, 12 of them SQLAlchemy. Of its own a service has 3 MB while it has nothing to do, and "
+    "6 to 16 MB once its loops pass or its API answers: most of that are the parent's pages in which little but "
+    "reference counts has changed, which CPython 3.11 writes into every object that it uses "
+    "([decision 13](decisions/0013-what-is-shared-before-the-fork.md)).",
 }
 """Name → what limits it, for the page of figures; only of those that are known to miss their targets."""
 

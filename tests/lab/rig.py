@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cumulet.cli.lab import DISKS, RUN, environment
+from cumulet.cli.node_map import MISSING, UP
 from cumulet.host import machine
 from cumulet.host.machine import Machine
 from tests.machine import wait_for
@@ -121,20 +122,14 @@ class LabRig:
         )
         return {word.removeprefix("remote_ip=") for word in found.split() if word.startswith("remote_ip=")}
 
-    def agents(self) -> dict[tuple[str, str], bool]:
-        """Which agents live, by node and name."""
-        network = self.ask("network", "agent", "list")
-        compute = self.ask("compute", "service", "list")
-        return {(one["Host"], one["Binary"]): bool(one["Alive"]) for one in network} | {
-            (one["Host"], one["Binary"]): one["State"] == "up" for one in compute
-        }
+    def states(self, node: str) -> dict[str, str]:
+        """What the controller's map says of a node's services: up, MISSING, SICK."""
+        found = json.loads(self.run("controller", "cumulet", "where", "--json", check=False))
+        return {line["name"]: line["state"] for one in found if one["name"] == node for line in one["services"]}
 
-    def wait_agents(self, node: str, alive: bool, seconds: float = 60) -> None:
-        wait_for(
-            lambda: {state for (host, _), state in self.agents().items() if host == node} == {alive},
-            seconds,
-            f"{node} {'up' if alive else 'down'}",
-        )
+    def wait_agents(self, node: str, alive: bool, seconds: float = 90) -> None:
+        state = UP if alive else MISSING
+        wait_for(lambda: set(self.states(node).values()) == {state}, seconds, f"{node} all {state}")
 
     def traces(self) -> list[str]:
         """Whatever of this machine still has to do with the lab."""

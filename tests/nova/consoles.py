@@ -39,7 +39,7 @@ def serving(app: Any) -> Iterator[int]:
         await server.serve([listener])
 
     def work() -> None:
-        with asyncio.Runner(loop_factory=run._event_loop) as runner:
+        with asyncio.Runner(loop_factory=run.event_loop) as runner:
             runner.run(serve())
 
     thread = threading.Thread(target=work)

@@ -11,6 +11,7 @@ import os
 import pwd
 import socket
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from cumulet.cli import parts
@@ -45,49 +46,62 @@ def builder(service: Named) -> Callable[[Any], Service]:
     return found
 
 
+@dataclass(frozen=True)
+class Built:
+    """A service that is ready to run: by this process, or by one that is forked from it."""
+
+    service: Service
+    bus: Bus
+    beat: Callable[[Heartbeat], None] | None
+
+
+def build(service: Named, config: Config) -> Built:
+    """Make what the service consists of.  It opens nothing that a forked child could not use as its own."""
+    make = builder(service)
+    if service.agent:
+        own = secrets.load_host(config.etc, config.node.name)
+        bus = _bus(service, config, own.hints_password)
+        host_env = _host_env(config, bus, own)
+        return Built(make(host_env), bus, _agent_beat(service, host_env))
+    known = secrets.load(config.etc)
+    bus = _bus(service, config, known.broker_password)
+    return _controller_service(service, config, bus, known, make)
+
+
 def run_service(
     service: Named,
     config: Config,
     status_socket: socket.socket | None,
     api_sockets: Sequence[socket.socket],
     parent: int = 0,
+    built: Built | None = None,
 ) -> None:
     """Become ``service``: name, user, log; then serve until SIGTERM, or until the process ``parent`` dies.
 
-    Without a parent it logs to the terminal.
+    Without a parent it logs to the terminal.  ``built``: what the parent has made of it before the fork.
     """
     import setproctitle
 
     setproctitle.setproctitle(service.name)
-    known = None if service.agent else secrets.load(config.etc)
-    own = secrets.load_host(config.etc, config.node.name) if service.agent else None
-    if known:
+    if not service.agent:
         become(config.node.user)
     if parent:
         parts.die_with_parent(parent)
     log.setup(service.name, config.logs if parent else None)
-    bus = _bus(service, config, known, own)
-    build = builder(service)
-    beat: Callable[[Heartbeat], None] | None
-    if own:
-        host_env = _host_env(config, bus, own)
-        beat = _agent_beat(service, host_env)
-        made = build(host_env)
-    elif known:
-        made, beat = _controller_service(service, config, bus, known, build)
+    made = built or build(service, config)
     run.serve(
         service.name,
-        made,
-        bus,
+        made.service,
+        made.bus,
         status_socket=status_socket,
         api_sockets=api_sockets,
-        beat=beat,
+        beat=made.beat,
         heartbeat_seconds=config.agents.heartbeat_seconds,
         certificate="" if service.agent else certificates.serving(config),
     )
 
 
-def _bus(service: Named, config: Config, known: secrets.Secrets | None, own: secrets.HostSecrets | None) -> Bus:
+def _bus(service: Named, config: Config, password: str) -> Bus:
     """Hints within this node, and to and from others if there is a broker between them."""
     near = SocketBus(config.run / "bus")
     if not config.broker.url:
@@ -95,9 +109,7 @@ def _bus(service: Named, config: Config, known: secrets.Secrets | None, own: sec
     from cumulet.core import amqp
     from cumulet.core.amqp_bus import AmqpBus, NodeBus
 
-    user, password = amqp.HOSTS, own.hints_password if own else ""
-    if known:
-        user, password = amqp.CONTROLLERS, known.broker_password
+    user = amqp.HOSTS if service.agent else amqp.CONTROLLERS
     url = amqp.complete_url(config.broker.url, user, password)
     return NodeBus(near, AmqpBus(url, config.node.name, service.name, certificates.broker_trust(config)))
 
@@ -106,16 +118,23 @@ def become(user: str) -> None:
     """Give up root for ``user``; nothing to do if this process is not root."""
     if os.geteuid() != 0:
         return
-    entry = pwd.getpwnam(user)
-    os.setgroups([group.gr_gid for group in grp.getgrall() if user in group.gr_mem])
-    os.setgid(entry.pw_gid)
-    os.setuid(entry.pw_uid)
+    uid, gid, groups = identity(user)
+    os.setgroups(groups)
+    os.setgid(gid)
+    os.setuid(uid)
     os.umask(0o027)
+
+
+@functools.cache
+def identity(user: str) -> tuple[int, int, list[int]]:
+    """A user's number, group and further groups; looked up once, before the fork, for all that become it."""
+    entry = pwd.getpwnam(user)
+    return entry.pw_uid, entry.pw_gid, [group.gr_gid for group in grp.getgrall() if user in group.gr_mem]
 
 
 def _controller_service(
     service: Named, config: Config, bus: Bus, known: secrets.Secrets, build: Callable[[Any], Service]
-) -> tuple[Service, Callable[[Heartbeat], None] | None]:
+) -> Built:
     from cumulet.core.controller import ControllerEnv
     from cumulet.core.db import Database
     from cumulet.keystone.public import build_authenticator
@@ -127,7 +146,7 @@ def _controller_service(
         with db.transaction() as tx:
             heartbeat.beat(tx, service.name, config.node.name, sign)
 
-    return made, beat if made.loops else None
+    return Built(made, bus, beat if made.loops else None)
 
 
 def _host_env(config: Config, bus: Bus, own: secrets.HostSecrets) -> HostEnv:

@@ -12,7 +12,6 @@ those that do not, before it starts any: no service runs twice.
 
 import contextlib
 import fcntl
-import gc
 import importlib
 import logging
 import os
@@ -24,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import FrameType
 from typing import IO
 
-from cumulet.cli import child, keeper, parts, prepare, record, sockets, supervision
+from cumulet.cli import child, keeper, memory, parts, prepare, record, sockets, supervision
 from cumulet.cli.record import TITLE
 from cumulet.cli.supervision import Supervised
 from cumulet.core import db, log
@@ -69,13 +68,13 @@ def _run(config: Config, names: list[str]) -> None:
         record.write_parent(config)
         services = [service for service in config.services if not names or service.name in names]
         _load(config, services)
-        gc.collect()
-        gc.freeze()
         if config.controls:
             _start_database(config)
             prepare.database(config)
         opened = {service.name: sockets.open_all(service, config) for service in services}
-        supervised = [*parts.supervised(config, services), *(_service(s, config, opened) for s in services)]
+        built = _build(config, services)
+        supervised = [*parts.supervised(config, services), *(_service(s, config, opened, built) for s in services)]
+        memory.settle()
         stopping: list[int] = []
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: stopping.append(number))
@@ -105,12 +104,26 @@ def _load(config: Config, services: Sequence[Named]) -> None:
     if config.broker.url:
         importlib.import_module("cumulet.core.amqp_bus")
     if not all(service.agent for service in services):
+        child.identity(config.node.user)
         db.prepare(config.database_url)
         rehearsal = importlib.import_module("cumulet.cli.rehearsal")  # agents alone do without the database
         try:
             rehearsal.rehearse(config, services)
         except Exception:
             LOG.exception("services start without a rehearsal")
+
+
+def _build(config: Config, services: Sequence[Named]) -> dict[str, child.Built]:
+    """The controller services, ready to run; one that cannot be built says so itself when it is started.
+
+    Where there is a broker each makes its way to it itself: that is nothing to be shared.
+    """
+    built = {}
+    for service in services:
+        if not service.agent and not config.broker.url:
+            with contextlib.suppress(Exception):
+                built[service.name] = child.build(service, config)
+    return built
 
 
 def end_former(config: Config) -> None:
@@ -147,12 +160,18 @@ def _locked(lock: IO[str]) -> bool:
     return True
 
 
-def _service(service: Named, config: Config, opened: Mapping[str, Sequence[socket.socket]]) -> Supervised:
-    """A service as a forked child; its sockets outlive it, and those of the others it lets go of."""
+def _service(
+    service: Named, config: Config, opened: Mapping[str, Sequence[socket.socket]], built: dict[str, child.Built]
+) -> Supervised:
+    """A service as a forked child; its sockets outlive it, and those of the others it lets go of.
+
+    What was built is for its first start only: one that is started again reads its files again.
+    """
     status, *api = opened[service.name]
     parent = os.getpid()
 
     def start() -> int:
+        made = built.pop(service.name, None)
         pid = os.fork()
         if pid:
             return pid
@@ -160,7 +179,7 @@ def _service(service: Named, config: Config, opened: Mapping[str, Sequence[socke
         try:
             _restore_signals()
             sockets.close_others(opened, service.name)
-            child.run_service(service, config, status, api, parent=parent)
+            child.run_service(service, config, status, api, parent=parent, built=made)
             code = 0
         except BaseException as error:
             logging.getLogger(service.name).exception("%s cannot run: %s", service.name, error)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from cumulet.cli import child
+from cumulet.cli import child, dress
 from cumulet.core import db, secrets
 from cumulet.core.bus import LocalBus
 from cumulet.core.config import Config, Tls
@@ -54,6 +54,8 @@ def rehearse(config: Config, services: Sequence[Named]) -> dict[str, list[int]]:
                 made = child.builder(service)(env)
                 token = token or _log_in(made.app, known.admin_password)
                 codes[service.name] = _rehearse(made, {"X-Auth-Token": token, **agent})
+                dress.rehearse_life(made, env, HOST, agent["X-Cumulet-Host-Token"])
+        dress.rehearse_signs(env, HOST, scratch)
     return codes
 
 

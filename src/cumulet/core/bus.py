@@ -60,11 +60,11 @@ class SocketBus:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._sender: socket.socket | None = None  # opened by whoever hints first, which may be a forked child
         self._receiver: socket.socket | None = None
         self._listeners: dict[str, list[Listener]] = defaultdict(list)
         self._lock = threading.Lock()
-        self._name = f"{os.getpid()}-{time.monotonic_ns():x}"
+        self._name = ""
 
     def listen(self, topic: str, listener: Listener) -> None:
         check_topic(topic)
@@ -87,12 +87,21 @@ class SocketBus:
         except FileNotFoundError:
             return
         message = f"{topic}\n{key}".encode()[:LONGEST_HINT]
+        sender = self._sending()
         for name in names:
-            self._send(place / name, message)
+            self._send(sender, place / name, message)
 
-    def _send(self, path: Path, message: bytes) -> None:
+    def _sending(self) -> socket.socket:
+        if self._sender is None:
+            with self._lock:
+                self._sender = self._sender or socket.socket(
+                    socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK
+                )
+        return self._sender
+
+    def _send(self, sender: socket.socket, path: Path, message: bytes) -> None:
         try:
-            self._sender.sendto(message, str(path))
+            sender.sendto(message, str(path))
         except (ConnectionRefusedError, FileNotFoundError):
             with contextlib.suppress(FileNotFoundError, PermissionError):
                 path.unlink()
@@ -100,6 +109,7 @@ class SocketBus:
             LOG.debug("hint lost: %s", error)
 
     def _bind(self) -> socket.socket:
+        self._name = f"{os.getpid()}-{time.monotonic_ns():x}"
         path = self._directory / f".{self._name}"
         receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         receiver.bind(str(path))

@@ -41,8 +41,16 @@ def beat(tx: Transaction, binary: str, host: str, heartbeat: Heartbeat) -> None:
     loops = msgspec.to_builtins(heartbeat.loops)
     seen = {"seen_at": now, "started_at": heartbeat.started_at, "details": heartbeat.details, "loops": loops}
     key = agent_id(binary, host)
-    if not tx.write(sa.update(agents).where(agents.c.id == key).values(seen)):
+    if not tx.write(_BEAT, {"key": key, **seen}):
         tx.write(agents.insert(), {"id": key, "binary": binary, "host": host, "created_at": now, **seen})
+
+
+_BEAT = (
+    sa.update(agents)
+    .where(agents.c.id == sa.bindparam("key"))
+    .values({name: sa.bindparam(name) for name in ("seen_at", "started_at", "details", "loops")})
+)
+"""Made once: most of what an idle cloud does is to say so."""
 
 
 def route(binaries: frozenset[str], check: Callable[[dict[str, Any]], object] = dict) -> Route:

@@ -234,6 +234,12 @@ class App:
             self._pool = ThreadPoolExecutor(self._workers, thread_name_prefix=self.name)
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
 
+    def rest(self) -> None:
+        """End the threads that answer; the next request makes new ones."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
     def call(
         self, method: str, url: str, body: Any = None, headers: Mapping[str, str] | None = None
     ) -> tuple[int, Any, Mapping[str, str]]:

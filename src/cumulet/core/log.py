@@ -108,9 +108,15 @@ def setup(service: str, directory: Path | None, level: int = logging.INFO) -> No
     _leave_out_what_no_line_shows()
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level)
+    _set_level(root, level)
     for noisy in ("uvicorn", "uvicorn.error", "asyncio", "alembic", "websockets"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+        _set_level(logging.getLogger(noisy), logging.WARNING)
+
+
+def _set_level(logger: logging.Logger, level: int) -> None:
+    """Only if it has another one: a change is told to every logger, which a forked child had better not touch."""
+    if logger.level != level:
+        logger.setLevel(level)
 
 
 def _leave_out_what_no_line_shows() -> None:

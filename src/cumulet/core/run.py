@@ -9,6 +9,7 @@ import contextlib
 import importlib
 import logging
 import os
+import select
 import signal
 import socket
 import threading
@@ -105,7 +106,7 @@ def serve(
     if status_socket:
         status.serve(status_socket, loops)
     LOG.info("%s started", name)
-    ending = _Ending(loops)
+    ending = Ending(loops)
     try:
         _until_the_end(service, api_sockets, ending, certificate)
     finally:
@@ -116,7 +117,7 @@ def serve(
         LOG.info("%s stopped", name)
 
 
-class _Ending:
+class Ending:
     """The time that is left once a service is told to end: its requests and all its loops share it."""
 
     def __init__(self, loops: Sequence[Loop[Any]]) -> None:
@@ -134,41 +135,72 @@ class _Ending:
 
 
 def _until_the_end(
-    service: Service, api_sockets: Sequence[socket.socket], ending: _Ending, certificate: str
+    service: Service, api_sockets: Sequence[socket.socket], ending: Ending, certificate: str
 ) -> None:
-    """What the main thread does: it serves the API, if there is one."""
+    """What the main thread does: it serves the API, if there is one, as soon as somebody asks it."""
+    ended, reader = _listen_for_the_end()
     if service.app and api_sockets:
-        with asyncio.Runner(loop_factory=_event_loop) as runner:
-            runner.run(_serve(service, api_sockets, ending, certificate))
+        _wait_for_one_of(reader, *api_sockets)
+        if not ended:
+            with asyncio.Runner(loop_factory=event_loop) as runner:
+                runner.run(_serve(service, api_sockets, ending, certificate, ended))
     else:
-        _wait_for_the_end()
+        _wait_for_one_of(reader)
 
 
-def _event_loop() -> asyncio.AbstractEventLoop:
+def event_loop() -> asyncio.AbstractEventLoop:
     import uvloop
 
     return uvloop.new_event_loop()
 
 
-async def _serve(service: Service, api_sockets: Sequence[socket.socket], ending: _Ending, certificate: str) -> None:
-    server, done = _server(service.app, service.websockets, certificate), asyncio.Event()
-    running = asyncio.get_running_loop()
+async def _serve(
+    service: Service,
+    api_sockets: Sequence[socket.socket],
+    ending: Ending,
+    certificate: str,
+    ended: Sequence[int],
+) -> None:
+    done = asyncio.Event()
     for number in ENDINGS:
-        running.add_signal_handler(number, done.set)
-    serving = running.create_task(server.serve(list(api_sockets)))
+        asyncio.get_running_loop().add_signal_handler(number, done.set)
+    if ended:  # since the last look
+        done.set()
+    await answer(service, api_sockets, done, ending, certificate)
+
+
+async def answer(
+    service: Service,
+    api_sockets: Sequence[socket.socket],
+    done: asyncio.Event,
+    ending: Ending,
+    certificate: str = "",
+) -> None:
+    """Serve the API until ``done``, and finish the requests that are under way then."""
+    server = _server(service.app, service.websockets, certificate)
+    serving = asyncio.create_task(server.serve(list(api_sockets)))
     await done.wait()
     ending.begin()
     server.end()
     await serving
 
 
-def _wait_for_the_end() -> None:
+def _listen_for_the_end() -> tuple[list[int], int]:
+    """The signals that say so, as they come, and a descriptor that is readable from the first one on."""
+    ended: list[int] = []
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     for number in ENDINGS:
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, lambda number, _: ended.append(number))
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    os.read(reader, 1)
+    return ended, reader
+
+
+def _wait_for_one_of(*descriptors: int | socket.socket) -> None:
+    poller = select.poll()
+    for descriptor in descriptors:
+        poller.register(descriptor, select.POLLIN)
+    poller.poll()
 
 
 def _server(app: Any, websockets: bool, certificate: str = "") -> _Server:

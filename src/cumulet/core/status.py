@@ -63,14 +63,15 @@ def _serve(listener: socket.socket, look: Callable[[str], Answer]) -> None:
             continue
         with connection:
             try:
-                _exchange(connection, look)
+                exchange(connection, look)
             except OSError as error:
                 LOG.debug("an answer of the status socket is not wanted: %s", error)
             except Exception:
                 LOG.exception("the status socket has no answer")
 
 
-def _exchange(connection: socket.socket, look: Callable[[str], Answer]) -> None:
+def exchange(connection: socket.socket, look: Callable[[str], Answer]) -> None:
+    """Read one request and answer it."""
     connection.settimeout(PATIENCE_SECONDS)
     head = b""
     while b"\r\n\r\n" not in head and len(head) < LONGEST_HEAD:

@@ -1,0 +1,88 @@
+"""Services of every node are killed, in turn and the broker too, while servers come and go; then nothing is stuck
+and nothing is left.
+"""
+
+import json
+import random
+
+import pytest
+
+from cumulet.cli.lab import REFERENCE
+from cumulet.core import topology as topologies
+from tests.lab.rig import LabRig, Servers
+from tests.machine import wait_for
+
+pytestmark = [pytest.mark.host, pytest.mark.chaos]
+TOPOLOGY = topologies.load(REFERENCE)
+VICTIMS = [(node.name, one.name) for node in TOPOLOGY.nodes for one in topologies.services_of(node)]
+PARTS = [
+    ("controller", "rabbitmq"),
+    ("compute1", "libvirtd"),
+    ("compute2", "libvirtd"),
+    ("network", "ovs-vswitchd"),
+]
+SEED = 20260101
+
+
+def pid(lab: LabRig, node: str, name: str) -> int:
+    state = json.loads(lab.run(node, "cat", "/run/cumulet/node.json"))
+    return next(int(one["pid"]) for one in state["members"] if one["name"] == name)
+
+
+def kill(lab: LabRig, node: str, name: str) -> None:
+    """kill -9, and wait until its parent has started it again."""
+    former = pid(lab, node, name)
+    lab.run(node, "kill", "-9", str(former))
+    wait_for(lambda: pid(lab, node, name) not in (0, former), 60, f"{name} on {node} again")
+
+
+def left(lab: LabRig, node: str) -> list[str]:
+    """Domains, disks and taps of servers on a compute node."""
+    found = lab.run(node, "pgrep", "-fa", "qemu-system.*guest=", check=False).splitlines()
+    found += lab.run(node, "ls", "/var/lib/cumulet/servers", check=False).splitlines()
+    return found + [line for line in lab.run(node, "ls", "/sys/class/net").split() if line.startswith("tap")]
+
+
+def settled(lab: LabRig, names: set[str]) -> bool:
+    shown = {line["Name"]: line["Status"] for line in lab.ask("server", "list")}
+    return {name for name in shown if name.startswith("c")} == names and set(shown.values()) <= {"ACTIVE"}
+
+
+@pytest.mark.parametrize("round_", range(3))
+def test_servers_come_and_go_while_everything_dies(lab: LabRig, servers: Servers, round_: int) -> None:
+    before = {node: sorted(left(lab, node)) for node in ("compute1", "compute2")}
+    chance = random.Random(SEED + round_)
+    victims = [*VICTIMS, *PARTS]
+    chance.shuffle(victims)
+    names = {f"c{round_}-{number}" for number in range(3)}
+    third = len(victims) // 3
+    made = lab.start("controller", "sh", "-c", create(sorted(names)))
+    for node, name in victims[:third]:
+        kill(lab, node, name)
+    said = made.communicate(timeout=300)[0]
+    assert made.returncode == 0, said
+    for node, name in victims[third : 2 * third]:
+        kill(lab, node, name)
+    wait_for(lambda: settled(lab, names), 240, "all servers ACTIVE")
+    gone = lab.start("controller", "sh", "-c", delete(lab))
+    for node, name in victims[2 * third :]:
+        kill(lab, node, name)
+    gone.communicate(timeout=300)
+    wait_for(lambda: settled(lab, set()), 240, "all servers gone")
+    for node, there in before.items():
+        wait_for(lambda node=node, there=there: sorted(left(lab, node)) == there, 60, f"nothing left on {node}")  # type: ignore[misc]
+    for name in ("one", "two"):
+        wait_for(lambda name=name: lab.ssh(name, "hostname", check=False).strip() == name, 60, f"login on {name}")  # type: ignore[misc]
+    wait_for(lambda: lab.run("controller", "cumulet", "where", check=False).count(" SICK ") == 0, 60, "health")
+
+
+def create(names: list[str]) -> str:
+    """Calls that are repeated until they are answered: what was answered must come about."""
+    words = "openstack server create --image cirros --flavor m1.nano --network private"
+    return "; ".join(f"until {words} {name}; do sleep 1; done" for name in names)
+
+
+def delete(lab: LabRig) -> str:
+    """Twice where the first call was broken off."""
+    found = [str(line["ID"]) for line in lab.ask("server", "list") if line["Name"].startswith("c")]
+    return "; ".join(f"openstack server delete {one} || openstack server delete {one}" for one in found)
