@@ -106,11 +106,11 @@ def _bus(service: Named, config: Config, password: str) -> Bus:
     near = SocketBus(config.run / "bus")
     if not config.broker.url:
         return near
-    from cumulet.core import amqp
+    from cumulet.core import broker
     from cumulet.core.amqp_bus import AmqpBus, NodeBus
 
-    user = amqp.HOSTS if service.agent else amqp.CONTROLLERS
-    url = amqp.complete_url(config.broker.url, user, password)
+    user = broker.HOSTS if service.agent else broker.CONTROLLERS
+    url = broker.complete_url(config.broker.url, user, password)
     return NodeBus(near, AmqpBus(url, config.node.name, service.name, certificates.broker_trust(config)))
 
 

@@ -8,16 +8,18 @@ in the outbox, and nobody else notices.
 import ssl
 import uuid
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from cumulet.core import amqp, certificates, clock, outbox
-from cumulet.core.amqp_publisher import Publisher
+from cumulet.core import broker, certificates, clock, outbox
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import OUTBOX, Database
 from cumulet.core.errors import Retry
 from cumulet.core.outbox import Message
 from cumulet.core.reconcile import Later, Reconciler
 from cumulet.core.service import Service
+
+if TYPE_CHECKING:  # a cloud without a broker does not load what talks to one
+    from cumulet.core.amqp_publisher import Publisher
 
 NAME = "cumulet-notifier"
 KEY = "outbox"
@@ -65,7 +67,7 @@ def history(db: Database) -> Reconciler[str]:
 def build(env: ControllerEnv) -> Service:
     if not env.config.broker.url:
         return Service(loops=[history(env.db)])
-    url = amqp.complete_url(env.config.broker.url, amqp.CONTROLLERS, env.secrets.broker_password)
+    url = broker.complete_url(env.config.broker.url, broker.CONTROLLERS, env.secrets.broker_password)
     publisher = make_publisher(url, env.config.node.name, certificates.broker_trust(env.config))
     relay = Relay(env.db, publisher).reconciler(env.config.agents.resync_seconds)
     return Service(
@@ -75,6 +77,8 @@ def build(env: ControllerEnv) -> Service:
     )
 
 
-def make_publisher(url: str, node: str, trust: ssl.SSLContext | None = None) -> Publisher:
+def make_publisher(url: str, node: str, trust: ssl.SSLContext | None = None) -> "Publisher":
+    from cumulet.core.amqp_publisher import Publisher
+
     exchanges = (*outbox.EXCHANGES.values(), outbox.OTHER_EXCHANGE)
     return Publisher(url, f"{NAME} on {node}", exchanges, outbox.ROUTING_KEYS, trust)

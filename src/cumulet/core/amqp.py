@@ -11,7 +11,6 @@ import ssl
 import threading
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 import pika
 import pika.exceptions
@@ -20,16 +19,6 @@ LOG = logging.getLogger(__name__)
 LONGEST_PAUSE = 1.5
 """Between two attempts to connect; at least a third of it, so that a thousand hosts do not come at once."""
 CONNECT_SECONDS, HEARTBEAT_SECONDS = 2.0, 10
-CONTROLLERS, HOSTS = "cumulet", "cumulet-hosts"
-"""Users of the broker where its URL names none: controller services may use all of it, hosts only hints."""
-
-
-def complete_url(url: str, user: str, password: str) -> str:
-    """The broker's URL, with this user and password if it has none of its own."""
-    parts = urlsplit(url)
-    if parts.username is not None:
-        return url
-    return parts._replace(netloc=f"{user}:{quote(password, safe='')}@{parts.netloc}").geturl()
 
 
 class Link:

@@ -16,9 +16,9 @@ from typing import Any
 import pika
 
 from cumulet.core.amqp import Link
+from cumulet.core.broker import HINTS
 from cumulet.core.bus import EVERYTHING, LONGEST_HINT, Bus, Listener, check_topic
 
-EXCHANGE = "cumulet.hints"
 MOST_WAITING = 1000
 LONGEST_QUEUE = 10_000
 
@@ -68,7 +68,7 @@ class AmqpBus:
 
     def _opened(self, channel: Any) -> None:
         self._channel, self._paused = channel, False
-        channel.exchange_declare(EXCHANGE, "topic", durable=False, callback=lambda _: self._flush())
+        channel.exchange_declare(HINTS, "topic", durable=False, callback=lambda _: self._flush())
         if self._listeners:
             self._make_queue()
 
@@ -101,7 +101,7 @@ class AmqpBus:
         if self._queue is None:
             self._make_queue()
         elif self._queue:
-            self._channel.queue_bind(self._queue, EXCHANGE, topic, callback=lambda _: self._tell(topic, EVERYTHING))
+            self._channel.queue_bind(self._queue, HINTS, topic, callback=lambda _: self._tell(topic, EVERYTHING))
 
     def _receive(self, _channel: Any, method: Any, properties: Any, body: bytes) -> None:
         if properties.app_id != self._node:
@@ -119,7 +119,7 @@ class AmqpBus:
             waiting, self._waiting = self._waiting, {}
         properties = pika.BasicProperties(app_id=self._node)
         for topic, key in waiting:
-            self._channel.basic_publish(EXCHANGE, topic, key.encode()[:LONGEST_HINT], properties)
+            self._channel.basic_publish(HINTS, topic, key.encode()[:LONGEST_HINT], properties)
 
 
 class NodeBus:

@@ -25,8 +25,7 @@ from typing import Any
 
 import msgspec
 
-from cumulet.core.amqp import CONTROLLERS, HOSTS
-from cumulet.core.amqp_bus import EXCHANGE
+from cumulet.core.broker import CONTROLLERS, HINTS, HOSTS
 from cumulet.core.secrets import Secrets
 
 USER = "rabbitmq"
@@ -53,7 +52,7 @@ class User:
 
 def users(known: Secrets) -> tuple[User, User]:
     """Controller services, and what runs on hosts: those hint and hear hints, and read nobody's notifications."""
-    rights = f"^(amq\\.gen-.*|{re.escape(EXCHANGE)})$"
+    rights = f"^(amq\\.gen-.*|{re.escape(HINTS)})$"
     return User(CONTROLLERS, known.broker_password), User(HOSTS, known.hints_password, rights)
 
 
