@@ -33,7 +33,7 @@ class Walk:
     def new(self) -> list[str]:
         """What nova has told since the last look."""
         with self.cloud.db.read() as tx:
-            rows = tx.all(sa.select(notifications).order_by(sa.literal_column("rowid")))
+            rows = tx.all(sa.select(notifications).order_by(notifications.c.created_at))
         new, self._told = rows[self._told :], len(rows)
         return [row.event_type for row in new if not row.event_type.startswith("image.")]
 

@@ -142,6 +142,19 @@ def test_a_controller_of_several_asks_itself_first() -> None:
     assert config_of(text, "c2").keystone_url == "http://192.0.2.1:5000/v3"
 
 
+def test_several_controllers_share_the_first_ones_mariadb_unless_there_is_another() -> None:
+    two = [node(name=f"c{number}", address=f"10.0.0.{number}", roles=["controller"]) for number in (1, 2)]
+    agent = node(name="h1", address="10.0.0.3", roles=["compute"])
+    first, second, other = (config_of("".join(two) + agent, name).database for name in ("c1", "c2", "h1"))
+    assert first.url == second.url == "mysql+mysqldb://cumulet@10.0.0.1/cumulet"
+    assert [first.private, second.private, other.private] == [True, False, False]
+    assert other.url == ""
+    alone = config_of(two[0] + agent, "c1").database
+    assert (alone.url, alone.private) == ("", False)
+    own = config_of('[database]\nurl = "mysql://db.example/x"\n' + "".join(two), "c1").database
+    assert (own.url, own.private) == ("mysql://db.example/x", False)
+
+
 def test_addresses_may_be_ipv6() -> None:
     text = node(name="one", address="2001:db8::1", roles=["controller"])
     assert config_of(text, "one").controller_urls(9696) == ["http://[2001:db8::1]:9696"]
@@ -188,11 +201,6 @@ def test_addresses_may_be_ipv6() -> None:
             node(name="a", address="10.0.0.1", roles=["controller"])
             + node(name="b", address="10.0.0.1", roles=["compute"]),
             "2 nodes have the address '10.0.0.1'",
-        ),
-        (
-            node(name="a", address="10.0.0.1", roles=["controller"])
-            + node(name="b", address="10.0.0.2", roles=["controller"]),
-            "database.url is missing",
         ),
         (
             node(name="a", address="10.0.0.1", services=["nova-scheduler"])

@@ -41,7 +41,7 @@ class Cloud(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Database(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    url: str = ""  # empty: the first controller's own
+    url: str = ""  # empty: a lone controller's own; a MariaDB that the first of several runs
 
 
 class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -181,7 +181,7 @@ def node_config(topology: Topology, node: Node) -> Config:
             controller=found[0],
             controllers=found if len(found) > 1 else [],
         ),
-        database=configuration.DatabaseOptions(topology.database.url if here else ""),
+        database=_database(topology, node),
         broker=_broker(topology, node),
         tls=configuration.Tls(topology.tls.on),
         identity=topology.identity,
@@ -191,6 +191,15 @@ def node_config(topology: Topology, node: Node) -> Config:
         network=network,
         agents=topology.agents,
     )
+
+
+def _database(topology: Topology, node: Node) -> configuration.DatabaseOptions:
+    """For controllers: the topology's; else what a lone controller has itself, or the first one's MariaDB."""
+    found = controllers(topology)
+    if topology.database.url or len(found) < 2 or node not in found:
+        return configuration.DatabaseOptions(topology.database.url if node in found else "")
+    url = f"mysql+mysqldb://cumulet@{bracketed(found[0].address)}/cumulet"
+    return configuration.DatabaseOptions(url, private=node == found[0])
 
 
 def _broker(topology: Topology, node: Node) -> configuration.Broker:
@@ -289,8 +298,6 @@ def _placement_mistakes(topology: Topology) -> Iterator[str]:
             f"node {found[0].name}: {', '.join(apart)} does not run there with the other public APIs, and no "
             "cloud.public_host leads to all of them"
         )
-    if len(found) > 1 and not topology.database.url:
-        yield f"{len(found)} nodes run controller services and share no database: database.url is missing"
 
 
 def _twice(field: str, values: Iterable[str]) -> Iterator[str]:

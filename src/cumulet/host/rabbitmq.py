@@ -94,6 +94,8 @@ def command(state_dir: Path, run_dir: Path, distribution_port: int = 25672) -> t
         "LANG": "C.UTF-8",
         "ERL_EPMD_ADDRESS": "127.0.0.1",  # where it listens if RabbitMQ starts it after all, as it does in time
         "HOME": str(base),  # where Erlang keeps its cookie
+        "ERL_FLAGS": "-start_epmd false",  # also for what RabbitMQ starts each minute, only to have epmd started
+        "ERL_CRASH_DUMP_SECONDS": "0",  # of those: they end for want of it
         "RABBITMQ_CONF_ENV_FILE": "/dev/null",
         "RABBITMQ_CONFIG_FILE": str(base / "rabbitmq.conf"),
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(base / "advanced.config"),
