@@ -150,7 +150,7 @@ def test_several_controllers_share_the_first_ones_mariadb_unless_there_is_anothe
     assert [first.private, second.private, other.private] == [True, False, False]
     assert other.url == ""
     alone = config_of(two[0] + agent, "c1").database
-    assert (alone.url, alone.private) == ("", False)
+    assert (alone.url, alone.private) == ("", True)
     own = config_of('[database]\nurl = "mysql://db.example/x"\n' + "".join(two), "c1").database
     assert (own.url, own.private) == ("mysql://db.example/x", False)
 

@@ -194,10 +194,14 @@ def node_config(topology: Topology, node: Node) -> Config:
 
 
 def _database(topology: Topology, node: Node) -> configuration.DatabaseOptions:
-    """For controllers: the topology's; else what a lone controller has itself, or the first one's MariaDB."""
+    """For controllers: the topology's; else the first one's MariaDB, on a socket if it is alone.  A node alone has
+    a file.
+    """
     found = controllers(topology)
-    if topology.database.url or len(found) < 2 or node not in found:
+    if topology.database.url or len(topology.nodes) < 2 or node not in found:
         return configuration.DatabaseOptions(topology.database.url if node in found else "")
+    if len(found) == 1:
+        return configuration.DatabaseOptions(private=True)
     url = f"mysql+mysqldb://cumulet@{bracketed(found[0].address)}/cumulet"
     return configuration.DatabaseOptions(url, private=node == found[0])
 
