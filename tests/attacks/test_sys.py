@@ -34,6 +34,8 @@ def found(cloud: Machine, who: tuple[str, ...], *tests: str) -> list[str]:
 def secrets_of(cloud: Machine) -> dict[str, str]:
     """What must be nowhere else: by name."""
     known: dict[str, str] = json.loads(cloud.run("cat", "/etc/cumulet/secrets.json"))
+    known["authority"] = known["authority"].partition("PRIVATE KEY-----\n")[2].splitlines()[0]  # of its key
+    assert all(known.values())
     keys = cloud.run("bash", "-c", "cat /etc/cumulet/fernet-keys/*").split()
     hosts = {"host token": host_token(known["host_secret"], "node1")}
     return {**known, **hosts, **{f"key {number}": key for number, key in enumerate(keys)}}
