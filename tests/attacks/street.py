@@ -20,7 +20,7 @@ PUBLIC = {
 }  # fmt: skip
 """What answers without a token.  A password changes, and a token is made, by the proof in the body."""
 BY_SIGNATURE = {("nova-api-metadata", f"{line}/{{path:path}}") for line in ("GET ", "POST ")}
-BY_SIGNATURE |= {("nova-api-metadata", "GET /")}
+BY_SIGNATURE |= {("nova-api-metadata", "GET /"), ("nova-conductor", "POST /join/{id}")}
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl a@b"
 
 

@@ -48,6 +48,8 @@ def test_strangers_read_nothing_by_its_id(street: Street) -> None:
         if "{" not in route.path or route.policy == "host" or route.path in FOR_ALL or name in NOT_FOR_USERS:
             continue
         status, data = street.knock("bob", name, route, b"")
+        if status == 410:  # there is nothing any more, for anybody
+            continue
         assert status in (403, 404), (line, status, data)
         by_name = name == "keystone" or "quota" in line or "usage" in line
         assert status == 404 or by_name or rule_of(street, name, route) in FOR_ADMINISTRATORS, (line, data)
@@ -122,7 +124,7 @@ def test_nobody_writes_what_is_anothers(street: Street) -> None:
         if "{" in route.path and route.policy not in ("host", "public") and name != "glance-registry":
             status, data = street.knock("bob", name, route, body_of(route))
             # his own password and key aside, whatever it is: refused, and not for want of a body alone
-            assert status in (400, 403, 404, 415), (line, status, data)
+            assert status in (400, 403, 404, 410, 415), (line, status, data)
     server, ids = f"/v2.1/servers/{street.server}", doors.ids
     good: list[tuple[str, str, str, Any]] = [
         ("nova-api", "PUT", server, {"server": {"name": "mine"}}),

@@ -34,6 +34,11 @@ OUTBOX = "cumulet.notifications"
 """The topic of whoever takes notifications further."""
 _STAMP = sa.update(stamps).where(stamps.c.name == sa.bindparam("stamp")).values(value=sa.bindparam("text"))
 PRIVATE_FIELDS = frozenset({"password", "token", "secret", "user_data", "admin_pass", "adminPass"})
+_READ_STAMP = {
+    "qmark": "select value from stamps where name = ?",
+    "format": "select value from stamps where name = %s",
+}
+"""By the driver's way to write a parameter."""
 
 
 class Transaction:
@@ -76,7 +81,7 @@ class Transaction:
     def stamp(self, name: str) -> str:
         """The stamp's text now, empty before its first.  Every request asks, so this asks the driver itself."""
         cursor = self._connection.connection.cursor()
-        cursor.execute(f"select value from stamps where name = '{name}'")  # a name of the code
+        cursor.execute(_READ_STAMP[self._connection.dialect.paramstyle], (name,))
         row = cursor.fetchone()
         cursor.close()
         return str(row[0]) if row else ""

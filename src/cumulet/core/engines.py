@@ -24,6 +24,7 @@ LOG = logging.getLogger(__name__)
 BUSY_SECONDS = 20
 CONNECT_SECONDS, ANSWER_SECONDS = 5, 30
 COLLATION = "utf8mb4_nopad_bin"
+COLLATE = sa.text("alter database character set utf8mb4 collate utf8mb4_nopad_bin")
 MEMORY = ("sqlite://", "sqlite:///:memory:")
 SESSION = (
     "set sql_mode='STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO', "

@@ -9,7 +9,6 @@ cannot join: it is deployed.
 import base64
 import hashlib
 import uuid
-from functools import partial
 
 import msgspec
 import sqlalchemy as sa
@@ -40,10 +39,14 @@ def issue(tx: Transaction, secret: str, node: str, seconds: float) -> str:
 
 def routes(secret: str) -> list[Route]:
     """What nova-conductor serves."""
-    return [Route("POST", "/join/{id}", partial(join, secret), PUBLIC, body=Proof)]
+
+    def join(request: Request) -> Reply:
+        return _join(secret, request)
+
+    return [Route("POST", "/join/{id}", join, PUBLIC, body=Proof)]
 
 
-def join(secret: str, request: Request) -> Reply:
+def _join(secret: str, request: Request) -> Reply:
     """The sealed parcel of the node that the token is for; the token is used up with it."""
     config, now = request.config, clock.now()
     with request.db.transaction() as tx:

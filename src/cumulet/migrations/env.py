@@ -24,7 +24,7 @@ with engine.connect() as connection:
         driver.isolation_level = None  # of itself it begins for rows, not for schemas
         connection.exec_driver_sql("begin immediate")
     else:
-        connection.exec_driver_sql(f"alter database character set utf8mb4 collate {engines.COLLATION}")
+        connection.execute(engines.COLLATE)
     context.configure(connection=connection, target_metadata=metadata, render_as_batch=True)
     with context.begin_transaction():
         context.run_migrations()
