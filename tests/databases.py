@@ -4,6 +4,7 @@
 one that a test or a fixture had is emptied for the next one, however the first left it.
 """
 
+import contextlib
 import getpass
 import importlib
 import logging
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
 
 from cumulet.core import engines
 from cumulet.core.tables import metadata
@@ -77,7 +79,8 @@ class Server:
                 f"select id from information_schema.processlist where db='{name}'"
             ).scalars()
             for user in users.all():
-                connection.exec_driver_sql(f"kill {user}")
+                with contextlib.suppress(OperationalError):  # it has gone by itself
+                    connection.exec_driver_sql(f"kill {user}")
             if name in self.damaged:
                 connection.exec_driver_sql(f"drop database {name}")
                 return

@@ -50,6 +50,7 @@ def show_host(request: Request) -> Json:
             sa.select(servers.c.project_id, servers.c.vcpus, servers.c.memory_mb, servers.c.root_gb)
             .join_from(servers, server_hosts)
             .where(here)
+            .order_by(servers.c.created_at, servers.c.id)
         )
     projects: dict[str, Counter[str]] = {}
     for row in rows:

@@ -80,6 +80,8 @@ class Campaign:
         since = self.world.now
         while (found := self._problems()) and self.world.now - since < PATIENCE_SECONDS:
             self._pass(STEP_SECONDS)
+        if not found:
+            self.users.rest()
         took = self.world.now - since
         self.report.slowest_recovery_s = max(self.report.slowest_recovery_s, round(took, 1))
         for problem in found:
@@ -110,6 +112,7 @@ class Campaign:
 
     def _cut_power(self, name: str) -> None:
         self.report.power_cuts += 1
+        self.users.promises.power_cut = True
         self.world.hosts[name].cut_power()
         for owner in sorted({owner for owner in self.world.owners if owner.endswith(f"@{name}")}):
             self.world.restart(owner)
