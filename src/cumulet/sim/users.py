@@ -43,12 +43,15 @@ class Promises:
     images: dict[str, str] = field(default_factory=dict)
     networks: dict[str, None] = field(default_factory=dict)
     addresses: dict[str, str | None] = field(default_factory=dict)
+    unsure: dict[str, str] = field(default_factory=dict)  # server → what it may be if an order got through
     power_cut: bool = False  # lately: a guest that stood still is off then, and stays off
 
     def holds(self, server: str, status: str) -> bool:
         """Whether the server may be so."""
         promised = self.servers[server]
-        return status == promised or (self.power_cut and (promised, status) == ("PAUSED", "SHUTOFF"))
+        return status in (promised, self.unsure.get(server)) or (
+            self.power_cut and (promised, status) == ("PAUSED", "SHUTOFF")
+        )
 
 
 class Users:
@@ -58,6 +61,7 @@ class Users:
         self.world, self.random, self._died = world, random, died
         self.promises = Promises()
         self._names = 0
+        self._repeated = False  # whether the last request died on its first try
 
     def act(self) -> str:
         """One request of some kind; what it was."""
@@ -74,6 +78,7 @@ class Users:
             if self.promises.holds(one["id"], one["status"]):
                 self.promises.servers[one["id"]] = one["status"]
         self.promises.power_cut = False
+        self.promises.unsure.clear()
 
     # ── servers ──────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -99,8 +104,11 @@ class Users:
         if not choices:
             return ""
         action, value, promised = self.random.choice(choices)
-        if self._nova("POST", f"/v2.1/servers/{server}/action", {action: value})[0] in (200, 202):
+        status = self._nova("POST", f"/v2.1/servers/{server}/action", {action: value})[0]
+        if status in (200, 202):
             self.promises.servers[server] = promised
+        elif self._repeated:  # the first try may be why the second one was refused
+            self.promises.unsure[server] = promised
         return f"{action} {server}"
 
     def _delete(self) -> str:
@@ -228,11 +236,12 @@ class Users:
 
     def _ask(self, app: str, method: str, url: str, body: Any = None) -> tuple[int, Any]:
         """Until there is an answer."""
+        self._repeated = False
         while True:
             try:
                 return self._try(app, method, url, body)
             except Crash:
-                continue
+                self._repeated = True
 
     def _try(self, app: str, method: str, url: str, body: Any) -> tuple[int, Any]:
         service: App = getattr(self.world, app)
