@@ -4,7 +4,9 @@ import os
 import signal
 import socket
 import ssl
+import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,18 @@ class Broker:
 
     def end(self) -> None:
         process.terminate(self._pid_file, str(self.state), 30.0)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[Broker]:
+    with tempfile.TemporaryDirectory() as place:
+        Path(place).chmod(0o755)
+        found = Broker(Path(place))
+        try:
+            found.start()
+            yield found
+        finally:
+            found.end()
 
 
 def _free_port() -> int:

@@ -2,9 +2,8 @@
 
 import functools
 import json
-import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,9 @@ from cumulet.core.errors import Retry
 from cumulet.core.outbox import Message
 from cumulet.core.reconcile import Loop
 from cumulet.core.tables import metadata, notifications
-from tests.broker import Broker
+from tests.broker import Broker, broker
+
+__all__ = ["broker"]
 
 SECONDS = 60.0
 
@@ -226,18 +227,6 @@ class Consumer:
             self.seen[found["message_id"]] = found
             self._changed.notify_all()
         channel.basic_ack(method.delivery_tag)
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    with tempfile.TemporaryDirectory() as place:
-        Path(place).chmod(0o755)
-        found = Broker(Path(place))
-        try:
-            found.start()
-            yield found
-        finally:
-            found.end()
 
 
 @pytest.mark.host

@@ -19,7 +19,9 @@ from cumulet.core.amqp_bus import MOST_WAITING, AmqpBus, NodeBus
 from cumulet.core.bus import EVERYTHING, Bus, LocalBus, SocketBus
 from cumulet.core.config import Broker as BrokerOptions
 from cumulet.core.config import Config, Tls
-from tests.broker import Broker
+from tests.broker import Broker, broker
+
+__all__ = ["broker"]
 
 SECONDS = 30.0
 NOWHERE = "amqp://nobody:x@127.0.0.1:1"
@@ -84,18 +86,6 @@ class Amqp:
     def ready(self, ear: Ear) -> None:
         ear.wait(EVERYTHING)
         ear.forget()
-
-
-@pytest.fixture(scope="module")
-def broker() -> Iterator[Broker]:
-    with tempfile.TemporaryDirectory() as place:
-        Path(place).chmod(0o755)
-        found = Broker(Path(place))
-        try:
-            found.start()
-            yield found
-        finally:
-            found.end()
 
 
 @pytest.fixture(params=["local", "sockets", pytest.param("amqp", marks=pytest.mark.host)])
