@@ -7,7 +7,7 @@ host, is an *effect*: they are counted, and the process that makes one can die j
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -64,12 +64,9 @@ TOKENS = {
 class CountedDatabase(Database):
     """A database whose commits are effects.  Signs of life are not: they are no part of a pass."""
 
-    compiled: ClassVar[dict[Any, Any]] = {}  # statements, compiled once for all worlds
-
     def __init__(self, url: str, bus: LocalBus, effects: Effects) -> None:
         super().__init__(url, bus)
         self._effects, self.writes = effects, 0
-        self._engine = self.engine = self._engine.execution_options(compiled_cache=self.compiled)
 
     def before_commit(self, tx: Transaction) -> None:
         if tx.wrote:
