@@ -16,6 +16,7 @@ from tests.sim.test_crash import Operation, act, delete, effects_of, find, gone,
 
 ADMIN = {"X-Auth-Token": "admin", "OpenStack-API-Version": "compute 2.67"}
 BIGGER = {"flavorRef": "2"}
+LIVELY = {"host": None, "block_migration": "auto"}
 
 
 def running(world: World) -> None:
@@ -88,6 +89,37 @@ def sized(
     return check
 
 
+def live(world: World) -> dict[str, Any]:
+    """The server's latest migration."""
+    found: dict[str, Any] = world.call(world.nova, "GET", "/v2.1/os-migrations", user="admin")["migrations"][0]
+    return found
+
+
+def on_its_way(world: World) -> None:
+    running(world)
+    as_admin("os-migrateLive", LIVELY)(world)
+    world.run_until(lambda: any(one.progress for one in machines(world).values()), step=0.5, rounds=400)
+
+
+def cancel(world: World) -> None:
+    """Unless it is over."""
+    url = f"/v2.1/servers/{find(world)}/migrations/{live(world)['id']}"
+    status, data, _ = world.nova.call("DELETE", url, headers=ADMIN)
+    assert status in (202, 400, 409), data
+
+
+def runs_on(*statuses: str) -> Callable[[World], None]:
+    """As it was, without a boot, on one of the hosts."""
+
+    def check(world: World) -> None:
+        sized("ACTIVE", 512, 1, 0, 1)(world)
+        assert live(world)["status"] in statuses
+        assert live(world)["dest_compute"] in (*machines(world), "h2")
+        assert (live(world)["status"] == "completed") == ("h2" in machines(world))
+
+    return check
+
+
 def on_a_dead_host(world: World) -> None:
     """Its host has lost power, and an administrator has said so."""
     running(world)
@@ -106,6 +138,9 @@ OPERATIONS = (
     Operation("revert here", act("revertResize"), sized("ACTIVE", 512, 2, 0, 1), resized_here),
     Operation("migrate", as_admin("migrate"), sized("VERIFY_RESIZE", 512, 2, 0, 2), running),
     Operation("delete on trial", delete, gone, resized),
+    Operation("live", as_admin("os-migrateLive", LIVELY), runs_on("completed", "error"), running),
+    Operation("cancel", cancel, runs_on("completed", "cancelled", "error"), on_its_way),
+    Operation("delete on its way", delete, gone, on_its_way),
     Operation("evacuate", as_admin("evacuate", {}), sized("ACTIVE", 512, 1, 0, 2), on_a_dead_host),
 )
 CASES = [(operation, number) for operation in OPERATIONS for number in range(len(effects_of(operation)))]

@@ -67,7 +67,7 @@ class Users:
         """One request of some kind; what it was."""
         wish = self.random.choice(
             (self._boot, self._boot, self._power, self._power, self._power, self._delete, self._snapshot,
-             self._attach, self._detach, self._network, self._no_network, self._address, self._point,
+             self._move, self._attach, self._detach, self._network, self._no_network, self._address, self._point,
              self._no_address)
         )  # fmt: skip
         return wish() or "nothing"
@@ -128,6 +128,14 @@ class Users:
         if status == 202:
             self.promises.images[answer["image_id"]] = server
         return f"snapshot {server}"
+
+    def _move(self) -> str:
+        """An administrator moves it as it runs; its user sees nothing of it in the end."""
+        server = self._some(self.promises.servers)
+        wish = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+        if server:
+            self._nova("POST", f"/v2.1/servers/{server}/action", wish, "admin")
+        return f"move {server}" if server else ""
 
     def _attach(self) -> str:
         server = self._some(self.promises.servers)
@@ -228,25 +236,25 @@ class Users:
                 continue
             return str(answer[one]["id"]) if status < 300 else ""
 
-    def _nova(self, method: str, url: str, body: Any = None) -> tuple[int, Any]:
-        return self._ask("nova", method, url, body)
+    def _nova(self, method: str, url: str, body: Any = None, user: str = "alice") -> tuple[int, Any]:
+        return self._ask("nova", method, url, body, user)
 
     def _neutron(self, method: str, url: str, body: Any = None) -> tuple[int, Any]:
         return self._ask("neutron", method, url, body)
 
-    def _ask(self, app: str, method: str, url: str, body: Any = None) -> tuple[int, Any]:
+    def _ask(self, app: str, method: str, url: str, body: Any = None, user: str = "alice") -> tuple[int, Any]:
         """Until there is an answer."""
         self._repeated = False
         while True:
             try:
-                return self._try(app, method, url, body)
+                return self._try(app, method, url, body, user)
             except Crash:
                 self._repeated = True
 
-    def _try(self, app: str, method: str, url: str, body: Any) -> tuple[int, Any]:
+    def _try(self, app: str, method: str, url: str, body: Any, user: str = "alice") -> tuple[int, Any]:
         service: App = getattr(self.world, app)
         try:
-            status, answer, _ = service.call(method, url, body, HEADERS)
+            status, answer, _ = service.call(method, url, body, {**HEADERS, "X-Auth-Token": user})
         except Crash:
             self._died(service.name)
             raise
