@@ -45,7 +45,7 @@ def _lab(options: argparse.Namespace, seed: int) -> Report:
         if not options.json:
             print(f"  {text}", flush=True)
 
-    where = lab_chaos.find(options.name)
+    where = lab.find(options.name)
     try:
         with lab.alone(options.name, "chaos"):
             return lab_chaos.LabCampaign(where, seed, tell).play(options.rounds or ROUNDS)

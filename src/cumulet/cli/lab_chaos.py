@@ -98,19 +98,14 @@ class _Descriptor:
         os.close(self.number)
 
 
-def find(name: str) -> Lab:
-    """The lab of this name.  BadRequest if it does not say of itself that it may be broken."""
-    found = lab.find(name)
-    if not found.topology.cloud.lab:
-        text = f"the cloud {name!r} is not marked as a lab ('lab = true' in [cloud] of its topology): left alone"
-        raise BadRequest(text)
-    return found
-
-
 class LabCampaign:
     """``tell`` hears what is done, as it is done."""
 
     def __init__(self, where: Lab, seed: int, tell: Callable[[str], None] = lambda text: None) -> None:
+        """BadRequest if the cloud does not say of itself that it may be broken."""
+        if not where.topology.cloud.lab:
+            mark = "'lab = true' in [cloud] of its topology"
+            raise BadRequest(f"the cloud {where.name!r} is not marked as a lab ({mark}): it is left alone")
         self.lab, self.random, self.report, self._tell = where, Random(seed), Report(seed), tell
         self.cloud = LabCloud(where)
         self.users = Users(self.cloud, self.random, MOST)
@@ -221,7 +216,7 @@ class LabCampaign:
         since, found = time.monotonic(), ["stuck: nobody looked"]
         while found and time.monotonic() - since < PATIENCE_SECONDS:
             try:
-                found = self._problems()
+                found = self.problems()
             except Unanswered:
                 found = ["stuck: the APIs do not answer"]
             if found:
@@ -234,7 +229,7 @@ class LabCampaign:
         self.report.add(took, found, self._just_asked)
         self._tell(f"{self.report.rounds}: {'; '.join(found) or 'well'} after {took:.0f} s")
 
-    def _problems(self) -> list[str]:
+    def problems(self) -> list[str]:
         promises = self.users.promises
         found = [*broken(self.cloud, promises), *self._unstored(), *self._down()]
         return found or list(lab_leaks.leaks(self.lab, self.cloud, promises))

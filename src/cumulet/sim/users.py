@@ -13,6 +13,7 @@ from cumulet.sim.promises import Cloud, Promises, Unanswered, list_servers
 
 HARD, SOFT = {"type": "HARD"}, {"type": "SOFT"}
 DONE = (200, 202, 204)
+TRIES = 4
 IMAGE, AS_BEFORE = "image", "as before"
 POWER: dict[str, tuple[tuple[str, Any, str], ...]] = {
     "ACTIVE": (
@@ -54,9 +55,12 @@ class Users:
         self._repeated = False  # whether the last request died on its first try
 
     def act(self) -> str:
-        """One request of some kind; what it was."""
-        wish = self.random.choice(self.wishes)
-        return wish() or "nothing"
+        """One request of some kind; what it was.  Most kinds need something that is there."""
+        for _ in range(TRIES):
+            said = self.random.choice(self.wishes)()
+            if said:
+                return said
+        return "nothing"
 
     def rest(self) -> None:
         """All is as it may be: from now on each server is to stay as it is."""
