@@ -131,14 +131,10 @@ class World:
         self.config = Config(node=Node(name="h1", state_dir=str(place)), etc_dir=str(place))
         self.now = 0.0
         self.db = CountedDatabase(url or f"sqlite:///{place}/cloud.sqlite", self.bus, self.effects)
-        metadata.create_all(self.db.engine)
         hypervisors: dict[str, SimHypervisor] = {}
         self.hosts = {name: SimHost(name, self.effects, self._upload, hypervisors) for name in hosts}
-        self.boot()
-        self._image()
-        self.settle()
-        self.base = self._base_network()
-        self.settle()
+        self.base: dict[str, str] = {}
+        self._furnish()
         self.effects.log.clear()
         self.effects.quiet = False
 
@@ -348,6 +344,14 @@ class World:
             tx.write(sa.update(images).where(waiting).values(stored_at=time.now(), **data))
 
     # ── what is there at the beginning ───────────────────────────────────────────────────────────────────────
+
+    def _furnish(self) -> None:
+        metadata.create_all(self.db.engine)
+        self.boot()
+        self._image()
+        self.settle()
+        self.base = self._base_network()
+        self.settle()
 
     def _image(self) -> None:
         now = time.now()
