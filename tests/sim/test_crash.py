@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from cumulet.glance.tables import images
 from cumulet.nova.tables import console_tokens
-from cumulet.sim.hypervisor import Machine
+from cumulet.sim.machine import Machine
 from cumulet.sim.world import OTHER_IMAGE, SimHost, World
 from tests.nova.consoles import token_of
 from tests.sim.copies import MEMORY, Prepared, as_after, nothing

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from cumulet.core.tables import agents
-from cumulet.sim.hypervisor import Machine
+from cumulet.sim.machine import Machine
 from cumulet.sim.world import World
 from tests.sim.copies import Prepared
 from tests.sim.test_crash import Operation, act, delete, effects_of, find, gone, run

@@ -172,6 +172,8 @@ class World:
         self._signs: dict[str, dict[str, Any]] = {}  # host → what its nova-compute tells with its signs of life
         for name, service in services.items():
             self._add(name, service.loops)
+        for host in self.hosts.values():
+            host.hypervisor.lose_process()
         for host in [host for host in self.hosts.values() if host.name != self.dead]:
             for name, reconcilers in self._agents(host, conductor_app).items():
                 self._add(f"{name}@{host.name}", reconcilers)
