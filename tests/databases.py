@@ -23,6 +23,7 @@ from sqlalchemy.exc import OperationalError
 from cumulet.core import engines
 from cumulet.core.tables import metadata
 from cumulet.host import mariadb
+from tests import dialects
 
 MEMORY = Path("/dev/shm")
 START_SECONDS = 60.0
@@ -153,6 +154,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "sqlite: about SQLite itself")
+    dialects.share()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -25,7 +25,8 @@ from cumulet.nova.compute.console import console_app
 from cumulet.nova.compute.screens import Screens
 from cumulet.nova.console_tokens import API, PROXY, ConsoleTokens
 from cumulet.nova.tables import console_tokens
-from cumulet.sim.hypervisor import Machine, SimHypervisor
+from cumulet.sim.hypervisor import SimHypervisor
+from cumulet.sim.machine import Machine
 from tests.attacks.doors import SECRETS, Doors
 from tests.nova.consoles import greet, open_console, serving, to_consoleauth, token_of
 

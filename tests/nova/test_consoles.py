@@ -20,7 +20,8 @@ from cumulet.nova.compute.screens import MOST_SCREENS, Screens
 from cumulet.nova.console_tickets import PROOF, TICKET, make_proof, make_ticket
 from cumulet.nova.console_tokens import PROXY, Screen
 from cumulet.nova.tables import console_tokens
-from cumulet.sim.hypervisor import Machine, SimHypervisor
+from cumulet.sim.hypervisor import SimHypervisor
+from cumulet.sim.machine import Machine
 from tests.nova.api_cloud import SECRETS, Cloud
 from tests.nova.consoles import greet, open_console, serving, to_consoleauth, token_of
 

@@ -16,7 +16,7 @@ from cumulet.nova.compute.plan import (
     went_off,
     what_was_seen,
 )
-from cumulet.nova.model import Domain, Fetch, ImageSource, Nic, Seen, ServerIntent, Verb
+from cumulet.nova.model import LIVE, Domain, Fetch, ImageSource, Nic, Progress, Seen, ServerIntent, Verb
 
 BOOT = "this boot"
 IMAGE = ImageSource("image", "qcow2", 1, 1, "", "")
@@ -66,7 +66,8 @@ domains = st.builds(
     nics=ports,
     image=st.sampled_from(["", "image", "another"]),
     copies=st.frozensets(st.integers(1, 3)),
-    state=st.sampled_from(["on", "off", "paused", "suspended", "crashed"]),
+    state=st.sampled_from(["on", "off", "paused", "suspended", "crashed", "sent"]),
+    progress=st.none() | st.just(Progress()),
     last_verb=st.integers(0, 3),
 ).map(lambda d: d if d.defined else replace(d, state="off", nics=frozenset(), last_verb=0))
 
@@ -74,6 +75,8 @@ Effect = Callable[[Domain, ServerIntent, Plan], Domain]
 EFFECT: dict[Step, Effect] = {
     Step.MAKE_DISK: lambda d, w, p: replace(d, files=True, disk=True, image=w.image.id if w.image else ""),
     Step.FETCH_DISK: lambda d, w, p: replace(d, files=True, disk=True, image=w.image.id if w.image else ""),
+    Step.RECEIVE: lambda d, w, p: replace(d, files=True, disk=True),
+    Step.RECALL: lambda d, w, p: replace(d, progress=None),
     Step.PLUG: lambda d, w, p: replace(d, taps=d.taps | _wanted(w)),
     Step.UNPLUG: lambda d, w, p: replace(d, taps=d.taps - p.surplus, nics=d.nics - p.surplus),
     Step.DEFINE: lambda d, w, p: replace(d, defined=True, nics=_wanted(w)),
@@ -189,6 +192,30 @@ def test_who_has_left_on_trial_is_off_and_keeps_its_files(wanted: ServerIntent, 
 
 @settings(max_examples=300)
 @given(intents, domains)
+def test_who_is_sent_away_is_not_started_here(wanted: ServerIntent, actual: Domain) -> None:
+    leaves = replace(wanted, absent=False, verbs=(Verb(9, LIVE),))
+    plan = plan_server(leaves, actual, BOOT)
+    assert set(plan.steps) <= {Step.VERB}
+    seen = what_was_seen(leaves, actual, BOOT)
+    assert (plan.steps == ()) == (seen.power == "sent") == (not actual.defined or actual.state == "sent")
+    assert seen.verbs_done == ()
+
+
+@settings(max_examples=300)
+@given(intents, domains)
+def test_where_a_guest_shall_come_in_all_is_made_and_nothing_runs(wanted: ServerIntent, actual: Domain) -> None:
+    receiving = replace(wanted, absent=False, receiving=True, kept=True, verbs=())
+    plan = plan_server(receiving, actual, BOOT)
+    after = carry_out(plan, receiving, actual)
+    assert set(plan.steps) <= {Step.RECEIVE, Step.PLUG, Step.UNPLUG}
+    assert (after.defined, after.state) == (actual.defined, actual.state)
+    assert plan_server(receiving, after, BOOT).steps == ()
+    seen = what_was_seen(receiving, after, BOOT, fault=plan.fault, waiting=plan.waiting_for)
+    assert plan.fault or seen.ready == (not plan.waiting_for)
+
+
+@settings(max_examples=300)
+@given(intents, domains)
 def test_an_order_to_destroy_goes_before_all(wanted: ServerIntent, actual: Domain) -> None:
     plan = plan_server(replace(wanted, absent=True), actual, BOOT)
     assert plan.steps == ((Step.DESTROY,) if actual != Domain() else ())
@@ -295,6 +322,26 @@ def test_a_rebuild_goes_before_any_start_and_a_failed_one_is_seen() -> None:
     refused = replace(wanted, verbs=(), seen=Seen(2, "off", fault="the image is refused"))
     assert plan_server(refused, replace(OFF, image="another"), BOOT).fault == "the image is refused"
     assert plan_server(replace(wanted, power="off"), replace(ON, image="x"), BOOT).steps == (Step.STOP, Step.VERB)
+
+
+def test_a_guest_that_was_sent_and_has_not_arrived_goes_on() -> None:
+    back = replace(ON, state="sent")
+    assert plan_server(server(seen=CAME_UP, launched=True), back, BOOT).steps == (Step.START,)
+    paused = server(seen=CAME_UP, launched=True, power="paused")
+    assert plan_server(paused, back, BOOT).steps == ()
+    assert what_was_seen(paused, back, BOOT).power == "paused"
+    gone = Domain(files=True, disk=True)
+    assert plan_server(server(seen=CAME_UP, launched=True), gone, BOOT).steps == (
+        Step.PLUG,
+        Step.DEFINE,
+        Step.START,
+    )
+
+
+def test_a_job_that_nobody_ordered_is_broken_off() -> None:
+    sending = replace(ON, progress=Progress(memory_total=1))
+    assert plan_server(server(seen=CAME_UP, launched=True), sending, BOOT).steps == (Step.RECALL,)
+    assert plan_server(server(launched=True), replace(ON, state="incoming"), BOOT).steps == ()
 
 
 def test_a_copy_that_nobody_waits_for_is_removed() -> None:

@@ -12,8 +12,10 @@ from cumulet.core.schema import Count
 
 LONGEST_REASON = 4000
 """A fault or a wait in more words is cut off, by who says it and by who writes it down."""
+LIVE = "live-migration"
+"""The verb that sends a running server to another host, and the type of its migration."""
 Counter = Annotated[int, Meta(ge=0, le=0x7FFFFFFFFFFFFFFF)]
-Power = Annotated[str, Meta(pattern="^(on|off|paused|suspended|crashed|absent)$")]
+Power = Annotated[str, Meta(pattern="^(on|off|paused|suspended|crashed|absent|incoming|sent)$")]
 HostAddress = Annotated[str, Meta(pattern=r"^[][0-9A-Za-z_.:-]{0,255}$")]
 
 
@@ -47,7 +49,7 @@ class Verb(Struct, frozen=True):
     """Something to be done once to a server, in order: a row of server_actions.  Done at least once."""
 
     id: int
-    name: str  # 'reboot', 'rebuild', 'createImage'
+    name: str  # 'reboot', 'rebuild', 'createImage', 'live-migration'
     args: dict[str, Any] = {}
     request_id: str = ""
 
@@ -59,6 +61,17 @@ class Fetch(Struct, frozen=True):
     address: str
     port: int
     ticket: str
+
+
+class Progress(Struct, frozen=True):
+    """How far a guest is on its way to another host, in bytes."""
+
+    memory_total: Counter = 0
+    memory_processed: Counter = 0
+    memory_remaining: Counter = 0
+    disk_total: Counter = 0
+    disk_processed: Counter = 0
+    disk_remaining: Counter = 0
 
 
 class ServerIntent(Struct, frozen=True):
@@ -84,15 +97,18 @@ class ServerIntent(Struct, frozen=True):
     ephemeral_gb: int = 0  # a second disk with an empty file system
     swap_mb: int = 0  # one more, of swap space
     kept: bool = False  # off, with its files, while it is on trial on another host
-    ticket: str = ""  # for which its files are given to the host that it moves to
+    ticket: str = ""  # for which its files are given to the host that it moves to, or its guest is let in here
     held: bool = False  # its other host has yet to cease: nothing may start it here
     fetch: Fetch | None = None  # its disk comes from there, once that host has ceased
+    receiving: bool = False  # its guest may come in here, and stands still until the controller has decided
 
 
 class Seen(Struct, frozen=True):
     """What nova-compute reports of one server: the intent it has acted on, and what came of it.
 
-    ``power``: 'on', 'off', 'paused', 'suspended', 'crashed' (off, and not by order), 'absent' (nothing is left).
+    ``power``: 'on', 'off', 'paused', 'suspended', 'crashed' (off, and not by order), 'absent' (nothing is left),
+    'incoming' (its guest is coming in, not all of it is there), 'sent' (it was sent to another host: its guest
+    does not run here and will not but by a new order).
     """
 
     generation: Count
@@ -103,6 +119,8 @@ class Seen(Struct, frozen=True):
     verb_faults: dict[str, str] = {}  # verb id → why it could not be done
     boot_id: Annotated[str, Meta(max_length=64)] = ""  # of the host when this was seen
     reached: bool = False  # it was on as ordered since that boot: if it is off now, it went off by itself
+    ready: bool = False  # to receive the guest
+    progress: Progress | None = None  # of sending it away
 
 
 class Domain(Struct, frozen=True):
@@ -117,10 +135,11 @@ class Domain(Struct, frozen=True):
     disk: bool = False  # the root disk is complete
     defined: bool = False
     nics: frozenset[str] = frozenset()  # port ids in the domain's definition
-    state: str = "off"  # 'on', 'off', 'paused', 'suspended', 'crashed'
+    state: str = "off"  # 'on', 'off', 'paused', 'suspended', 'crashed', 'incoming', 'sent' (it stands still here)
     last_verb: int = 0
     image: str = ""  # the id of the image that the root disk was made from, if that is known
     copies: frozenset[int] = frozenset()  # verbs for which there is a copy of the disk, or one is being made
+    progress: Progress | None = None  # of the job that sends it to another host; null if there is none
 
     @property
     def power(self) -> str:

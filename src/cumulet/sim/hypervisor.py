@@ -8,17 +8,26 @@ thing takes, and ``pause`` is called with it.
 
 import socket
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from cumulet.core.errors import Retry, Terminal
-from cumulet.nova.model import Diagnostics, DiskCounters, Domain, Inventory, NicCounters, ServerIntent, Verb
+from cumulet.nova.model import (
+    LIVE,
+    Diagnostics,
+    DiskCounters,
+    Domain,
+    Inventory,
+    NicCounters,
+    Progress,
+    ServerIntent,
+    Verb,
+)
+from cumulet.sim.machine import EMPTY, SHOWING, Machine
 from cumulet.sim.screen import open_screen
 
 GIB = 1 << 30
-SHOWING = ("on", "paused")
-EMPTY = "empty"
-"""A disk that was made from no image."""
+MEMORY = 256 << 20
 INVENTORY = Inventory(
     vcpus=4,
     memory_mb=8192,
@@ -44,45 +53,6 @@ class Latency:
 
 REAL = Latency(make_disk=0.4, plug=0.02, define=0.03, start=0.5, stop=5.0, destroy=0.2)
 """About what libvirt and QEMU take on a small machine, the image being in the cache."""
-
-
-class Machine:
-    """One server on this host: what is written down and what runs."""
-
-    __slots__ = (
-        "_state", "before", "boots", "console", "copies", "defined", "disk", "disk_for", "files", "last_verb",
-        "memory_mb", "nics", "screens", "starts", "stop_at", "written",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] | None = None
-        self.disk: str | None = None  # the image it was made from
-        self.disk_for = 0  # the rebuild that it was made for
-        self.written = False  # a guest has run on it
-        self.boots = 0  # how often; this is what guests write on their disks
-        self.before: tuple[str | None, int] | None = None  # the disk as it was before a resize
-        self.memory_mb = 0
-        self.copies: set[int] = set()  # verbs
-        self.screens: list[socket.socket] = []  # ours, of those that look
-        self.defined = False
-        self.nics: frozenset[str] = frozenset()
-        self.state = "off"
-        self.last_verb = 0
-        self.starts = 0
-        self.stop_at: float | None = None
-        self.console = b""
-
-    @property
-    def state(self) -> str:
-        return self._state
-
-    @state.setter
-    def state(self, state: str) -> None:
-        """Who is off shows nothing."""
-        self._state = state
-        while state not in SHOWING and self.screens:
-            with suppress(OSError):  # closed by its other side
-                self.screens.pop().shutdown(socket.SHUT_RDWR)
 
 
 class SimHypervisor:
@@ -163,6 +133,22 @@ class SimHypervisor:
             with self.effect(f"fetched disk {server.id}"):
                 machine.disk, machine.boots, machine.written = origin.disk, origin.boots, origin.written
 
+    def receive(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
+        self._begin("receive", self._latency.make_disk)
+        self._check_image(server)
+        machine = self._machine(server.id)
+        if machine.files is None:
+            with self.effect(f"files {server.id}"):
+                machine.files = dict(config_drive)
+        if machine.disk is None:
+            with self.effect(f"empty disk {server.id}"):
+                machine.disk = server.image.id if server.image else EMPTY
+
+    def recall(self, server: ServerIntent) -> bool:
+        self._begin("recall", 0.0)
+        self.break_off(server.id)
+        return True
+
     def plug(self, server: ServerIntent) -> None:
         self._begin("plug", self._latency.plug)
         for nic in server.nics:
@@ -202,10 +188,12 @@ class SimHypervisor:
         if machine.state == "on":
             return
         self._check_wired(machine.nics)
-        if machine.state in ("paused", "suspended"):
+        if machine.state in ("paused", "suspended", "sent"):
             with self.effect(f"resume {server.id}"):
-                machine.state, machine.stop_at = "on", None
+                self._check_alone(server.id)
+                machine.state, machine.stop_at, machine.written = "on", None, True
             return
+        assert machine.state != "incoming", "started before all of it was there"
         with self.effect(f"start {server.id}"):
             self._boot(machine, server)
 
@@ -214,7 +202,7 @@ class SimHypervisor:
         machine = self._machine(server.id)
         if machine.state in ("off", "crashed"):
             return True
-        if machine.state in ("paused", "suspended"):
+        if machine.state in ("paused", "suspended", "sent"):
             self._end(server.id, "off")
             return True
         if machine.stop_at is None:
@@ -245,6 +233,8 @@ class SimHypervisor:
         machine = self._machine(server.id)
         if verb.id <= machine.last_verb:
             return True
+        if verb.name == LIVE:
+            return self._send(machine, server, verb)
         if verb.name in ("resize", "revertResize", "confirmResize"):
             return self._resize(machine, server, verb)
         if verb.name not in ("reboot", "createImage"):
@@ -293,6 +283,8 @@ class SimHypervisor:
         """The domain first, so that nothing runs on files and taps that are gone."""
         self._begin("destroy", self._latency.destroy)
         machine = self.machines.get(server.id)
+        if machine and machine.state == "incoming":
+            self.break_off(server.id)
         if machine and machine.defined:
             with self.effect(f"undefine {server.id}"):
                 machine.state, machine.defined, machine.nics = "off", False, frozenset()
@@ -347,9 +339,22 @@ class SimHypervisor:
         """The host goes dark and boots again: nothing runs, no tap is left, what is on disk stays."""
         self.boots += 1
         self.taps.clear()
+        self.lose_process()
         for machine in self.machines.values():
             machine.state = "suspended" if machine.state == "suspended" else "off"
             machine.stop_at = None
+
+    def break_off(self, server_id: str) -> None:
+        """What is on its way, to or from this host, does not come through; the guest runs on where it was."""
+        for machine in (host.machines.get(server_id) for host in self._others.values()):
+            if machine:
+                machine.break_off()
+
+    def lose_process(self) -> None:
+        """nova-compute has died, and with it every connection to another host."""
+        for server_id, machine in self.machines.items():
+            if machine.progress or machine.state == "incoming":
+                self.break_off(server_id)
 
     def change_inventory(self, inventory: Inventory) -> None:
         self._inventory = inventory
@@ -362,17 +367,7 @@ class SimHypervisor:
         machine = self.machines.get(server_id)
         if machine is None:
             return Domain(taps=taps)
-        return Domain(
-            taps=taps,
-            files=machine.files is not None,
-            disk=machine.disk is not None,
-            image=machine.disk if machine.disk and machine.disk != EMPTY else "",
-            copies=frozenset(machine.copies),
-            defined=machine.defined,
-            nics=machine.nics,
-            state=machine.state,
-            last_verb=machine.last_verb,
-        )
+        return machine.domain(taps)
 
     def _machine(self, server_id: str) -> Machine:
         return self.machines.setdefault(server_id, Machine())
@@ -399,14 +394,49 @@ class SimHypervisor:
                 self._boot(machine, server)
         return True
 
+    def _send(self, machine: Machine, server: ServerIntent, verb: Verb) -> bool:
+        """Three calls: its memory goes, goes on going, and has gone.  As with QEMU the guest stands still before
+        the last of it is there, and its machine goes away after that; whoever dies in between leaves either.
+        """
+        if not machine.defined or machine.state == "sent":
+            return True
+        if machine.state not in SHOWING or verb.args.get("abort"):
+            self.recall(server)
+            raise Terminal("The guest does not run." if machine.state not in SHOWING else "Cancelled.")
+        host = self._others[verb.args["host"]]
+        there = host.machines.get(server.id)
+        if there is None or there.files is None or not verb.args["ticket"]:
+            raise Retry(f"{server.id} cannot come in")
+        if machine.progress is None:
+            if there.defined:
+                raise Terminal("There is such a machine already.")
+            with self.effect(f"send {server.id}"):
+                there.defined, there.state = True, "incoming"
+                machine.progress = Progress(memory_total=MEMORY, memory_remaining=MEMORY)
+            return False
+        if machine.progress.memory_remaining and not verb.args.get("force"):
+            machine.progress = Progress(memory_total=MEMORY, memory_processed=MEMORY)
+            return False
+        assert all(host.taps.get(port_id) == server.id for port_id in machine.nics), "sent to where no taps are"
+        with self.effect(f"{server.id} stands still"):
+            machine.state, machine.progress = "sent", None
+        with self.effect(f"all of {server.id} is there"):
+            there.take_over(machine)
+        with self.effect(f"{server.id} is gone"):
+            machine.defined, machine.nics, machine.state = False, frozenset(), "off"
+        return True
+
     def _boot(self, machine: Machine, server: ServerIntent) -> None:
-        for other in self._others.values():
-            rival = other.machines.get(server.id)
-            assert other is self or rival is None or rival.state not in SHOWING, "a server runs on two hosts"
+        self._check_alone(server.id)
         machine.state, machine.stop_at, machine.written = "on", None, True
         machine.boots, machine.memory_mb = machine.boots + 1, server.memory_mb
         machine.starts += 1
         machine.console += f"{server.name} boots, time {machine.starts}\n".encode()
+
+    def _check_alone(self, server_id: str) -> None:
+        for other in self._others.values():
+            rival = other.machines.get(server_id)
+            assert other is self or rival is None or rival.state != "on", "a server runs on two hosts"
 
     def _copy(self, server_id: str, machine: Machine, verb: Verb) -> bool:
         """Two calls: the copy, then its way to glance."""

@@ -7,7 +7,7 @@ host, is an *effect*: they are counted, and the process that makes one can die j
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import sqlalchemy as sa
 
@@ -64,12 +64,9 @@ TOKENS = {
 class CountedDatabase(Database):
     """A database whose commits are effects.  Signs of life are not: they are no part of a pass."""
 
-    compiled: ClassVar[dict[Any, Any]] = {}  # statements, compiled once for all worlds
-
     def __init__(self, url: str, bus: LocalBus, effects: Effects) -> None:
         super().__init__(url, bus)
         self._effects, self.writes = effects, 0
-        self._engine = self.engine = self._engine.execution_options(compiled_cache=self.compiled)
 
     def before_commit(self, tx: Transaction) -> None:
         if tx.wrote:
@@ -134,14 +131,10 @@ class World:
         self.config = Config(node=Node(name="h1", state_dir=str(place)), etc_dir=str(place))
         self.now = 0.0
         self.db = CountedDatabase(url or f"sqlite:///{place}/cloud.sqlite", self.bus, self.effects)
-        metadata.create_all(self.db.engine)
         hypervisors: dict[str, SimHypervisor] = {}
         self.hosts = {name: SimHost(name, self.effects, self._upload, hypervisors) for name in hosts}
-        self.boot()
-        self._image()
-        self.settle()
-        self.base = self._base_network()
-        self.settle()
+        self.base: dict[str, str] = {}
+        self._furnish()
         self.effects.log.clear()
         self.effects.quiet = False
 
@@ -181,6 +174,8 @@ class World:
         self._signs: dict[str, dict[str, Any]] = {}  # host → what its nova-compute tells with its signs of life
         for name, service in services.items():
             self._add(name, service.loops)
+        for host in self.hosts.values():
+            host.hypervisor.lose_process()
         for host in [host for host in self.hosts.values() if host.name != self.dead]:
             for name, reconcilers in self._agents(host, conductor_app).items():
                 self._add(f"{name}@{host.name}", reconcilers)
@@ -355,6 +350,14 @@ class World:
             tx.write(sa.update(images).where(waiting).values(stored_at=time.now(), **data))
 
     # ── what is there at the beginning ───────────────────────────────────────────────────────────────────────
+
+    def _furnish(self) -> None:
+        metadata.create_all(self.db.engine)
+        self.boot()
+        self._image()
+        self.settle()
+        self.base = self._base_network()
+        self.settle()
 
     def _image(self) -> None:
         now = time.now()

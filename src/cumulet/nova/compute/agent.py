@@ -94,6 +94,11 @@ class ComputeAgent:
             Step.PAUSE: hypervisor.pause,
             Step.SUSPEND: hypervisor.suspend,
         }
+        self._makers = {
+            Step.MAKE_DISK: hypervisor.make_disk,
+            Step.FETCH_DISK: hypervisor.fetch_disk,
+            Step.RECEIVE: hypervisor.receive,
+        }
         self._looked: Mapping[str, Domain] = {}  # this pass's look at the host
         self._too_many = ""  # why this pass destroys nothing
         self._unknown: list[str] = []
@@ -148,7 +153,7 @@ class ComputeAgent:
         plan, seen = self._plan(wanted, self._looked.get(wanted.id, Domain()))
         if not plan.steps and not is_news(seen, wanted):
             _raise_outcome(seen)
-            return None
+            return _again(wanted, seen)
         plan, seen = self._plan(wanted, self._hypervisor.look_at(wanted.id))
         again = False
         if plan.steps:
@@ -156,7 +161,7 @@ class ComputeAgent:
         if is_news(seen, wanted):
             self._conductor.report(wanted.id, seen)
         _raise_outcome(seen)
-        return Later(STOPPING_SECONDS, "under way") if again else None
+        return Later(STOPPING_SECONDS, "under way") if again else _again(wanted, seen)
 
     def look_inventory(self) -> Mapping[str, Inventory]:
         self._inventory = self._hypervisor.inventory()
@@ -202,16 +207,15 @@ class ComputeAgent:
         LOG.info("server %s: %s", wanted.id, step.value)
         hypervisor = self._hypervisor
         match step:
-            case Step.MAKE_DISK:
+            case Step.MAKE_DISK | Step.FETCH_DISK | Step.RECEIVE:
                 files = self._conductor.config_drive(wanted.id) if wanted.config_drive else {}
-                hypervisor.make_disk(wanted, files)
-            case Step.FETCH_DISK:
-                files = self._conductor.config_drive(wanted.id) if wanted.config_drive else {}
-                hypervisor.fetch_disk(wanted, files)
+                self._makers[step](wanted, files)
             case Step.UNPLUG:
                 hypervisor.unplug(wanted, plan.surplus)
             case Step.STOP:
                 return hypervisor.stop(wanted)
+            case Step.RECALL:
+                return hypervisor.recall(wanted)
             case Step.CLEAR:
                 hypervisor.clear(wanted, plan.stale)
             case Step.VERB:
@@ -246,6 +250,11 @@ class ComputeAgent:
 
 def _doomed(wanted: ServerIntent, actual: Domain) -> bool:
     return wanted.absent and actual != Domain()
+
+
+def _again(wanted: ServerIntent, seen: Seen) -> Later | None:
+    """A guest that stands still between two hosts does not wait for a hint."""
+    return Later(STOPPING_SECONDS, "on its way") if wanted.receiving or seen.power == "sent" else None
 
 
 def _raise_outcome(seen: Seen) -> None:

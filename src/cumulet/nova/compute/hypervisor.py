@@ -2,6 +2,14 @@
 
 Every method may be repeated with no further effect.  Failures that are the server's own fault (an image that
 is refused, a disk smaller than the image) are ``Terminal``; what may pass is ``Retry``.
+
+A running guest goes from host to host in these steps.  The new host prepares what it needs (``receive``,
+``plug``) and defines nothing.  The old one's ``perform`` of the verb ``live-migration`` begins the job and later
+only looks at it.  While it comes in, the new host's ``Domain.state`` is 'incoming'; when all of it is there it is
+'paused', and never 'on': the guest is not started there before nova-conductor has read from both hosts' reports
+that it is complete there and does not run here.  Then the new host's ``start`` lets it go on, and the old one
+destroys what it has.  So a job that breaks off, or anything that dies, leaves the old host free to let its guest
+go on.
 """
 
 from collections.abc import Mapping
@@ -24,6 +32,18 @@ class Hypervisor(Protocol):
     def fetch_disk(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
         """The disk that the server has on the host it comes from (``server.fetch``), grown to the flavor's size."""
 
+    def receive(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
+        """What its guest needs here, to be sent to: the base image (from ``server.fetch`` or glance), empty disks
+        of the sizes that the old host's have, the config drive's files.  ``Domain.disk`` says that it is done.
+
+        From then on, as long as the host's intent says ``receiving``, whoever has ``server.ticket`` is let in.
+        Nothing that comes in runs.  What an attempt that broke off has left in the disks does not matter to the
+        next one.
+        """
+
+    def recall(self, server: ServerIntent) -> bool:
+        """Break off the job that sends it away (``Domain.progress``); True when there is none any more."""
+
     def plug(self, server: ServerIntent) -> None:
         """A tap on the switch for each wanted nic that has none, marked with its port's id."""
 
@@ -34,7 +54,7 @@ class Hypervisor(Protocol):
         """Write the domain down, with these nics; not started.  If it runs, it gets the nics that it lacks now."""
 
     def start(self, server: ServerIntent) -> None:
-        """On, from whatever it is: a paused one goes on, a suspended one wakes up with its memory."""
+        """On, from whatever it is: a paused or sent one goes on, a suspended one wakes up with its memory."""
 
     def stop(self, server: ServerIntent) -> bool:
         """Ask the guest to shut down; True when it is off.  After the grace time it is switched off.
@@ -55,6 +75,15 @@ class Hypervisor(Protocol):
         copy to glance.  The domain remembers the verb's id (``Domain.last_verb``), so that a repeat after a crash
         knows.  ``resize`` shuts the guest down, keeps the disk as it is then, and starts it as the flavor says;
         ``revertResize`` takes the kept disk back, ``confirmResize`` forgets it.
+
+        ``live-migration`` sends the guest to the host that ``verb.args`` name (``host``, ``address``, ``port`` of
+        its nova-compute, ``ticket``).  False while the job goes on.  True when the guest does not run here any
+        more: its domain is gone, or it stands still ('sent': the job is over, and nobody here knows whether all of
+        it arrived).  Terminal, in the hypervisor's words: there is no job, and the guest is here as it was.
+        Without a job, and with none that is known to have failed, it begins (anew).  ``verb.args["force"]``: come
+        to an end, even if the guest has to stand still for longer.  ``verb.args["abort"]``: break the job off and
+        raise Terminal; what has arrived meanwhile has arrived.  The domain does not remember this verb:
+        ``last_verb`` goes with it as it is.
         """
 
     def rebuild(self, server: ServerIntent, verb: Verb, config_drive: Mapping[str, bytes]) -> bool:
@@ -68,7 +97,7 @@ class Hypervisor(Protocol):
         """Remove what these verbs have left of their copies of the disk (``Domain.copies``)."""
 
     def destroy(self, server: ServerIntent) -> None:
-        """The domain, its taps and its files: nothing is left."""
+        """The domain, its taps and its files: nothing is left.  First of all nothing of it comes in any more."""
 
     def inventory(self) -> Inventory: ...
 

@@ -156,6 +156,12 @@ class LibvirtHypervisor:
         with self._images.use(server.image, lambda _, write: _must(pull(BASE, write))) as base:
             self._files.adopt_disk(server, base, pull)
 
+    def receive(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
+        raise Terminal("This host cannot receive a running server.")
+
+    def recall(self, server: ServerIntent) -> bool:
+        return True
+
     def find_gift(self, server_id: str, name: str) -> Path | None:
         """A file of a server that moves to another host, whose guest is off."""
         found = self._find(server_id)

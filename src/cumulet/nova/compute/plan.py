@@ -18,6 +18,10 @@ image than the wanted one, with no rebuild to come, is what a failed rebuild lea
 
 A server that moves here is prepared while its other host still has it; its disk is fetched, and it is started, when
 that host has ceased.  A server that has left on trial is off here and keeps its files.
+
+A guest that shall be sent elsewhere as it runs is sent and nothing else; once it has been sent ('sent', or its
+domain is gone) nothing starts it here again, as long as it shall be sent.  Where it shall come in, all that it
+needs is made, and nothing is started: it stands still until the intent says that this host is its host.
 """
 
 from collections.abc import Iterable, Mapping
@@ -26,12 +30,14 @@ from enum import Enum
 
 from msgspec.structs import replace
 
-from cumulet.nova.model import LONGEST_REASON, Domain, Seen, ServerIntent, Verb
+from cumulet.nova.model import LIVE, LONGEST_REASON, Domain, Seen, ServerIntent, Verb
 
 
 class Step(Enum):
     MAKE_DISK = "make disk"
     FETCH_DISK = "fetch disk"
+    RECEIVE = "receive"
+    RECALL = "recall"
     UNPLUG = "unplug"
     PLUG = "plug"
     DEFINE = "define"
@@ -65,8 +71,10 @@ class Plan:
 WIRING = "ports to be wired"
 HELD = "the server to be off on its other host"
 LOST_DISK = "The server's disk is not on its host any more."
+COMING_IN = "its guest to come in, or not to"
+NOT_SURVIVED = "The server has come here, and has gone off before it was let go on."
 OTHER_DISK = "The server's disk is not of its image: a rebuild has failed.  Rebuild it again."
-_RUNNING = ("on", "paused")
+_RUNNING = ("on", "paused", "sent")
 _BEGINNINGS = frozenset({"reboot", "rebuild", "resize", "revertResize"})
 """Verbs that start the guest anew."""
 
@@ -75,8 +83,14 @@ def plan_server(wanted: ServerIntent, actual: Domain, boot_id: str) -> Plan:
     """What to do about one server on a host that has booted as ``boot_id``."""
     if wanted.absent:
         return Plan((Step.DESTROY,) if actual != Domain() else ())
+    if wanted.receiving:
+        return _plan_receiving(wanted, actual)
+    if actual.state == "incoming":
+        return Plan(waiting_for=COMING_IN)
     if wanted.kept:
         return _plan_kept(actual)
+    if leaving := _leaving(wanted):
+        return Plan() if _is_sent(actual) else Plan((Step.VERB,), verbs=leaving)
     verbs = pending_verbs(wanted, actual)
     rebuilt = any(verb.name == "rebuild" for verb in verbs)
     fault = "" if rebuilt else _fault(wanted, actual)
@@ -97,6 +111,7 @@ def plan_server(wanted: ServerIntent, actual: Domain, boot_id: str) -> Plan:
     steps = [
         step
         for step, due in (
+            (Step.RECALL, actual.progress is not None),
             (Step.CLEAR, bool(stale)),
             (Step.MAKE_DISK, not actual.disk and not rebuilt and not coming),
             (Step.FETCH_DISK, coming and not wanted.held),
@@ -137,6 +152,36 @@ def _plan_kept(actual: Domain) -> Plan:
     return Plan(tuple(steps), surplus=plugged)
 
 
+def _plan_receiving(wanted: ServerIntent, actual: Domain) -> Plan:
+    """All that the guest needs, but no domain: that comes with it."""
+    if actual.defined and actual.state in ("off", "crashed"):
+        return Plan(fault=NOT_SURVIVED)
+    nics = frozenset(nic.port_id for nic in wanted.nics)
+    surplus = actual.taps - nics
+    steps = (
+        (Step.RECEIVE, not actual.disk),
+        (Step.UNPLUG, bool(surplus) and not actual.defined),
+        (Step.PLUG, not actual.taps >= nics),
+    )
+    waiting = "" if all(nic.wired for nic in wanted.nics) else WIRING
+    return Plan(tuple(step for step, due in steps if due), waiting_for=waiting, surplus=surplus)
+
+
+def is_ready(wanted: ServerIntent, actual: Domain) -> bool:
+    """Whether the guest can come in."""
+    wired = all(nic.wired and nic.port_id in actual.taps for nic in wanted.nics)
+    return wanted.receiving and actual.disk and wired
+
+
+def _leaving(wanted: ServerIntent) -> tuple[Verb, ...]:
+    """The verb that sends its guest to another host, if there is one."""
+    return tuple(verb for verb in wanted.verbs if verb.name == LIVE)
+
+
+def _is_sent(actual: Domain) -> bool:
+    return not actual.defined or actual.state == "sent"
+
+
 def _fault(wanted: ServerIntent, actual: Domain) -> str:
     """Why this server's disk is not what it should be, in the words that its user knows already."""
     if not actual.disk:
@@ -153,7 +198,7 @@ def went_off(wanted: ServerIntent, actual: Domain, boot_id: str) -> bool:
     return (
         wanted.power == "on"
         and actual.defined
-        and actual.state != "on"
+        and actual.state not in ("on", "sent")
         and seen is not None
         and seen.reached
         and seen.boot_id == boot_id
@@ -182,7 +227,7 @@ def what_was_seen(
         return Seen(wanted.generation, actual.power, fault, waiting, boot_id=boot_id)
     faults = verb_faults or {}
     done = (v.id for v in wanted.verbs if v.id <= actual.last_verb or v.id in faults or _needless(wanted, v))
-    power = actual.power
+    power = _power(wanted, actual)
     return Seen(
         generation=wanted.generation,
         power="off" if power == "crashed" and wanted.power == "off" else power,
@@ -192,12 +237,24 @@ def what_was_seen(
         verb_faults={str(number): text for number, text in faults.items()},
         boot_id=boot_id,
         reached=wanted.power == "on" and (power == "on" or reached),
+        ready=is_ready(wanted, actual),
+        progress=actual.progress if _leaving(wanted) else None,
     )
 
 
+def _power(wanted: ServerIntent, actual: Domain) -> str:
+    """A guest that stands still because it was sent, and has come to nothing elsewhere, is a paused one."""
+    if _leaving(wanted) and _is_sent(actual):
+        return "sent"
+    return "paused" if actual.power == "sent" else actual.power
+
+
 def is_news(seen: Seen, wanted: ServerIntent) -> bool:
-    """Whether the controller does not know this yet."""
-    return seen != (wanted.seen and replace(wanted.seen, verbs_done=(), verb_faults={}))
+    """Whether the controller does not know this yet.  Who was ready once is taken to be so."""
+    known = wanted.seen
+    if known is None or seen.progress is not None:
+        return True
+    return replace(seen, ready=seen.ready or known.ready) != replace(known, verbs_done=(), verb_faults={})
 
 
 def _needless(wanted: ServerIntent, verb: Verb) -> bool:
