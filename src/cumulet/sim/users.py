@@ -47,8 +47,8 @@ class Users:
         self.promises = Promises()
         self.wishes: tuple[Callable[[], str], ...] = (
             self._boot, self._boot, self._power, self._power, self._power, self._move, self._move, self._go,
-            self._delete, self._snapshot, self._attach, self._detach, self._network, self._no_network, self._address,
-            self._point, self._no_address,
+            self._delete, self._snapshot, self._attach, self._detach, self._network, self._no_network,
+            self._address, self._point, self._no_address,
         )  # fmt: skip
         self.renewed: set[str] = set()  # servers whose disks may have lost what was written lately
         self._names = 0
