@@ -9,14 +9,13 @@ import pytest
 
 from cumulet.sim.world import World
 from tests import databases
-
-MEMORY = Path("/dev/shm")
+from tests.sim.copies import MEMORY, Prepare, Prepared, as_after
 
 
 @pytest.fixture
 def make_world() -> Iterator[Callable[..., World]]:
     """A cloud with two hosts, a public and a private network; options are ``World``'s.  Its disk is memory."""
-    with TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as place:
+    with TemporaryDirectory(dir=MEMORY) as place:
         yield lambda **options: World(Path(place), url=databases.url(Path(place) / "cloud.sqlite"), **options)
 
 
@@ -24,3 +23,19 @@ def make_world() -> Iterator[Callable[..., World]]:
 def world(make_world: Callable[..., Any]) -> World:
     found: World = make_world()
     return found
+
+
+@pytest.fixture
+def prepared(make_world: Callable[..., World]) -> Iterator[Prepared]:
+    """A cloud to which something has happened; a copy, where databases can be copied."""
+
+    def make(prepare: Prepare, hints: bool) -> World:
+        world = make_world(hints=hints)
+        prepare(world)
+        return world
+
+    if databases.is_mariadb():
+        yield make
+        return
+    with TemporaryDirectory(dir=MEMORY) as place:
+        yield lambda prepare, hints: as_after(prepare, Path(place), hints)

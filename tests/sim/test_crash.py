@@ -20,6 +20,7 @@ from cumulet.nova.tables import console_tokens
 from cumulet.sim.machine import Machine
 from cumulet.sim.world import OTHER_IMAGE, SimHost, World
 from tests.nova.consoles import token_of
+from tests.sim.copies import MEMORY, Prepared, as_after, nothing
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Operation:
     name: str
     ask: Callable[[World], None]
     check: Callable[[World], None]
-    prepare: Callable[[World], None] = lambda world: None
+    prepare: Callable[[World], None] = nothing
 
 
 def find(world: World) -> str:
@@ -322,9 +323,8 @@ def run(world: World, operation: Operation) -> None:
 
 @cache
 def effects_of(operation: Operation) -> tuple[str, ...]:
-    with TemporaryDirectory() as place:
-        world = World(Path(place), url=f"sqlite:///{place}/cloud.sqlite")  # any database has the same effects
-        operation.prepare(world)
+    with TemporaryDirectory(dir=MEMORY) as place:
+        world = as_after(operation.prepare, Path(place))  # any database has the same effects
         before = len(world.effects.log)
         run(world, operation)
         return tuple(world.effects.log[before:])
@@ -336,9 +336,8 @@ CASES = [(operation, number) for operation in OPERATIONS for number in range(len
 @pytest.mark.parametrize("hints", [True, False], ids=["hints", "no hints"])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(("operation", "number"), CASES, ids=[f"{o.name}-{n}" for o, n in CASES])
-def test_crash(make_world: Callable[..., World], operation: Operation, number: int, when: str, hints: bool) -> None:
-    world = make_world(hints=hints)
-    operation.prepare(world)
+def test_crash(prepared: Prepared, operation: Operation, number: int, when: str, hints: bool) -> None:
+    world = prepared(operation.prepare, hints)
     world.effects.crash_at = (len(world.effects.log) + number, when)
     run(world, operation)
     assert world.effects.crash_at is None, "the crash point was never reached"
@@ -349,9 +348,9 @@ def test_crash(make_world: Callable[..., World], operation: Operation, number: i
 
 @pytest.mark.parametrize("number", range(len(effects_of(OPERATIONS[0]))))
 @pytest.mark.parametrize("hints", [True, False], ids=["hints", "no hints"])
-def test_deleted_in_the_middle_of_its_boot(make_world: Callable[..., World], number: int, hints: bool) -> None:
+def test_deleted_in_the_middle_of_its_boot(prepared: Prepared, number: int, hints: bool) -> None:
     """The user changes their mind, and everybody else reacts, in the middle of somebody's work."""
-    world = make_world(hints=hints)
+    world = prepared(nothing, hints)
 
     def change_of_mind() -> None:
         delete(world)

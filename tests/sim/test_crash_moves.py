@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from cumulet.core.tables import agents
 from cumulet.sim.machine import Machine
 from cumulet.sim.world import World
+from tests.sim.copies import Prepared
 from tests.sim.test_crash import Operation, act, delete, effects_of, find, gone, run
 
 ADMIN = {"X-Auth-Token": "admin", "OpenStack-API-Version": "compute 2.67"}
@@ -113,9 +114,8 @@ CASES = [(operation, number) for operation in OPERATIONS for number in range(len
 
 @pytest.mark.parametrize(("when", "hints"), [("before", True), ("after", False)], ids=["before", "after, no hints"])
 @pytest.mark.parametrize(("operation", "number"), CASES, ids=[f"{o.name}-{n}" for o, n in CASES])
-def test_crash(make_world: Callable[..., World], operation: Operation, number: int, when: str, hints: bool) -> None:
-    world = make_world(hints=hints)
-    operation.prepare(world)
+def test_crash(prepared: Prepared, operation: Operation, number: int, when: str, hints: bool) -> None:
+    world = prepared(operation.prepare, hints)
     world.effects.crash_at = (len(world.effects.log) + number, when)
     run(world, operation)
     assert world.effects.crash_at is None, "the crash point was never reached"

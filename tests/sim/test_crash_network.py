@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from cumulet.sim.world import World
+from tests.sim.copies import Prepared
 from tests.sim.test_crash import (
     Operation,
     associate,
@@ -199,9 +200,8 @@ CASES = [(operation, number) for operation in OPERATIONS for number in range(len
 @pytest.mark.parametrize("hints", [True, False], ids=["hints", "no hints"])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize(("operation", "number"), CASES, ids=[f"{o.name}-{n}" for o, n in CASES])
-def test_crash(make_world: Callable[..., World], operation: Operation, number: int, when: str, hints: bool) -> None:
-    world = make_world(hints=hints)
-    operation.prepare(world)
+def test_crash(prepared: Prepared, operation: Operation, number: int, when: str, hints: bool) -> None:
+    world = prepared(operation.prepare, hints)
     world.effects.crash_at = (len(world.effects.log) + number, when)
     run(world, operation)
     assert world.effects.crash_at is None, "the crash point was never reached"
