@@ -15,11 +15,11 @@ from pathlib import Path
 from websockets.exceptions import WebSocketException
 from websockets.sync.client import ClientConnection, connect
 
-from cumulet.core.run import LONGEST_MESSAGE
 from cumulet.nova.compute.passages import LIBVIRTD, TICKET, WAYS, Destination
 
 LOG = logging.getLogger(__name__)
 CHUNK = 256 * 1024
+LONGEST_MESSAGE = 1 << 20
 CONNECT_SECONDS = 10.0
 
 
