@@ -83,6 +83,9 @@ class Compute(msgspec.Struct, forbid_unknown_fields=True):
     live_migration_seconds: Annotated[
         int, Meta(description="age at which a live migration that has not arrived is given up", ge=1)
     ] = 3600
+    live_migration_mib: Annotated[
+        int, Meta(description="MiB a second for one live migration; 0: all there is", ge=0)
+    ] = 0
     destroy_limit: Annotated[int, Meta(description="most servers destroyed in one pass")] = 100
 
 
