@@ -215,6 +215,8 @@ class RouterPort(Struct, frozen=True):
     gateways: tuple[str, ...] = ()  # next hops of default routes; the external port only
     advertised: tuple[Advertised, ...] = ()  # internal ports only
     metadata_v6: bool = True  # serve fe80::a9fe:a9fe here: at one place of a network
+    scope_v4: str = ""  # the network's address scopes
+    scope_v6: str = ""
 
 
 class FloatingIp(Struct, frozen=True):
