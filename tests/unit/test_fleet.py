@@ -35,7 +35,7 @@ def test_each_loop_runs_when_it_is_due_and_when_it_is_woken() -> None:
 
 def test_what_is_not_done_is_looked_at_again() -> None:
     crew, done = Crew(), threading.Event()
-    answers = [Later(0.01, "soon"), Retry("not yet"), None]
+    answers: list[Later | Retry | None] = [Later(0.01, "soon"), Retry("not yet"), None]
 
     def reconcile(key: str) -> Later | None:
         answer = answers.pop(0)
