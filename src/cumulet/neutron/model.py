@@ -127,6 +127,7 @@ class WirePort(Struct, frozen=True):
     port_security: bool = True
     allowed_pairs: tuple[tuple[str, str], ...] = ()  # (MAC, prefix)
     security_groups: tuple[str, ...] = ()
+    active: bool = True  # False: its station is on another host yet, and may come here at any moment
 
     @property
     def trusted(self) -> bool:
