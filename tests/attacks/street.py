@@ -39,6 +39,12 @@ class Street:
         ]
         group = doors.make("neutron-server", "alice", "/v2.0/security-groups", "security_group", name="g")
         router = doors.make("neutron-server", "alice", "/v2.0/routers", "router", name="r")["id"]
+        scope = doors.make(
+            "neutron-server", "alice", "/v2.0/address-scopes", "address_scope", name="s", ip_version=4
+        )
+        pool = doors.make(
+            "neutron-server", "alice", "/v2.0/subnetpools", "subnetpool", name="p", prefixes=["10.9.0.0/16"]
+        )
         key = doors.make("nova-api", "alice", "/v2.1/os-keypairs", "keypair", name="k", public_key=KEY)["name"]
         agent = doors.good("admin", "neutron-server", "GET", "/v2.0/agents")["agents"][0]["id"]
         self.values = {
@@ -46,6 +52,7 @@ class Street:
             "role_id": doors.role("member"), "prior_role_id": doors.role("member"), "region_id": "RegionOne",
             "implied_role_id": doors.role("reader"), "network_id": self.network, "subnet_id": self.subnet,
             "port_id": port, "router_id": router, "floatingip_id": self.floating, "security_group_id": group["id"],
+            "address_scope_id": scope["id"], "subnetpool_id": pool["id"],
             "rule_id": group["security_group_rules"][0]["id"], "image_id": doors.ids["image of alice"],
             "member_id": doors.ids["blue"], "name": key, "agent_id": agent, "tag": "x", "key": "k",
             "alias": "quotas", "binary": "nova-compute", "network": "net", "collection": "networks",

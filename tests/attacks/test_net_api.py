@@ -66,7 +66,12 @@ def test_another_projects_things(cloud: Cloud) -> None:
     port = cloud.create("alice", "port", network_id=network)["id"]
     group = cloud.create("alice", "security_group", name="g")["id"]
     floating = cloud.create("alice", "floatingip", floating_network_id=public)["id"]
+    scope = cloud.good("alice", "POST", "/address-scopes", {"address_scope": {"ip_version": 4}})["address_scope"][
+        "id"
+    ]
+    pool = cloud.create("alice", "subnetpool", name="p", prefixes=["10.9.0.0/16"], address_scope_id=scope)["id"]
     mine, _ = cloud.network("bob", cidr="10.7.0.0/24")
+    own_pool = cloud.create("bob", "subnetpool", name="p", prefixes=["10.7.0.0/16"])["id"]
     own = cloud.create("bob", "router")["id"]
     own_port = cloud.create("bob", "port", network_id=mine)["id"]
     own_floating = cloud.create("bob", "floatingip", floating_network_id=public)["id"]
@@ -76,6 +81,10 @@ def test_another_projects_things(cloud: Cloud) -> None:
         ("POST", "/ports", {"port": {"network_id": public}}),
         ("POST", "/subnets", {"subnet": {"network_id": network, "ip_version": 4, "cidr": "10.9.0.0/24"}}),
         ("POST", "/subnets", {"subnet": {"network_id": public, "ip_version": 4, "cidr": "10.9.0.0/24"}}),
+        ("POST", "/subnets", {"subnet": {"network_id": mine, "ip_version": 4, "subnetpool_id": pool}}),
+        ("PUT", f"/subnetpools/{own_pool}", {"subnetpool": {"address_scope_id": scope}}),
+        ("PUT", f"/subnetpools/{pool}", {"subnetpool": {"address_scope_id": None}}),
+        ("PUT", f"/address-scopes/{scope}", {"address_scope": {"name": "mine"}}),
         ("PUT", f"/routers/{own}/add_router_interface", {"subnet_id": subnet}),
         ("PUT", f"/routers/{own}/add_router_interface", {"port_id": port}),
         ("PUT", f"/routers/{router}/add_router_interface", {"port_id": own_port}),
@@ -89,7 +98,7 @@ def test_another_projects_things(cloud: Cloud) -> None:
         ("DELETE", f"/networks/{public}", None),
         *(("DELETE", f"/{kind}/{key}", None) for kind, key in {
             "networks": network, "subnets": subnet, "ports": port, "routers": router, "floatingips": floating,
-            "security-groups": group,
+            "security-groups": group, "address-scopes": scope, "subnetpools": pool,
         }.items()),
     ]  # fmt: skip
     for method, url, body in attacks:

@@ -162,6 +162,7 @@ POOLS: list[Step] = [
     ("address scope create a1", {"id": Keep("scope"), "ip_version": 4, "shared": False}),
     ("address scope list", ["ID", "Name", "IP Version", "Shared", "Project"]),
     ("address scope set --name a2 a1", ""),
+    ("address scope show a2", {"id": "{scope}", "name": "a2", "ip_version": 4, "shared": False}),
     (
         "subnet pool create --pool-prefix 10.77.0.0/16 --default-prefix-length 24 --address-scope a2 sp",
         {"id": Keep("pool"), "prefixes": ["10.77.0.0/16"], "default_prefixlen": 24, "address_scope_id": "{scope}"},

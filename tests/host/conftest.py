@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.host.hypervisor_rig import Host, LibvirtRig, a_host
+from tests.host.live_rig import two_hosts
 from tests.machine import Machine
 
 
@@ -18,12 +19,24 @@ def first_server(cloud: Machine) -> None:
 
 @pytest.fixture(scope="module")
 def libvirt_host() -> Iterator[Host]:
+    _need_libvirt()
+    with a_host() as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def libvirt_hosts() -> Iterator[tuple[tuple[Host, Host], str]]:
+    """Two, and the network namespace of the second."""
+    _need_libvirt()
+    with two_hosts() as hosts:
+        yield hosts
+
+
+def _need_libvirt() -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root")
     if missing := [tool for tool in ("ovs-vswitchd", "libvirtd", "qemu-img") if shutil.which(tool) is None]:
         pytest.skip(f"needs {', '.join(missing)}")
-    with a_host() as host:
-        yield host
 
 
 @pytest.fixture

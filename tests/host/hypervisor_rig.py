@@ -174,7 +174,8 @@ class SimRig:
 class Host:
     """A node of its own: network namespace (the caller stands in it), Open vSwitch, libvirtd."""
 
-    def __init__(self) -> None:
+    def __init__(self, space: str) -> None:
+        self.space = space
         self.directory = Path(tempfile.mkdtemp(prefix="cum-"))  # short: unix sockets are in it
         self.directory.chmod(0o755)
         node = Node(name="h1", state_dir=str(self.directory / "state"), run_dir=str(self.directory / "run"))
@@ -294,7 +295,7 @@ def a_host() -> Iterator[Host]:
     netns.create(name)
     try:
         with netns.enter(name):
-            host = Host()
+            host = Host(name)
             try:
                 host.start()
                 yield host

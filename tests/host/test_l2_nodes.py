@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from cumulet.core.errors import Retry
 from cumulet.host import netns
@@ -26,6 +27,9 @@ pytestmark = [
     pytest.mark.host,
     pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("ovs-vswitchd"), reason="needs root and Open vSwitch"),
 ]
+
+
+RARP = 0x8035
 
 
 def ping(space: str, address: str) -> bool:
@@ -111,6 +115,41 @@ def test_tunnels(nodes: tuple[L2Node, L2Node]) -> None:
     one.network("n1", 5001)
     assert one.reconcile() == {}
     assert "vxlan-0a140002" not in one.ovsdb.ports(TUN)
+
+
+def rarp(mac: str, about: str = "") -> bytes:
+    """What QEMU says for a guest that has come in."""
+    nobody = "0.0.0.0"
+    return frame(BROADCAST, mac, RARP, arp(3, about or mac, nobody, about or mac, nobody) + MARK)
+
+
+def test_a_station_that_comes_as_it_runs(nodes: tuple[L2Node, L2Node]) -> None:
+    """Its port is wired where it goes to; its neighbours there reach it where it is, until it speaks there."""
+    one, two = nodes
+    one.network("n1", 5001, "10.20.0.2")
+    two.network("n1", 5001, "10.20.0.1")
+    near = member(one, "near", "n1", "10.0.0.1")
+    before = member(one, "before", "n1", "10.0.0.2")
+    neighbour = member(two, "neighbour", "n1", "10.0.0.3")
+    after = member(two, "after", "n1", "10.0.0.2", mac=before.mac, active=False)
+    assert one.reconcile() == two.reconcile() == {}
+    until(lambda: neighbour.ping("10.0.0.2") and near.ping("10.0.0.2"), "the station where it is")
+    with near.hearing() as ear, neighbour.hearing() as heard:
+        after.send(rarp("fa:16:3e:77:77:77"), rarp(after.mac, about="fa:16:3e:77:77:77"))
+        assert neighbour.ping("10.0.0.2")
+        assert near.ping("10.0.0.2")
+        assert ear.frames(0.1, MARK) == heard.frames(0.1, MARK) == []
+        before.unplug()
+        after.send(rarp(after.mac))
+        assert neighbour.ping("10.0.0.2"), "it has come"
+        assert ear.frames(0.1, MARK) == heard.frames(0.1, MARK) == [], "guests need not know"
+    del one.controller.ports[before.port.id]
+    one.reconcile()
+    assert near.ping("10.0.0.2"), "the other host's switch has heard it"
+    two.controller.add(replace(after.port, active=True))
+    assert two.reconcile() == {}
+    assert near.ping("10.0.0.2")
+    assert neighbour.ping("10.0.0.2")
 
 
 def test_the_underlay_is_given_back(nodes: tuple[L2Node, L2Node]) -> None:

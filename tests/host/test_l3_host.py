@@ -113,6 +113,23 @@ def test_the_outside_does_not_reach_what_has_no_floating_ip(world: World) -> Non
         assert out.caller(world.a, "203.0.113.1", 80) == "203.0.113.20"
 
 
+def test_address_scopes_keep_networks_apart(world: World) -> None:
+    a, b = world.intent.interfaces
+    of_out = msgspec.structs.replace(b, scope_v4="s")
+    assert world.intent.external
+    external = msgspec.structs.replace(world.intent.external, scope_v4="s")
+    via_router(world, world.out)
+    world.ensure(external=external, interfaces=(msgspec.structs.replace(a, scope_v4="t"), of_out))
+    with Talk(world.b, "10.2.0.5", 80) as inner, Talk(world.out, "203.0.113.1", 80) as out:
+        until(lambda: inner.caller(world.out, "10.2.0.5", 80) == "203.0.113.1", "in by its own address")
+        assert out.caller(world.b, "203.0.113.1", 80) == "10.2.0.5"  # out, too
+        assert out.caller(world.a, "203.0.113.1", 80) == "203.0.113.20"
+        assert inner.caller(world.a, "10.2.0.5", 80, 0.5) == ""
+        world.ensure(interfaces=(a, b), external=msgspec.structs.replace(external, scope_v4=""), generation=2)
+        assert inner.caller(world.a, "10.2.0.5", 80) == "10.1.0.5"
+        assert inner.caller(world.out, "10.2.0.5", 80, 0.5) == ""
+
+
 def via_router(world: World, space: str) -> None:
     """The outside knows a way to the tenants' addresses."""
     with netns.enter(space), Netlink() as link:

@@ -102,6 +102,20 @@ class LabRig:
         return "1 received" in self.run(node, "ping", "-c1", "-W1", address, check=False)
 
     @contextmanager
+    def lost(self, node: str, address: str, *space: str) -> Iterator[list[int]]:
+        """Ten pings a second from a node (or a namespace of it); afterwards it holds how many were not answered."""
+        found: list[int] = []
+        ping = self.start(node, *space, "ping", "-n", "-i", "0.1", address)
+        try:
+            yield found
+        finally:
+            self.run(node, "pkill", "-INT", "-f", f"ping -n -i 0.1 {address}")
+            said = ping.communicate(timeout=20)[0]
+        match = re.search(r"(\d+) packets transmitted, (\d+) received", said)
+        assert match, said
+        found.append(int(match[1]) - int(match[2]))
+
+    @contextmanager
     def pings(self, address: str) -> Iterator[list[float]]:
         """Five a second from outside; afterwards it holds the longest time without an answer, in seconds."""
         found: list[float] = []
@@ -114,6 +128,27 @@ class LabRig:
         times = [float(match) for match in re.findall(r"^\[([0-9.]+)\] \d+ bytes from", said, re.M)]
         assert times, said
         found.append(max(later - earlier for earlier, later in pairwise(times)))
+
+    def pid(self, node: str, name: str) -> int:
+        """Of a service, as its parent knows it."""
+        state = json.loads(self.run(node, "cat", "/run/cumulet/node.json"))
+        return next(int(one["pid"]) for one in state["members"] if one["name"] == name)
+
+    def kill(self, node: str, name: str) -> None:
+        """kill -9, and wait until its parent has started it again."""
+        former = self.pid(node, name)
+        self.run(node, "kill", "-9", str(former))
+        wait_for(lambda: self.pid(node, name) not in (0, former), 60, f"{name} on {node} again")
+
+    def guests(self, node: str) -> list[str]:
+        """The QEMUs of a compute node."""
+        return self.run(node, "pgrep", "-f", "qemu-system.*guest=", check=False).split()
+
+    def left(self, node: str) -> list[str]:
+        """Domains, disks and taps of servers on a compute node."""
+        found = self.run(node, "pgrep", "-fa", "qemu-system.*guest=", check=False).splitlines()
+        found += self.run(node, "ls", "/var/lib/cumulet/servers", check=False).splitlines()
+        return found + [line for line in self.run(node, "ls", "/sys/class/net").split() if line.startswith("tap")]
 
     def tunnels(self, node: str) -> set[str]:
         """The other ends of a node's tunnels."""

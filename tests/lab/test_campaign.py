@@ -25,25 +25,6 @@ PARTS = [
 SEED = 20260101
 
 
-def pid(lab: LabRig, node: str, name: str) -> int:
-    state = json.loads(lab.run(node, "cat", "/run/cumulet/node.json"))
-    return next(int(one["pid"]) for one in state["members"] if one["name"] == name)
-
-
-def kill(lab: LabRig, node: str, name: str) -> None:
-    """kill -9, and wait until its parent has started it again."""
-    former = pid(lab, node, name)
-    lab.run(node, "kill", "-9", str(former))
-    wait_for(lambda: pid(lab, node, name) not in (0, former), 60, f"{name} on {node} again")
-
-
-def left(lab: LabRig, node: str) -> list[str]:
-    """Domains, disks and taps of servers on a compute node."""
-    found = lab.run(node, "pgrep", "-fa", "qemu-system.*guest=", check=False).splitlines()
-    found += lab.run(node, "ls", "/var/lib/cumulet/servers", check=False).splitlines()
-    return found + [line for line in lab.run(node, "ls", "/sys/class/net").split() if line.startswith("tap")]
-
-
 def orphans(lab: LabRig) -> list[str]:
     """Rows of the database that belong to nothing: claims, ports, bindings."""
     found = json.loads(lab.run("controller", "cumulet", "doctor", "--json", check=False))
@@ -57,7 +38,7 @@ def settled(lab: LabRig, names: set[str]) -> bool:
 
 @pytest.mark.parametrize("round_", range(3))
 def test_servers_come_and_go_while_everything_dies(lab: LabRig, servers: Servers, round_: int) -> None:
-    before = {node: sorted(left(lab, node)) for node in ("compute1", "compute2")}
+    before = {node: sorted(lab.left(node)) for node in ("compute1", "compute2")}
     chance = random.Random(SEED + round_)
     victims = [*VICTIMS, *PARTS]
     chance.shuffle(victims)
@@ -65,19 +46,19 @@ def test_servers_come_and_go_while_everything_dies(lab: LabRig, servers: Servers
     third = len(victims) // 3
     made = lab.start("controller", "sh", "-c", create(sorted(names)))
     for node, name in victims[:third]:
-        kill(lab, node, name)
+        lab.kill(node, name)
     said = made.communicate(timeout=300)[0]
     assert made.returncode == 0, said
     for node, name in victims[third : 2 * third]:
-        kill(lab, node, name)
+        lab.kill(node, name)
     wait_for(lambda: settled(lab, names), 240, "all servers ACTIVE")
     gone = lab.start("controller", "sh", "-c", delete(lab))
     for node, name in victims[2 * third :]:
-        kill(lab, node, name)
+        lab.kill(node, name)
     gone.communicate(timeout=300)
     wait_for(lambda: settled(lab, set()), 240, "all servers gone")
     for node, there in before.items():
-        wait_for(lambda node=node, there=there: sorted(left(lab, node)) == there, 60, f"nothing left on {node}")  # type: ignore[misc]
+        wait_for(lambda node=node, there=there: sorted(lab.left(node)) == there, 60, f"nothing left on {node}")  # type: ignore[misc]
     for name in ("one", "two"):
         wait_for(lambda name=name: lab.ssh(name, "hostname", check=False).strip() == name, 60, f"login on {name}")  # type: ignore[misc]
     wait_for(lambda: lab.start("controller", "cumulet", "where").wait(60) == 0, 60, "health of all that runs")

@@ -227,7 +227,18 @@ def tags(kind: str) -> Callable[[Cloud], None]:
     return keeps(kind, tags=["a", "b"])
 
 
+def scopes(cloud: Cloud) -> None:
+    """What routers make of it: ``test_hosts`` and the unit tests of their plan."""
+    body = {"address_scope": {"name": "s", "ip_version": 4}}
+    scope = cloud.good("alice", "POST", "/address-scopes", body)["address_scope"]["id"]
+    pool = cloud.create("alice", "subnetpool", name="p", prefixes=["10.8.0.0/24"], address_scope_id=scope)["id"]
+    network = cloud.create("alice", "network")["id"]
+    cloud.create("alice", "subnet", network_id=network, subnetpool_id=pool, prefixlen=26)
+    assert cloud.get("alice", f"/networks/{network}")["network"]["ipv4_address_scope"] == scope
+
+
 PROOFS: dict[str, Callable[[Cloud], None]] = {
+    "address-scope": scopes,
     "agent": lists("/agents"),
     "allowed-address-pairs": pairs,
     "availability_zone": lists("/availability_zones"),

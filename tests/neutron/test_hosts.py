@@ -275,6 +275,32 @@ def test_routers(cloud: Cloud) -> None:
     assert read(cloud, "net1", "routers") == {}
 
 
+def test_a_router_hears_of_address_scopes(cloud: Cloud) -> None:
+    cloud.alive("net1", L3)
+    wish = {"address_scope": {"name": "s", "ip_version": 4}}
+    scope = cloud.good("alice", "POST", "/address-scopes", wish)["address_scope"]["id"]
+    pool = cloud.create(
+        "alice", "subnetpool", name="p", prefixes=["10.8.0.0/16"], address_scope_id=scope, default_prefixlen=24
+    )["id"]
+    network = cloud.create("alice", "network")["id"]
+    subnet = cloud.create("alice", "subnet", network_id=network, subnetpool_id=pool)["id"]
+    router = cloud.create("alice", "router")["id"]
+    cloud.good("alice", "PUT", f"/routers/{router}/add_router_interface", {"subnet_id": subnet})
+
+    def told() -> tuple[int, list[tuple[str, str]]]:
+        intent = read(cloud, "net1", "routers")[router]
+        return intent["generation"], [(port["scope_v4"], port["scope_v6"]) for port in intent["interfaces"]]
+
+    before, scopes = told()
+    assert scopes == [(scope, "")]
+    cloud.update("alice", "subnetpool", pool, name="q")
+    assert told() == (before, scopes)
+    cloud.hinted()
+    cloud.update("alice", "subnetpool", pool, address_scope_id=None)
+    assert ("neutron.routers.net1", router) in cloud.hinted()
+    assert told() == (before + 1, [("", "")])
+
+
 def test_bindings_are_given_when_an_agent_comes(cloud: Cloud) -> None:
     network, subnet = cloud.network()
     router = cloud.create("alice", "router")["id"]

@@ -11,7 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cumulet.sim.chaos import Campaign, Report
+from cumulet.sim.chaos import Campaign
+from cumulet.sim.report import Report
 
 
 def campaign(seed: int, rounds: int) -> Report:
@@ -39,12 +40,20 @@ def test_the_same_seed_is_the_same_campaign() -> None:
 
 
 def test_what_is_wrong_is_seen(tmp_path: Path) -> None:
-    """A server that nobody promised, a tap that nobody has, a server that was promised and is not there."""
+    """A server that nobody promised, a tap that nobody has, a promised server that is gone with its disk."""
     game = Campaign(tmp_path, 4)
     game.world.create_server("stranger")
     game.world.settle()
     game.world.hosts["h1"].hypervisor.taps["nobody's"] = "nobody"
     game.users.promises.servers["never-made"] = "ACTIVE"
+    game._written["never-made"] = 2
     found = game._problems()
-    for wanted in ("stuck: server", "leaked: tap nobody's on h1", "leaked: machine", "lost: server never-made"):
+    wanted_ones = (
+        "stuck: server",
+        "leaked: tap nobody's on h1",
+        "leaked: machine",
+        "lost: server never-made",
+        "lost: writes of server never-made",
+    )
+    for wanted in wanted_ones:
         assert any(problem.startswith(wanted) for problem in found), (wanted, found)

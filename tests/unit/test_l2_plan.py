@@ -65,6 +65,7 @@ ports = st.builds(
         max_size=3,
     ).map(tuple),
     security_groups=st.lists(st.sampled_from(("g1", "g2", "unknown")), max_size=3).map(tuple),
+    active=st.booleans(),
 )
 segments = st.builds(
     lambda key, kind, number, peers: Segment(key, kind, 1450, number, "" if kind == "vxlan" else "public", peers),

@@ -213,3 +213,60 @@ def test_the_metadata_address_is_at_one_place() -> None:
     planned = made(interfaces=(replace(INSIDE, metadata_v6=False), SECOND))
     here = [one.inner for one in planned.interfaces if "fe80::a9fe:a9fe/64" in one.addresses]
     assert here == ["qr-bbbbbbbb-11"]
+
+
+QR, QR2 = "qr-aaaaaaaa-11", "qr-bbbbbbbb-11"
+DNAT = 'iifname "qr-*" oifname "qr-*" ct status dnat accept'
+
+
+def scoped(outside: str, first: str, second: str, **changes: object) -> Plan:
+    """IPv4's scopes; IPv6 has none anywhere."""
+    ports = (replace(INSIDE, scope_v4=first), replace(SECOND, scope_v4=second))
+    return made(external=replace(OUTSIDE, scope_v4=outside), interfaces=ports, **changes)
+
+
+def test_nothing_passes_between_address_scopes() -> None:
+    inner = [rule for rule in chain(scoped("", "s", "t"), "forward") if QG not in rule]
+    assert inner == [
+        "ct state established,related accept",
+        f'meta nfproto ipv4 iifname {{ "{QR}" }} oifname {{ "{QR}" }} accept',
+        f'meta nfproto ipv4 iifname {{ "{QR2}" }} oifname {{ "{QR2}" }} accept',
+        f'meta nfproto ipv6 iifname {{ "{QR}", "{QR2}" }} oifname {{ "{QR}", "{QR2}" }} accept',
+        DNAT,  # but for who calls a floating IP
+    ]
+    together = chain(scoped("", "s", "s"), "forward")
+    assert f'meta nfproto ipv4 iifname {{ "{QR}", "{QR2}" }} oifname {{ "{QR}", "{QR2}" }} accept' in together
+    assert chain(scoped("", "", ""), "forward") == chain(made(), "forward")
+
+
+def test_a_network_of_the_gateways_scope_is_not_hidden() -> None:
+    planned = scoped("s", "s", "t")
+    mine, _, bare, rest, _ = chain(planned, "postrouting")
+    assert "10.0.0.5 : 203.0.113.20" in mine  # a floating IP is used all the same
+    assert bare == f'meta nfproto ipv4 iifname {{ "{QR}" }} oifname "{QG}" accept'
+    assert rest.endswith("snat ip to 203.0.113.10 fully-random")
+    beyond = [rule for rule in chain(planned, "forward") if QG in rule]
+    assert beyond == [
+        f'oifname "{QG}" ct state invalid meta nfproto ipv4 drop',
+        f'iifname "{QG}" oifname "qr-*" ct status dnat accept',
+        f'meta nfproto ipv4 iifname "qr-*" oifname "{QG}" accept',  # hidden, or of the scope
+        f'meta nfproto ipv4 iifname "{QG}" oifname {{ "{QR}" }} accept',
+        f'meta nfproto ipv6 iifname "{QG}" oifname {{ "{QR}", "{QR2}" }} accept',
+        f'meta nfproto ipv6 iifname {{ "{QR}", "{QR2}" }} oifname "{QG}" accept',
+    ]
+
+
+def test_without_translation_only_the_gateways_scope_gets_out() -> None:
+    planned = scoped("s", "s", "t", snat=False)
+    assert not any("fully-random" in rule or "accept" in rule for rule in chain(planned, "postrouting"))
+    four = [rule for rule in chain(planned, "forward") if QG in rule and "ipv6" not in rule]
+    assert four == [
+        f'iifname "{QG}" oifname "qr-*" ct status dnat accept',
+        f'iifname "qr-*" oifname "{QG}" ip saddr {{ 10.0.0.5 }} accept',  # its source is translated
+        f'meta nfproto ipv4 iifname "{QG}" oifname {{ "{QR}" }} accept',
+        f'meta nfproto ipv4 iifname {{ "{QR}" }} oifname "{QG}" accept',
+    ]
+    six = made(
+        external=replace(OUTSIDE, scope_v6="s"), interfaces=(INSIDE, replace(SECOND, scope_v6="t")), floating=()
+    )
+    assert not any(QG in rule and "ipv6" in rule for rule in chain(six, "forward"))

@@ -73,8 +73,9 @@ def down(config: Config, now: bool) -> int:
     with _step("networks"):
         _remove_networks(config)
     for name in ("libvirtd", "ovs-vswitchd", "ovsdb-server", "rabbitmq", "mariadbd"):
-        with _step(name):
-            process.terminate(str(parts.pid_file(config, name)), parts.marker(config), PART_SECONDS)
+        if parts.pid_file(config, name).exists():
+            with _step(name):
+                process.terminate(str(parts.pid_file(config, name)), parts.marker(config), PART_SECONDS)
     found = leftovers.leftovers(config, devices)
     for thing in found:
         print(f"  left behind: {thing}", file=sys.stderr)

@@ -95,16 +95,16 @@ def _command(work: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Na
 @_command
 def start(options: argparse.Namespace) -> int:
     """``lab up``: every machine that is not there, and a cloud that works."""
-    with _alone(options.name, "lab up"):
+    with alone(options.name, "lab up"):
         lab = _begin(options.name, options.file)
         image = guest_image()
         begun = time.monotonic()
         _start_outside(lab)
-        known = _known_secrets(lab)
+        known = known_secrets(lab)
         for name in lab.nodes:
             _prepare(lab, name, known, image)
-            _start_node(lab, name)
-        _bring_up(lab, lab.nodes)
+            start_node(lab, name)
+        bring_up(lab, lab.nodes)
         print(f"\n{_map(lab)}\n{_farewell(lab, time.monotonic() - begun)}")
     return 0
 
@@ -112,7 +112,7 @@ def start(options: argparse.Namespace) -> int:
 @_command
 def stop(options: argparse.Namespace) -> int:
     """``lab down``: nothing is left of it, whatever state it was in."""
-    with _alone(options.name, "lab down"):
+    with alone(options.name, "lab down"):
         run = RUN / options.name
         names = [file.stem for file in run.glob("*.pid")]
         for name in names:
@@ -129,7 +129,7 @@ def stop(options: argparse.Namespace) -> int:
 @_command
 def execute(options: argparse.Namespace) -> int:
     """``lab exec``: become a command on a node."""
-    lab = _find(options.name)
+    lab = find(options.name)
     found = lab.machine(OUTSIDE) if options.node == OUTSIDE else lab.node(options.node)
     words = options.words[1:] if options.words[:1] == ["--"] else options.words
     command = machine.command(found, words or ["bash"])
@@ -140,7 +140,7 @@ def execute(options: argparse.Namespace) -> int:
 @_command
 def kill(options: argparse.Namespace) -> int:
     """``lab kill``: the node loses its power; its disks stay."""
-    lab = _find(options.name)
+    lab = find(options.name)
     print(f"{options.node} is off" if machine.stop(lab.node(options.node)) else f"{options.node} is off already")
     return 0
 
@@ -148,28 +148,28 @@ def kill(options: argparse.Namespace) -> int:
 @_command
 def boot(options: argparse.Namespace) -> int:
     """``lab boot``: a node that is off comes back with its disks."""
-    lab = _find(options.name)
+    lab = find(options.name)
     lab.node(options.node)
-    with _alone(options.name, "lab boot"):
-        _start_node(lab, options.node)
-        _bring_up(lab, [options.node])
+    with alone(options.name, "lab boot"):
+        start_node(lab, options.node)
+        bring_up(lab, [options.node])
     return 0
 
 
 @_command
 def cut(options: argparse.Namespace) -> int:
     """``lab cut``: no frame of the management network reaches the node or comes from it."""
-    lab = _find(options.name)
+    lab = find(options.name)
     lab.node(options.node)
     if options.seconds != 0:
-        _set_management(lab, options.node, "down")
+        set_management(lab, options.node, "down")
     if options.seconds is None:
         print(f"{options.node} is cut off; 'cumulet lab cut {options.node} 0' mends it")
         return 0
     try:
         time.sleep(options.seconds)
     finally:
-        _set_management(lab, options.node, "up")
+        set_management(lab, options.node, "up")
     print(f"{options.node} is connected")
     return 0
 
@@ -190,10 +190,10 @@ def _begin(name: str, file: Path | None) -> Lab:
         return lab
     if file and file.read_bytes() != kept.read_bytes():
         raise BadRequest(f"lab {name!r} was made from another topology: 'cumulet lab down' first")
-    return _find(name)
+    return find(name)
 
 
-def _find(name: str) -> Lab:
+def find(name: str) -> Lab:
     try:
         return Lab(name, topologies.load(RUN / name / "cloud.toml"))
     except BadRequest as error:
@@ -217,7 +217,7 @@ def _start_outside(lab: Lab) -> None:
     _run(outside, ["sh", "-c", f"[ ! -e {bridged} ] || echo 0 > {bridged}"])
 
 
-def _start_node(lab: Lab, name: str) -> None:
+def start_node(lab: Lab, name: str) -> None:
     """Power, and cables."""
     if machine.find(lab.machine(name)):
         return
@@ -277,11 +277,11 @@ def _prepare(lab: Lab, name: str, known: secrets.Secrets, image: Path) -> None:
         secrets.write(found.layer("/etc") / "cumulet", own)
 
 
-def _known_secrets(lab: Lab) -> secrets.Secrets:
+def known_secrets(lab: Lab) -> secrets.Secrets:
     return secrets.ensure(lab.run)
 
 
-def _set_management(lab: Lab, name: str, state: str) -> None:
+def set_management(lab: Lab, name: str, state: str) -> None:
     (cable,) = [one for one in lab.wiring.cables[name] if one.bridge == lab_wiring.MANAGEMENT]
     _run(lab.machine(OUTSIDE), ["ip", "link", "set", cable.end, state])
 
@@ -298,6 +298,14 @@ def _run(found: Machine, words: Sequence[str], text: str = "") -> None:
         raise MachineError(f"on {found.name}: {' '.join(words)}: {(done.stderr or done.stdout).strip()}")
 
 
+def try_on(found: Machine, words: Sequence[str]) -> str:
+    """What a command on a node printed, whatever came of it."""
+    command = machine.command(found, words)
+    return subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, env=environment(), cwd="/", check=False
+    ).stdout
+
+
 def environment() -> dict[str, str]:
     """What commands on nodes get: little of the caller's, and the programs of this checkout first."""
     kept = {name: os.environ[name] for name in ("TERM", "LANG", "PYTHONDONTWRITEBYTECODE") if name in os.environ}
@@ -308,11 +316,11 @@ def environment() -> dict[str, str]:
 # ── the cloud on them ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _bring_up(lab: Lab, names: Sequence[str]) -> None:
+def bring_up(lab: Lab, names: Sequence[str]) -> None:
     """``cumulet up`` on each, side by side."""
     begun, running = time.monotonic(), {}
     for name in names:
-        command = machine.command(lab.machine(name), _cumulet("up", "--yes", "--no-server"))
+        command = machine.command(lab.machine(name), cumulet("up", "--yes", "--no-server"))
         with (lab.run / f"{name}.up").open("w") as log:
             running[name] = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(), cwd="/"
@@ -340,13 +348,13 @@ def _wait(lab: Lab, running: dict[str, subprocess.Popen[bytes]], begun: float) -
         time.sleep(0.02)
 
 
-def _cumulet(*words: str) -> list[str]:
+def cumulet(*words: str) -> list[str]:
     return [sys.executable, "-m", "cumulet.cli.main", "--config", f"{ETC}/cumulet.toml", *words]
 
 
 def _map(lab: Lab) -> str:
     """What runs on each node, as the controller tells it, once everything has told of itself."""
-    command = machine.command(lab.machine(lab.controller()), _cumulet("where"))
+    command = machine.command(lab.machine(lab.controller()), cumulet("where"))
     deadline = time.monotonic() + MAP_SECONDS
     while True:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=environment(), cwd="/", check=False)
@@ -401,7 +409,7 @@ def _remove_empty(place: Path) -> None:
 
 
 @contextmanager
-def _alone(name: str, command: str) -> Iterator[None]:
+def alone(name: str, command: str) -> Iterator[None]:
     with lock.held(_lock(name), command):
         yield
 

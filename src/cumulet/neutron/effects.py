@@ -2,8 +2,8 @@
 
 A binding's generation tells an agent's report of the old intent from one of the new.  It grows here and nowhere
 else: a port's when it is bound (``bind``), DHCP's with whatever dnsmasq must know (``bump_dhcp``), a router's
-with gateway, interfaces, floating IPs and routes (``bump_router``).  Addresses, rules and members need no
-generation: the L2 agent reads them as part of its one document, and is only hinted.
+with gateway, interfaces, floating IPs, routes and address scopes (``bump_router``).  Addresses, rules and members
+need no generation: the L2 agent reads them as part of its one document, and is only hinted.
 """
 
 from collections.abc import Collection
@@ -20,6 +20,7 @@ from cumulet.neutron.tables import (
     router_bindings,
     routers,
     security_group_rules,
+    subnets,
 )
 
 BINDINGS = "neutron.bindings"
@@ -156,3 +157,9 @@ def bump_routers_of_network(tx: Transaction, network_id: str) -> None:
     )
     for row in tx.all(sa.select(routers.c.id).where(routers.c.id.in_(owned))):
         bump_router(tx, row.id)
+
+
+def bump_routers_of_pool(tx: Transaction, pool_id: str) -> None:
+    """The address scope of the pool's subnets changed: the routers that stand in their networks."""
+    for row in tx.all(sa.select(subnets.c.network_id).where(subnets.c.subnetpool_id == pool_id).distinct()):
+        bump_routers_of_network(tx, row.network_id)

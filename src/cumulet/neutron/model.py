@@ -123,6 +123,7 @@ class WirePort(Struct, frozen=True):
     port_security: bool = True
     allowed_pairs: tuple[tuple[str, str], ...] = ()  # (MAC, prefix)
     security_groups: tuple[str, ...] = ()
+    active: bool = True  # False: its station is on another host yet, and may come here at any moment
 
     @property
     def trusted(self) -> bool:
@@ -215,6 +216,8 @@ class RouterPort(Struct, frozen=True):
     gateways: tuple[str, ...] = ()  # next hops of default routes; the external port only
     advertised: tuple[Advertised, ...] = ()  # internal ports only
     metadata_v6: bool = True  # serve fe80::a9fe:a9fe here: at one place of a network
+    scope_v4: str = ""  # the network's address scopes
+    scope_v6: str = ""
 
 
 class FloatingIp(Struct, frozen=True):

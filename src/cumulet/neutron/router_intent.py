@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import sqlalchemy as sa
+from msgspec.structs import replace
 from sqlalchemy.engine import Row
 
 from cumulet.core.db import Transaction
@@ -18,6 +19,7 @@ from cumulet.neutron.tables import (
     ports,
     router_bindings,
     routers,
+    subnet_pools,
     subnets,
 )
 
@@ -37,8 +39,10 @@ PORTS = (
 ADDRESSES = (
     sa.select(port_addresses).where(port_addresses.c.port_id.in_(_PORTS)).order_by(port_addresses.c.position)
 )
-SUBNETS = sa.select(subnets).where(
-    subnets.c.id.in_(sa.select(port_addresses.c.subnet_id).where(port_addresses.c.port_id.in_(_PORTS)))
+SUBNETS = (
+    sa.select(subnets, subnet_pools.c.address_scope_id)
+    .join_from(subnets, subnet_pools, subnets.c.subnetpool_id == subnet_pools.c.id, isouter=True)
+    .where(subnets.c.id.in_(sa.select(port_addresses.c.subnet_id).where(port_addresses.c.port_id.in_(_PORTS))))
 )
 FLOATING = (
     sa.select(floatingips)
@@ -115,14 +119,17 @@ def _intent(
 
 
 def _port(row: Row[Any], addresses: list[Row[Any]], nets: dict[str, Row[Any]]) -> RouterPort:
-    gateways = (nets[address.subnet_id].gateway_ip for address in addresses)
+    within = [nets[address.subnet_id] for address in addresses]
+    scopes = {subnet.ip_version: subnet.address_scope_id or "" for subnet in within}
     return RouterPort(
         id=row.id,
         network_id=row.network_id,
         mac=row.mac,
         ips=tuple(with_length(address, nets) for address in addresses),
         mtu=row.mtu,
-        gateways=tuple(gateway for gateway in gateways if gateway),
+        gateways=tuple(subnet.gateway_ip for subnet in within if subnet.gateway_ip),
+        scope_v4=scopes.get(4, ""),
+        scope_v6=scopes.get(6, ""),
     )
 
 
@@ -131,12 +138,9 @@ def _inside(
 ) -> RouterPort:
     """An internal interface: no default route leaves by it; it may tell its subnets of itself."""
     told = [nets[address.subnet_id] for address in addresses]
-    return RouterPort(
-        port.id,
-        port.network_id,
-        port.mac,
-        port.ips,
-        port.mtu,
+    return replace(
+        port,
+        gateways=(),
         advertised=tuple(
             Advertised(subnet.id, subnet.cidr, subnet.ipv6_ra_mode, tuple(subnet.dns_servers))
             for subnet in told

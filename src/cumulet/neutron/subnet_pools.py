@@ -18,7 +18,7 @@ from cumulet.core.errors import BadRequest, Conflict, NotFound, Retry
 from cumulet.core.http import Request, Route
 from cumulet.core.listing import Listing
 from cumulet.core.schema import Strict
-from cumulet.neutron import checks, ipam, notices, pool_plan, quotas, sharing, standard
+from cumulet.neutron import checks, effects, ipam, notices, pool_plan, quotas, sharing, standard
 from cumulet.neutron.address_scopes import get_scope
 from cumulet.neutron.checks import IdText, Tag
 from cumulet.neutron.sharing import ALL
@@ -192,6 +192,8 @@ def update_pool(request: Request) -> Json:
             _only_default(tx, whole)
         if not standard.change(tx, subnet_pools, row, values):
             raise Retry(f"subnet pool {row.id} was changed by somebody else")
+        if values["address_scope_id"] != row.address_scope_id:
+            effects.bump_routers_of_pool(tx, row.id)
         document = _views(tx, request, [get_pool(tx, request, row.id)])[0]
         notices.updated(tx, request, "subnetpool", body, document)
     return {"subnetpool": document}

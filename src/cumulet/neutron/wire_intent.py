@@ -31,7 +31,7 @@ _REMOTE = sa.select(security_group_rules.c.remote_group_id).where(
 )
 
 PORTS = (
-    sa.select(ports, port_bindings.c.generation, port_bindings.c.wired_generation)
+    sa.select(ports, port_bindings.c.generation, port_bindings.c.wired_generation, port_bindings.c.active)
     .join(port_bindings, port_bindings.c.port_id == ports.c.id)
     .where(port_bindings.c.host == sa.bindparam("host"))
     .order_by(ports.c.id)
@@ -112,6 +112,7 @@ def _port(row: Row[Any], ips: Rows, pairs: Rows, groups: Rows) -> WirePort:
         port_security=row.port_security,
         allowed_pairs=tuple((pair.mac, pair.prefix) for pair in pairs.get(row.id, ())),
         security_groups=tuple(group.security_group_id for group in groups.get(row.id, ())),
+        active=row.active,
     )
 
 

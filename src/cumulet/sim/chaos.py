@@ -1,45 +1,32 @@
 """A campaign against a simulated cloud: processes die while users ask for everything, and nothing may be lost.
 
 Each round asks for some things.  On the way one process dies before or after a lasting change of its own, whichever
-comes then, or a host loses its power, or all hints are lost, or nothing happens.  Then time passes until everything
-is as it was promised; what is not so after ten minutes of the simulated clock is ``stuck`` or ``lost``, and what
-hosts and tables hold of things that nobody has is ``leaked``.
+comes then, or a host loses its power, or stays away while its servers are evacuated, or all hints are lost, or
+nothing happens.  Then time passes until everything is as it was promised; what is not so after ten minutes of the
+simulated clock is ``stuck`` or ``lost``, and what hosts and tables hold of things that nobody has is ``leaked``.
 
 The same seed gives the same campaign: ids are made from it, too.
 """
 
 import secrets
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
+from typing import Any
 
-import msgspec
-
+from cumulet.core.http import App
 from cumulet.sim.effects import Crash
-from cumulet.sim.users import Users, broken, leaked
-from cumulet.sim.world import World
+from cumulet.sim.promises import Promises, Unanswered, broken, everything, list_servers
+from cumulet.sim.report import Report
+from cumulet.sim.users import Users
+from cumulet.sim.world import IMAGE, OTHER_IMAGE, World
 
 HOSTS = ("h1", "h2", "h3")
 PATIENCE_SECONDS, STEP_SECONDS = 600.0, 1.0
 SOON = 12
 """A process dies at one of so many next effects."""
-
-
-class Report(msgspec.Struct):
-    """``problems``: at most twenty of them, with their round; ``slowest_recovery_s`` on the simulated clock."""
-
-    seed: int
-    rounds: int = 0
-    requests: int = 0
-    deaths: int = 0
-    power_cuts: int = 0
-    stuck: int = 0
-    leaked: int = 0
-    lost: int = 0
-    slowest_recovery_s: float = 0.0
-    problems: list[str] = []
 
 
 class Campaign:
@@ -48,13 +35,18 @@ class Campaign:
         self.world = World(place, HOSTS)
         self.world.on_death = self._died
         self.world.boot()
-        self.users = Users(self.world, self.random, self._died)
+        self.cloud = SimCloud(self.world, self._died)
+        self.users = Users(self.cloud, self.random)
+        self.users.promises.others = everything(self.cloud)
+        self._written: dict[str, int] = {}  # server → how many boots its disk has seen
         self._just_asked: list[str] = []
 
     def play(self, rounds: int, tell: Callable[[Report], None] = lambda report: None) -> Report:
         for _ in range(rounds):
             self._round()
             tell(self.report)
+        self.users.leave()
+        self._recover()
         return self.report
 
     def _round(self) -> None:
@@ -70,8 +62,12 @@ class Campaign:
             self.report.requests += 1
             if self.random.random() < 0.05:
                 self._cut_power(self.random.choice(HOSTS))
+            if self.random.random() < 0.05 and not self.world.dead:
+                self._lose(self.random.choice(HOSTS))
             for _ in range(self.random.randint(0, 3)):
                 self._pass(self.random.choice((0.1, 1.0, 10.0)))
+        if self.world.dead:
+            self.world.start_agents()
         self._recover()
         self.world.effects.crash_at = None
 
@@ -82,18 +78,29 @@ class Campaign:
             self._pass(STEP_SECONDS)
         if not found:
             self.users.rest()
-        took = self.world.now - since
-        self.report.slowest_recovery_s = max(self.report.slowest_recovery_s, round(took, 1))
-        for problem in found:
-            kind = problem.partition(":")[0]
-            setattr(self.report, kind, getattr(self.report, kind) + 1)
-            if len(self.report.problems) < 20:
-                after = ", ".join(self._just_asked)
-                self.report.problems.append(f"round {self.report.rounds}: {problem}, after: {after}")
+            self._written = dict(self._disks())
+        self.report.add(self.world.now - since, found, self._just_asked)
 
     def _problems(self) -> list[str]:
         promises = self.users.promises
-        return [*broken(self.world, promises), *leaked(self.world, promises)]
+        return [*broken(self.cloud, promises), *self._unwritten(), *leaked(self.world, promises)]
+
+    def _unwritten(self) -> Iterator[str]:
+        """What was written and is lost."""
+        promises, disks = self.users.promises, dict(self._disks())
+        for image, server in promises.images.items():
+            if server in promises.servers and not self.world.has_data(image):
+                yield f"lost: image {image} of server {server}"
+        for server in promises.servers:
+            if server not in self.users.renewed and disks.get(server, 0) < self._written.get(server, 0):
+                yield f"lost: writes of server {server}"
+
+    def _disks(self) -> Iterator[tuple[str, int]]:
+        """How many boots the disk of each server has seen, on the host that the server is on."""
+        for one in list_servers(self.cloud):
+            host = self.world.hosts.get(one["OS-EXT-SRV-ATTR:host"] or "")
+            machine = host.hypervisor.machines.get(one["id"]) if host else None
+            yield one["id"], machine.boots if machine else 0
 
     def _pass(self, seconds: float) -> None:
         """Every process does what is due, in some order; who dies is started again."""
@@ -116,6 +123,59 @@ class Campaign:
         self.world.hosts[name].cut_power()
         for owner in sorted({owner for owner in self.world.owners if owner.endswith(f"@{name}")}):
             self.world.restart(owner)
+
+    def _lose(self, name: str) -> None:
+        """A host goes dark, somebody says so, and its servers are wanted elsewhere."""
+        self.report.power_cuts += 1
+        self.users.promises.power_cut = True
+        self.world.hosts[name].cut_power()
+        self.world.stop_agents(name)
+        self._just_asked += [f"{name} is lost", *self.users.evacuate(name)]
+
+
+class SimCloud:
+    """What users see of the world.  ``died`` is told which service died of a request, and starts it again."""
+
+    images: tuple[str, str] = (IMAGE, OTHER_IMAGE)
+
+    def __init__(self, world: World, died: Callable[[str], None]) -> None:
+        self._world, self._died = world, died
+        self.network, self.public = world.base["network"], world.base["public"]
+        other = {"name": "m1.other", "ram": 768, "vcpus": 1, "disk": 1, "id": "3"}
+        world.call(world.nova, "POST", "/v2.1/flavors", {"flavor": other}, "admin")
+        self.sizes: Mapping[str, str] = {"m1.tiny": "1", "m1.other": "3"}
+
+    def ask(self, service: str, method: str, url: str, body: Any = None, admin: bool = False) -> tuple[int, Any]:
+        app: App = self._world.nova if service == "compute" else self._world.neutron
+        path = f"/v2.1{url}" if service == "compute" else url
+        headers = {"X-Auth-Token": "admin" if admin else "alice", "OpenStack-API-Version": "compute 2.67"}
+        try:
+            status, answer, _ = app.call(method, path, body, headers)
+        except Crash:
+            self._died(app.name)
+            raise Unanswered from None
+        assert status < 500, f"{method} {url}: {status} {answer}"
+        return status, answer
+
+
+def leaked(world: World, promises: Promises) -> Iterator[str]:
+    """What hosts and tables hold of things that nobody has any more."""
+    ports = {
+        port["id"]
+        for server in promises.servers
+        for port in world.call(world.neutron, "GET", f"/v2.0/ports?device_id={server}")["ports"]
+    }
+    seen: set[str] = set()
+    for host in world.hosts.values():
+        for server, machine in host.hypervisor.machines.items():
+            on_trial = promises.holds(server, "VERIFY_RESIZE") if server in promises.servers else False
+            if server not in promises.servers or (server in seen and not on_trial):
+                yield f"leaked: machine {server} on {host.name}"
+            if machine.copies or (machine.before and not on_trial):
+                yield f"leaked: copies of the disk of {server} on {host.name}"
+            seen.add(server)
+        yield from (f"leaked: tap {port} on {host.name}" for port in host.hypervisor.taps.keys() - ports)
+    yield from (f"leaked: row of {table}" for table in world.rows_of_others(promises.servers))
 
 
 @contextmanager

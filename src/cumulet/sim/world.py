@@ -153,9 +153,11 @@ class World:
         self.boot()
 
     def _force_down(self, host: str, down: bool) -> None:
+        quiet, self.effects.quiet = self.effects.quiet, True
         with self.db.transaction() as tx:
             where = sa.and_(agents.c.binary == "nova-compute", agents.c.host == host)
             tx.write(sa.update(agents).where(where).values(forced_down=down))
+        self.effects.quiet = quiet
 
     def boot(self) -> None:
         """(Re)start every process: all memory is lost; the database and the hosts are not."""
@@ -317,13 +319,15 @@ class World:
 
     def rows_of_others(self, servers: Collection[str]) -> list[str]:
         """The tables that hold something of servers other than these, or of images that will get no data."""
-        images, ports = glance_tables.images.c, neutron_tables.ports.c
+        images, ports, moves = glance_tables.images.c, neutron_tables.ports.c, nova_tables.migrations.c
+        moving = sa.select(moves.uuid).where(moves.server_id.in_(list(servers)), moves.finished_at.is_(None))
+        claims = placement_tables.allocations.c.consumer_id
         queries = {
             "images": sa.select(images.id).where(images.stored_at.is_(None), images.deleted_at.is_(None)),
             "servers": _others(nova_tables.servers.c.id, servers, nova_tables.servers.c.gone_at.is_(None)),
             "server_hosts": _others(nova_tables.server_hosts.c.server_id, servers),
             "console_tokens": _others(nova_tables.console_tokens.c.server_id, servers),
-            "allocations": _others(placement_tables.allocations.c.consumer_id, servers),
+            "allocations": _others(claims, servers, claims.not_in(moving)),
             "ports": _others(ports.device_id, servers, ports.device_owner.like("compute:%")),
         }
         with self.db.read() as tx:

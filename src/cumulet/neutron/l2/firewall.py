@@ -43,6 +43,7 @@ class Table(IntEnum):
     LEARNED = 31  # addresses seen behind ports without port security
     UNKNOWN = 32
     OUTSIDE = 33  # to the network's other hosts
+    ARRIVED = 34  # a station that is to come here: has it?
     INGRESS = 40
     INGRESS_STATE = 41
     INGRESS_PORT = 42
@@ -126,7 +127,15 @@ def parse_pairs(port: WirePort) -> tuple[tuple[str, Prefix], ...]:
 
 
 def source_flows(guest: Guest) -> Iterator[str]:
-    """What the port may send from; whatever matches none of these is dropped."""
+    """What the port may send from; whatever matches none of these is dropped.
+
+    By RARP it may say where it is, and nothing else: QEMU does so for a guest that has come from another host.
+    """
+    yield (
+        f"table={Table.SOURCE:d},priority=80,in_port={guest.number},dl_src={guest.mac},dl_dst=ff:ff:ff:ff:ff:ff,"
+        f"rarp,arp_op=3,arp_sha={guest.mac},arp_tha={guest.mac},arp_spa=0.0.0.0,arp_tpa=0.0.0.0,"
+        f"actions={to(Table.OUTSIDE)}"
+    )
     for mac in guest.macs:
         sent = f"in_port={guest.number},dl_src={mac}"
         yield (

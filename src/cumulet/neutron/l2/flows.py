@@ -3,7 +3,8 @@
 Nothing on br-int learns where a station is, except behind ports without port security: the intent names every
 hardware address of this host, so each goes to its port, anything else leaves for the network's other hosts, and
 what comes from those for nobody here is dropped.  Unknown stations are never looked for by showing their frames
-to others.  A station that moves is at its new place as soon as the intent says so.
+to others.  A station that moves is at its new place as soon as the intent says so; one that is to come here as it
+runs, as soon as its port has sent a frame here, and elsewhere until then.
 
 On br-tun the other hosts' stations are learned from their frames, for some seconds; until then a frame goes to
 each host that has ports of the network.  br-ex is a learning switch between the physical network and br-int.
@@ -32,6 +33,7 @@ def switch_flows(datapath: str, to_tunnels: int) -> Iterator[str]:
     """The part of br-int that does not depend on its ports."""
     yield from constant_flows(datapath)
     classify, deliver = f"table={Table.CLASSIFY:d}", f"table={Table.DELIVER:d}"
+    yield f"table={Table.ARRIVED:d},priority=10,reg5=0,actions={to(Table.OUTSIDE)}"
     yield f"{classify},priority=200,{_TAGGED},actions=drop"  # guests send no tags, not even a zero one
     yield (
         f"{deliver},priority=10,dl_dst={_STATION_ADDRESS},"
@@ -49,18 +51,27 @@ def entry_flows(guest: Guest) -> Iterator[str]:
     """What happens to a frame that the port sends."""
     entry = f"table={Table.CLASSIFY:d},priority=100,in_port={guest.number}"
     known = f"set_field:{guest.number}->reg5,set_field:{guest.tag}->reg6"
+    if guest.filtered and not guest.port.active:
+        arrived = _learn_station(guest, f"dl_dst={guest.mac}")
+        mine = f"table={Table.CLASSIFY:d},priority=110,in_port={guest.number},dl_src={guest.mac}"
+        yield f"{mine},actions={known},{arrived},{to(Table.SOURCE)}"
     if guest.filtered:
         yield f"{entry},actions={known},{to(Table.SOURCE)}"
         yield from source_flows(guest)
     elif guest.port.trusted:
         yield f"{entry},actions={known},{to(Table.DELIVER)}"
     else:
-        learn = (
-            f"learn(table={Table.LEARNED:d},hard_timeout={LEARN_SECONDS},priority=10,"
-            f"cookie={_cookie(guest.port.id)},delete_learned,NXM_NX_REG6[0..11],"
-            "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[],load:NXM_OF_IN_PORT[]->NXM_NX_REG5[0..15])"
-        )
+        learn = _learn_station(guest, "NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[]")
         yield f"{entry},actions={known},{learn},{to(Table.DELIVER)}"
+
+
+def _learn_station(guest: Guest, station: str) -> str:
+    """Remember that it is behind this port."""
+    return (
+        f"learn(table={Table.LEARNED:d},hard_timeout={LEARN_SECONDS},priority=10,"
+        f"cookie={_cookie(guest.port.id)},delete_learned,NXM_NX_REG6[0..11],"
+        f"{station},load:NXM_OF_IN_PORT[]->NXM_NX_REG5[0..15])"
+    )
 
 
 def network_flows(segment: Segment, tag: int, guests: Sequence[Guest], outside: int) -> Iterator[str]:
@@ -72,7 +83,12 @@ def network_flows(segment: Segment, tag: int, guests: Sequence[Guest], outside: 
             owners[mac].append(guest)
     for mac, some in sorted(owners.items()):
         shared = [to(Table.OUTSIDE)] if any(guest.mac != mac for guest in some) else []  # it may be elsewhere too
-        actions = ",".join([*(_receive(guest) for guest in some), *shared])
+        coming = [guest for guest in some if guest.mac == mac and not guest.port.active]
+        for guest in coming:
+            at_port = f"table={Table.ARRIVED:d},priority=50,reg6={tag},dl_dst={mac},reg5={guest.number}"
+            yield f"{at_port},actions={_receive(guest)}"
+            shared = ["set_field:0->reg5", to(Table.LEARNED), to(Table.ARRIVED)]
+        actions = ",".join([*(_receive(guest) for guest in some if guest not in coming), *shared])
         yield f"{at},priority=100,reg6={tag},dl_dst={mac},actions={actions}"
     everybody = ",".join([*(_receive(guest) for guest in guests), to(Table.OUTSIDE)])
     yield f"{at},priority=50,reg6={tag},dl_dst={_GROUP_ADDRESS},actions={everybody}"

@@ -5,7 +5,8 @@ is left out and named, so that it spoils neither the rest of the router nor anot
 
 Who may pass: servers to everywhere, IPv4 beyond the gateway with a translated source only; from outside only
 replies and what floating IPs translate.  Without source NAT (``enable_snat`` false) and for IPv6, which has none,
-the outside may reach the servers' own addresses: there the security groups are the filter.
+the outside may reach the servers' own addresses: there the security groups are the filter.  Where networks have
+address scopes, these say who reaches whom (``l3.scopes``).
 """
 
 import hashlib
@@ -15,7 +16,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
-from cumulet.neutron.l3 import advertise
+from cumulet.neutron.l3 import advertise, scopes
+from cumulet.neutron.l3.scopes import Sides
 from cumulet.neutron.model import METADATA_V4, METADATA_V6, FloatingIp, RouterIntent, RouterPort, device_name
 
 METADATA, METADATA_PORT, DHCPV6_PORT = METADATA_V4, 9697, 547
@@ -243,19 +245,21 @@ def _table(interfaces: list[Interface], fixed: dict[str, str], gateway: str, int
     news = "\n".join(f"{one.inner} {one.mac} {' '.join(sorted(one.addresses))}" for one in interfaces)
     lines = [f"# addresses {hashlib.blake2b(news.encode(), digest_size=8).hexdigest()}"]
     outside = interfaces[-1].inner if intent.external else ""
+    inside = dict(zip((one.inner for one in interfaces), intent.interfaces, strict=False))
+    sides = Sides(inside, outside, intent.external)
     lines += _chain("prerouting", "type nat hook prerouting priority dstnat", "accept", _prerouting(fixed))
     lines += _chain(
         "postrouting",
         "type nat hook postrouting priority srcnat",
         "accept",
-        _postrouting(outside, fixed, gateway, intent.snat),
+        _postrouting(sides, fixed, gateway, intent.snat),
     )
     lines += _chain("input", "type filter hook input priority filter", "accept", _input())
     lines += _chain(
         "forward",
         "type filter hook forward priority filter",
         "drop",
-        _forward(outside, intent.snat) if intent.admin_up else [],
+        _forward(sides, intent.snat, fixed) if intent.admin_up else [],
     )
     return "\n".join(lines)
 
@@ -273,16 +277,18 @@ def _prerouting(fixed: dict[str, str]) -> list[str]:
     ]
 
 
-def _postrouting(outside: str, fixed: dict[str, str], gateway: str, snat: bool) -> list[str]:
+def _postrouting(sides: Sides, fixed: dict[str, str], gateway: str, snat: bool) -> list[str]:
     """First those with a floating IP, then the rest; a server that calls a floating IP of its own router is
     translated too, for the reply must come back by the router.
     """
     rules = []
+    outside = sides.outside
     if fixed:
         by_fixed = _map({inside: floating for floating, inside in reversed(fixed.items())})
         rules.append(f'oifname "{outside}" snat ip to ip saddr map {by_fixed}')
         rules.append(f'iifname "qr-*" ct status dnat snat ip to ip saddr map {by_fixed}')
     if gateway and snat:
+        rules += scopes.unhidden(sides)
         rules.append(f'iifname "qr-*" oifname "{outside}" snat ip to {gateway} fully-random')
     if gateway:
         rules.append(f'iifname "qr-*" oifname "qr-*" ct status dnat meta nfproto ipv4 snat ip to {gateway}')
@@ -298,12 +304,15 @@ def _input() -> list[str]:
     ]
 
 
-def _forward(outside: str, snat: bool) -> list[str]:
-    rules = ["ct state established,related accept", 'iifname "qr-*" oifname "qr-*" accept']
+def _forward(sides: Sides, snat: bool, fixed: dict[str, str]) -> list[str]:
+    outside = sides.outside
+    known = ["ct state established,related accept"]
+    invalid = [f'oifname "{outside}" ct state invalid meta nfproto ipv4 drop'] if outside and snat else []
+    if sides.scoped:
+        return known + invalid + scopes.forward(sides, snat, fixed.values())
+    rules = [*known, 'iifname "qr-*" oifname "qr-*" accept', *invalid]
     if not outside:
         return rules
-    if snat:
-        rules.append(f'oifname "{outside}" ct state invalid meta nfproto ipv4 drop')
     rules.append(f'iifname "qr-*" oifname "{outside}" accept')
     rules.append(f'iifname "{outside}" oifname "qr-*" ct status dnat accept')
     inbound = f'iifname "{outside}" oifname "qr-*"'

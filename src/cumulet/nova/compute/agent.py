@@ -286,12 +286,17 @@ def build(env: HostEnv) -> Service:
         path = f"/hosts/{env.host}/images/{verb.args['image_id']}/file"
         env.glance.upload(path, file, {"X-Image-Ticket": verb.args["ticket"]})
 
-    hypervisor = LibvirtHypervisor(env.config, env.host, fetch_image, store_image)
     conductor = HttpConductor(env.nova, env.host)
 
-    def ticket_of(server_id: str) -> str:
+    def files_ticket(server_id: str) -> str:
         intent = conductor.read().get(server_id)
-        return intent.ticket if intent else ""
+        return intent.ticket if intent and not intent.receiving else ""
+
+    def guest_ticket(server_id: str) -> str:
+        intent = conductor.read().get(server_id)
+        return intent.ticket if intent and intent.receiving else ""
+
+    hypervisor = LibvirtHypervisor(env.config, env.host, fetch_image, store_image, guest_ticket=guest_ticket)
 
     agent = ComputeAgent(
         conductor,
@@ -306,7 +311,8 @@ def build(env: HostEnv) -> Service:
             hypervisor.console_log,
             Screens(env.nova.sign, hypervisor.open_screen),
             hypervisor.diagnostics,
-            Gifts(ticket_of, hypervisor.find_gift),
+            Gifts(files_ticket, hypervisor.find_gift),
+            hypervisor.arrivals,
         ),
         loops=agent.reconcilers(),
         start=hypervisor.listen,

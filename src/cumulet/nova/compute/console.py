@@ -1,5 +1,6 @@
-"""nova-compute's own small API: the tail of a server's console, what it uses, its screen (``screens``), and its
-files for the host that it moves to (``file_gifts``).
+"""nova-compute's own small API: the tail of a server's console, what it uses, its screen (``screens``), its
+files for the host that it moves to (``file_gifts``), and the way in for a guest that moves here as it runs
+(``arrivals``).
 
 Who wants the first two shows this host's token, which only the controller can make; both stay on the host until
 somebody wants to read them.
@@ -15,6 +16,7 @@ from starlette.routing import Route
 
 from cumulet.core.errors import Retry, Terminal
 from cumulet.core.schema import encode
+from cumulet.nova.compute.arrivals import Arrivals
 from cumulet.nova.compute.file_gifts import Gifts
 from cumulet.nova.compute.screens import Screens
 from cumulet.nova.model import Diagnostics
@@ -29,6 +31,7 @@ def console_app(
     screens: Screens,
     diagnose: Callable[[str], Diagnostics | None] = lambda server_id: None,
     gifts: Gifts | None = None,
+    arrivals: Arrivals | None = None,
 ) -> Starlette:
     """``GET /servers/{id}/console?length=N``: the last ``N`` lines, all there are without ``length``.
 
@@ -54,7 +57,8 @@ def console_app(
         Route("/servers/{id}/diagnostics", _guarded(authorized, show_diagnostics)),
         Route("/healthcheck", show_health),
     ]
-    return Starlette(routes=[*routes, screens.route(), *([gifts.route()] if gifts else [])])
+    moving = [*([gifts.route()] if gifts else []), *(arrivals.routes() if arrivals else [])]
+    return Starlette(routes=[*routes, screens.route(), *moving])
 
 
 def _guarded(authorized: Authorized, show: Callable[[Request], Response]) -> Callable[[Request], Response]:

@@ -75,9 +75,7 @@ def _write_sparse(file: BinaryIO, piece: bytes) -> None:
 def fit(place: Path, server: ServerIntent, give: Give, disk: Path | None = None) -> None:
     """The disks as large as the flavor says; swap space anew.  Nothing shrinks."""
     root, size = disk or place / DISK, server.root_gb * GIB
-    with root.open("rb") as file:
-        file.seek(_SIZE_AT)
-        before = int(struct.unpack(">Q", file.read(8))[0])
+    before = _virtual_size(root)
     if size and size < before:
         raise Terminal("Resize error: Unable to resize disk down.")
     if size > before:
@@ -87,6 +85,18 @@ def fit(place: Path, server: ServerIntent, give: Give, disk: Path | None = None)
         os.truncate(ephemeral, server.ephemeral_gb * GIB)
     (place / "swap").unlink(missing_ok=True)
     spare_disks.make(place, server, give)
+
+
+def measure(place: Path) -> dict[str, int]:
+    """How large the disks are to the guest, by name."""
+    spares = {name: path.stat().st_size for name in spare_disks.NAMES if (path := place / name).exists()}
+    return {DISK: _virtual_size(place / DISK)} | spares
+
+
+def _virtual_size(path: Path) -> int:
+    with path.open("rb") as file:
+        file.seek(_SIZE_AT)
+        return int(struct.unpack(">Q", file.read(8))[0])
 
 
 def keep(place: Path, give: Give) -> None:

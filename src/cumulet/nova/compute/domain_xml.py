@@ -137,6 +137,28 @@ def parse(xml: str) -> Read | None:
     return Read(domain.findtext("uuid", ""), _read_marks(element), nics)
 
 
+def relocate(xml: str, here: Files, there: Files, disk_cache: str, marks: Marks) -> str:
+    """A running domain's definition for the host that it goes to: the same to the guest, with that host's files."""
+    domain = ET.fromstring(xml)
+    there_spares = {serial: path for path, serial in there.spares}
+    moved = {here.disk: there.disk, here.console_log: there.console_log}
+    moved |= {old[0]: new[0] for old, new in zip(here.bases, there.bases, strict=True)}
+    moved |= {path: there_spares.get(serial, path) for path, serial in here.spares}
+    if here.config_drive:
+        moved[here.config_drive] = there.config_drive
+    for element in domain.iter():
+        for name in ("file", "path"):
+            if element.get(name) in moved:
+                element.set(name, moved[element.get(name, "")])
+    for driver in domain.iterfind("devices/disk/driver[@cache]"):
+        driver.set("cache", disk_cache)
+    written = domain.find(f"metadata/{_SERVER}")
+    if written is not None:
+        written.attrib.clear()
+        written.attrib.update(_marks_element(marks).attrib)
+    return ET.tostring(domain, encoding="unicode")
+
+
 def find_nics(xml: str, port_ids: Collection[str]) -> list[str]:
     """The definitions of these ports' NICs, as they stand in a domain's."""
     return [

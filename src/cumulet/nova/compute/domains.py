@@ -12,7 +12,7 @@ from cumulet.nova.compute import domain_xml
 from cumulet.nova.compute.domain_xml import Marks, Read
 from cumulet.nova.compute.server_files import Found as FoundFiles
 from cumulet.nova.compute.taps import TapView
-from cumulet.nova.model import Domain
+from cumulet.nova.model import Domain, Progress
 
 _STATE_ONLY = libvirt.VIR_DOMAIN_STATS_STATE
 _NO_WAITING = libvirt.VIR_CONNECT_GET_ALL_DOMAINS_STATS_NOWAIT
@@ -29,7 +29,8 @@ _OFF_BY_ACCIDENT = (
 class Found:
     """One of our domains: libvirt's handle, what we wrote into it, and its state in nova's words.
 
-    A domain that is off and has a saved image of its memory is 'suspended': the next start wakes it up.
+    A domain that is off and has a saved image of its memory is 'suspended': the next start wakes it up.  One that
+    is not written down here is 'incoming'; one that stands still because it was sent elsewhere is 'sent'.
     """
 
     domain: Any
@@ -38,7 +39,7 @@ class Found:
 
     @property
     def active(self) -> bool:
-        return self.state in ("on", "paused")
+        return self.state in ("on", "paused", "sent", "incoming")
 
     @property
     def marks(self) -> Marks:
@@ -98,7 +99,13 @@ def detach_nics(found: Found, port_ids: Mapping[str, str]) -> frozenset[str]:
     return frozenset(left.nics if left else ()) & frozenset(port_ids)
 
 
-def describe(found: Found | None, taps: TapView, files: FoundFiles | None, server_id: str) -> Domain:
+def describe(
+    found: Found | None,
+    taps: TapView,
+    files: FoundFiles | None,
+    server_id: str,
+    progress: Progress | None = None,
+) -> Domain:
     """A server as its host has it.  A port whose device is gone counts among the files: something is left."""
     return Domain(
         taps=taps.plugged.get(server_id, frozenset()),
@@ -110,6 +117,7 @@ def describe(found: Found | None, taps: TapView, files: FoundFiles | None, serve
         nics=frozenset(found.read.nics) if found else frozenset(),
         state=found.state if found else "off",
         last_verb=found.marks.last_verb if found else 0,
+        progress=progress,
     )
 
 
@@ -122,8 +130,32 @@ def _read(domain: Any, state: int, reason: int) -> Found | None:
         raise
     if read is None:
         return None
-    word = _state(state, reason)
+    word = _moving(domain, state, reason) or _state(state, reason)
     return Found(domain, read, "suspended" if word in ("off", "crashed") and _is_saved(domain) else word)
+
+
+def _moving(domain: Any, state: int, reason: int) -> str:
+    """The state of one that is between two hosts; empty if it is not.
+
+    Ours are always written down, but not before all of them has come in.  libvirt tells nothing of the job that
+    brings a domain in, and of none before it has found out what it had to do with the domain when it last ended.
+    """
+    try:
+        if not domain.isPersistent():
+            return "incoming"
+        if state != libvirt.VIR_DOMAIN_PAUSED:
+            return ""
+        sending = domain.jobStats().get("type", libvirt.VIR_DOMAIN_JOB_NONE) != libvirt.VIR_DOMAIN_JOB_NONE
+        if reason != libvirt.VIR_DOMAIN_PAUSED_MIGRATION:
+            return ""
+        return "on" if sending or domain.state() != [state, reason] else "sent"
+    except libvirt.libvirtError as error:
+        match error.get_error_code():
+            case libvirt.VIR_ERR_NO_DOMAIN:
+                return ""
+            case libvirt.VIR_ERR_OPERATION_INVALID:
+                return "incoming"
+        raise
 
 
 def _is_saved(domain: Any) -> bool:

@@ -25,9 +25,13 @@ from cumulet.core.errors import Retry, Terminal
 from cumulet.host import kvm, libvirtd, openvswitch
 from cumulet.host.ovsdb import Ovsdb
 from cumulet.nova.compute import domain_xml, host_inventory
+from cumulet.nova.compute.arrivals import Arrivals
+from cumulet.nova.compute.berths import Berths
 from cumulet.nova.compute.connection import Connection
 from cumulet.nova.compute.copies import end_copies, take_copy
+from cumulet.nova.compute.departures import Departures
 from cumulet.nova.compute.diagnostics import read_counters
+from cumulet.nova.compute.disk_sizes import Pull
 from cumulet.nova.compute.domain_xml import Marks, Traits
 from cumulet.nova.compute.domains import (
     Found,
@@ -39,10 +43,11 @@ from cumulet.nova.compute.domains import (
     unless_gone,
 )
 from cumulet.nova.compute.file_gifts import BASE, Take, take_file
-from cumulet.nova.compute.image_cache import Fetch, ImageCache
+from cumulet.nova.compute.image_cache import Base, Fetch, ImageCache
+from cumulet.nova.compute.passages import remove_place
 from cumulet.nova.compute.server_files import GIB, ServerFiles, direct_io
 from cumulet.nova.compute.taps import Taps
-from cumulet.nova.model import Diagnostics, Domain, Inventory, ServerIntent, Verb
+from cumulet.nova.model import LIVE, Diagnostics, Domain, Inventory, ServerIntent, Verb
 
 MIB = 1 << 20
 Store = Callable[[Verb, Path], None]
@@ -60,7 +65,8 @@ _UNDEFINE = (
 class LibvirtHypervisor:
     """``host`` is this node's name.  ``fetch_image`` streams an image's bytes into the function it is given;
     ``store_image`` sends a file to glance for the image that the verb names, and may be repeated.  ``take_file``
-    gets a server's file from the host that it comes from.
+    gets a server's file from the host that it comes from.  ``guest_ticket``: who has it may send a server's guest
+    here, empty if nobody may.
     """
 
     def __init__(
@@ -71,6 +77,7 @@ class LibvirtHypervisor:
         store_image: Store,
         qemu_user: str = libvirtd.QEMU_USER,
         take_file: Take = take_file,
+        guest_ticket: Callable[[str], str] = lambda server_id: "",
     ) -> None:
         self._config, self.host, self._store_image, self._take_file = config, host, store_image, take_file
         self._connection = Connection(libvirtd.uri(config.run))
@@ -85,11 +92,16 @@ class LibvirtHypervisor:
             self._files.bases,
             lambda: pwd.getpwnam(qemu_user).pw_gid,
         )
+        moving = (self._connection, self._files, config.run)
+        self._departures = Departures(*moving, config.compute.live_migration_mib, self._files.ids)
+        berths = Berths(*moving, self._files.ids, lambda: self._traits[2])
+        self.arrivals = Arrivals(guest_ticket, berths.prepare, berths.find_way)
         self._pressed: dict[str, float] = {}  # when a power button was pressed: only to not press it too often
         self._tidied_at = float("-inf")
 
     def listen(self, wake: Callable[[str], None]) -> None:
         """``wake`` is called with a server's id when something happened to its domain, with ``*`` for any."""
+        self._departures.wake = self.arrivals.wake = wake
         self._connection.listen(wake)
 
     def close(self) -> None:
@@ -101,7 +113,10 @@ class LibvirtHypervisor:
         taps, files = self._taps.look(), self._files.scan()
         domains = self._connection.call(list_domains)
         servers = domains.keys() | files.keys() | taps.plugged.keys() | taps.broken.keys()
-        seen = {name: describe(domains.get(name), taps, files.get(name), name) for name in servers}
+        seen = {
+            name: describe(domains.get(name), taps, files.get(name), name, self._departures.progress(name))
+            for name in servers
+        }
         for name in files:
             self._files.bound_console_log(name, self._config.compute.console_log_bytes)
         if time.monotonic() - self._tidied_at >= TIDY_SECONDS:
@@ -111,7 +126,8 @@ class LibvirtHypervisor:
         return seen
 
     def look_at(self, server_id: str) -> Domain:
-        return describe(self._find(server_id), self._taps.look(), self._files.find(server_id), server_id)
+        found, progress = self._find(server_id), self._departures.progress(server_id)
+        return describe(found, self._taps.look(), self._files.find(server_id), server_id, progress)
 
     def diagnostics(self, server_id: str) -> Diagnostics | None:
         found = self._find(server_id)
@@ -146,6 +162,14 @@ class LibvirtHypervisor:
             self._files.make_disk(server, base)
 
     def fetch_disk(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
+        self._take_over(server, config_drive, lambda base, pull: self._files.adopt_disk(server, base, pull))
+
+    def receive(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
+        self._take_over(server, config_drive, lambda base, pull: self._files.make_disk(server, base))
+
+    def _take_over(
+        self, server: ServerIntent, config_drive: Mapping[str, bytes], make: Callable[[Base, Pull], None]
+    ) -> None:
         """The base image comes from the other host, too: glance may not have it any more."""
         if server.image is None or server.fetch is None:
             raise Terminal("There is nothing to fetch the root disk from.")
@@ -154,18 +178,15 @@ class LibvirtHypervisor:
         if found and found.disk:
             return
         with self._images.use(server.image, lambda _, write: _must(pull(BASE, write))) as base:
-            self._files.adopt_disk(server, base, pull)
-
-    def receive(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
-        raise Terminal("This host cannot receive a running server.")
+            make(base, pull)
 
     def recall(self, server: ServerIntent) -> bool:
-        return True
+        return self._departures.recall(server.id)
 
     def find_gift(self, server_id: str, name: str) -> Path | None:
-        """A file of a server that moves to another host, whose guest is off."""
+        """A file of a server that moves to another host; while its guest runs, only what it does not write."""
         found = self._find(server_id)
-        return None if found and found.active else self._files.find_gift(server_id, name)
+        return None if found and found.active and name != BASE else self._files.find_gift(server_id, name)
 
     def plug(self, server: ServerIntent) -> None:
         self._taps.plug(server.id, server.nics)
@@ -194,6 +215,8 @@ class LibvirtHypervisor:
                 )
 
     def destroy(self, server: ServerIntent) -> None:
+        self.arrivals.close(server.id)
+        self._departures.forget(server.id)
         found = self._find(server.id)
         taps = self._taps.devices_of(server.id) | {nic.tap for nic in server.nics}
         if found:
@@ -203,7 +226,9 @@ class LibvirtHypervisor:
             if self._find(server.id):
                 raise Retry(f"the domain of server {server.id} does not go")
         self._taps.unplug(taps)
-        self._files.remove(server.id)
+        with self.arrivals.lock:
+            self._files.remove(server.id)
+        remove_place(self._config.run, server.id)
         log = self._config.state / "libvirt" / "log" / "qemu" / f"{domain_xml.domain_name(server.id)}.log"
         log.unlink(missing_ok=True)
 
@@ -211,7 +236,9 @@ class LibvirtHypervisor:
 
     def start(self, server: ServerIntent) -> None:
         found = self._get(server.id)
-        if found.state == "paused":
+        if found.state == "incoming":
+            raise Retry(f"server {server.id} has not come in yet")
+        if found.state in ("paused", "sent"):
             self._connection.call(lambda _: found.domain.resume())
         elif not found.active:
             self._start(found, replace(found.marks, stop_by=0, restart=bool(found.marks.verb)))
@@ -248,6 +275,8 @@ class LibvirtHypervisor:
     # ── verbs ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def perform(self, server: ServerIntent, verb: Verb) -> bool:
+        if verb.name == LIVE:
+            return self._departures.perform(server.id, verb, self._find(server.id))
         work = {
             "reboot": self._reboot,
             "createImage": self._copy,
@@ -346,7 +375,7 @@ class LibvirtHypervisor:
     def _shut_down(self, found: Found, marks: Marks) -> bool:
         """Press the power button, or pull the plug when the time is up; True when it is off."""
         server_id = found.read.server_id
-        if found.state == "paused" or _boot_clock() >= marks.stop_by:
+        if found.state in ("paused", "sent") or _boot_clock() >= marks.stop_by:
             self._switch_off(found)
             return True
         if time.monotonic() - self._pressed.get(server_id, float("-inf")) >= PRESS_SECONDS:

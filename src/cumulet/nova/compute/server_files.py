@@ -80,7 +80,7 @@ class ServerFiles:
     def ensure_directory(self, server_id: str, config_drive: Mapping[str, bytes]) -> None:
         """The directory with what is there before the disk; what is there already stays as it is."""
         place = self.place(server_id)
-        owner, group = self._ids()
+        owner, group = self.ids()
         place.mkdir(parents=True, exist_ok=True)
         self.directory.chmod(0o711)
         os.chown(place, 0, group)
@@ -95,27 +95,37 @@ class ServerFiles:
         link = place / "base"
         link.unlink(missing_ok=True)
         link.symlink_to(base.path)
+        partial = self._make_overlay(place, str(base.path), base.format, size)
+        spare_disks.make(place, server, self._give)
+        partial.rename(place / "disk")
+
+    def empty_disks(self, server_id: str, sizes: Mapping[str, int]) -> None:
+        """Disks of these sizes with nothing in them, in place of those that are there: a guest brings its own."""
+        place = self.place(server_id)
+        base = os.readlink(place / "base")
+        overlay = self._make_overlay(place, base, base.rpartition(".")[2], sizes["disk"])
+        for name in spare_disks.NAMES:
+            (place / name).unlink(missing_ok=True)
+            if name in sizes:
+                with (place / name).open("xb") as file:
+                    file.truncate(sizes[name])
+                self._give(place / name)
+        overlay.rename(place / "disk")
+
+    def measure(self, server_id: str) -> dict[str, int]:
+        """How large its disks are, by name."""
+        return disk_sizes.measure(self.place(server_id))
+
+    def _make_overlay(self, place: Path, base: str, base_format: str, size: int) -> Path:
+        """A disk that is not in its place yet."""
         partial = place / "disk.new"
         partial.unlink(missing_ok=True)
         size += -size % _SECTOR
-        qemu_img(
-            "create",
-            "-q",
-            "-f",
-            "qcow2",
-            "-o",
-            _DISK_OPTIONS,
-            "-F",
-            base.format,
-            "-b",
-            base.path,
-            partial,
-            str(size),
-        )
+        options = ("-f", "qcow2", "-o", _DISK_OPTIONS, "-F", base_format, "-b", base)
+        qemu_img("create", "-q", *options, partial, str(size))
         self._give(partial)
         _sync(partial)
-        spare_disks.make(place, server, self._give)
-        partial.rename(place / "disk")
+        return partial
 
     def adopt_disk(self, server: ServerIntent, base: Base, pull: Pull) -> None:
         """The disks of a server that comes from another host."""
@@ -234,14 +244,14 @@ class ServerFiles:
             raise Terminal(f"{server_id!r} is not a server's id")
         return self.directory / server_id
 
-    def _ids(self) -> tuple[int, int]:
+    def ids(self) -> tuple[int, int]:
         entry = pwd.getpwnam(self._user)
         return entry.pw_uid, entry.pw_gid
 
     def _give(self, path: Path) -> None:
         """QEMU may use the file, and nobody else."""
         path.chmod(0o600)
-        os.chown(path, *self._ids())
+        os.chown(path, *self.ids())
 
     def _write(self, path: Path, content: bytes, owner: int, group: int) -> None:
         """Make the file, at once and complete, if there is none."""
