@@ -109,7 +109,7 @@ class Doors:
             named |= {"X-Cumulet-Host": host, "X-Cumulet-Host-Token": host_token(SECRETS.host_secret, host)}
         elif self.tokens.get(who):
             named["X-Auth-Token"] = self.tokens[who]
-        return {"OpenStack-API-Version": "compute 2.96", **named}
+        return {"OpenStack-API-Version": "compute 2.100", **named}
 
     def call(
         self, who: str, app: str, method: str, url: str, body: Any = None, **headers: str

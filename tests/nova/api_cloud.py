@@ -73,7 +73,7 @@ class Cloud:
         self.scheduler: Loop[Any] = Loop(Scheduler(self.db, self.config, seed=1).reconciler())
         self.hints: list[tuple[str, str]] = []
         self.bus.hint = lambda topic, key: self.hints.append((topic, key))  # type: ignore[method-assign]
-        self.version = "2.96"
+        self.version = "2.100"
         self.image = self.add_image()
         self.flavor = self.add_flavor("m1.tiny")
 
