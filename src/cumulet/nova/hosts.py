@@ -126,7 +126,7 @@ def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], s
         absent=absent,
         generation=row.generation,
         nics=tuple(
-            Nic(port.id, port.mac, port.mtu, port.network_id, port.wired)
+            Nic(port.id, port.mac, port.mtu, port.network_id, port.wired, port.wired_in)
             for port in sorted(() if absent else ports, key=lambda port: port.id)
         ),
         verbs=() if absent else tuple(_verb(action, row.host, secret) for action in actions if action.verb),
