@@ -297,7 +297,7 @@ def _release(tx: Transaction, rows: Sequence[Row[Any]]) -> None:
 _SHOWN = (
     *(ports.c[name] for name in ("id", "network_id", "name", "mac", "device_id", "device_owner", "server_id")),
     *(ports.c[name] for name in ("nova_made", "admin_up")),
-    *(port_bindings.c[name] for name in ("host", "generation", "wired_generation", "wired_at")),
+    *(port_bindings.c[name] for name in ("host", "generation", "wired_generation", "wired_at", "wired_in")),
 )
 
 _NETWORKS = sa.select(
@@ -361,6 +361,7 @@ def _port(
         floating_ips=tuple((fixed_ip, floating_ip) for fixed_ip, floating_ip in floating),
         created_by_nova=row.nova_made,
         name=row.name,
+        wired_in=row.wired_in or "",
     )
 
 
