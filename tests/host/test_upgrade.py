@@ -55,11 +55,11 @@ class User:
 
     def go_on(self) -> None:
         """Until the end of standard input; then tell."""
-        ended = threading.Event()
-        threading.Thread(target=lambda: (sys.stdin.read(), ended.set()), daemon=True).start()
+        reader = threading.Thread(target=sys.stdin.read, daemon=True)
+        reader.start()
         self._login()
         print("going on", flush=True)
-        while not ended.is_set():
+        while reader.is_alive():
             self._round()
         print(msgspec.json.encode([self.answers, self.failures]).decode(), flush=True)
 
@@ -171,7 +171,7 @@ def test_no_request_fails_while_a_cloud_is_upgraded(installed: Installed) -> Non
     text = f"[node]\nname = 'upgraded'\nservices = [{services}]\n[identity]\nbcrypt_rounds = 4\n"
     machine.run("tee", "/etc/cumulet/cumulet.toml", stdin=text)
     parent = machine.start(sys.executable, "-m", "cumulet.cli.main", "node")
-    wait_for(installed.is_up, 60, "cloud")
+    wait_for(installed.is_up, 120, "cloud")
     assert installed.schema() == installed.before
     password = msgspec.json.decode(machine.run("cat", "/etc/cumulet/secrets.json"))["admin_password"]
     users = [_user(installed, password) for _ in range(3)]

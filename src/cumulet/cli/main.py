@@ -142,7 +142,6 @@ def _membership(node: argparse.ArgumentParser) -> None:
         action(name, name, text).add_argument("name")
     settle = action("settle", "settle", "put the files on standard input in place; 'cumulet deploy' calls it")
     settle.add_argument("--dry-run", action="store_true", help="only tell what differs")
-    settle.add_argument("--stop", action="store_true", help="end the services before")
     parcel = action("parcel", "give", "a node's files, on standard output; 'cumulet deploy' calls it")
     parcel.add_argument("name")
 
