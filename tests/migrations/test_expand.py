@@ -75,7 +75,7 @@ def test_rows_of_the_first_version_are_written_into_the_newest_schema(tmp_path: 
                 row = {column.name: _value(column) for column in table.columns if not column.foreign_keys}
                 others = {one.name: _value(next(iter(one.foreign_keys)).column) for one in _pointing(table)}
                 connection.execute(sa.insert(table).values(row | others))
-                connection.execute(sa.update(table).values(row))
+                connection.execute(sa.update(table).values(row | others))
 
 
 def _pointing(table: sa.Table) -> list[sa.Column[object]]:
