@@ -90,7 +90,7 @@ def serve(
     loops: list[Loop[Any]] = [Loop(reconciler) for reconciler in service.loops]
     woken = [loop for loop in loops if loop.reconciler.events]
     if beat:
-        loops.append(Loop(_heartbeat(beat, service, loops, started_at, heartbeat_seconds)))
+        loops.append(Loop(signs_of_life(beat, service.details, loops, started_at, heartbeat_seconds)))
     for loop in loops:
         loop.listen(bus)
 
@@ -224,17 +224,18 @@ def _server(app: Any, websockets: bool, certificate: str = "") -> _Server:
     )
 
 
-def _heartbeat(
+def signs_of_life(
     beat: Callable[[Heartbeat], None],
-    service: Service,
+    details: Callable[[], dict[str, Any]],
     loops: Sequence[Loop[Any]],
     started_at: str,
     seconds: float,
 ) -> Reconciler[str]:
+    """What tells that a service lives, and how its loops are."""
     watched = list(loops)
 
     def tell(_: str) -> None:
         told = [loop.status(heartbeat.MOST_FAILING) for loop in watched]
-        beat(Heartbeat(started_at, service.details(), told))
+        beat(Heartbeat(started_at, details(), told))
 
     return Reconciler("heartbeat", lambda: {"me": "me"}, tell, resync_seconds=seconds)

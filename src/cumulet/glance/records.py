@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Row
 from sqlalchemy.sql.elements import ColumnElement
 
+from cumulet.core.among import among
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import NotFound
@@ -37,12 +38,8 @@ SELECT = sa.select(*(column for column in images.c if column.name not in HIDDEN)
     images.c.deleted_at.is_(None)
 )
 _ONE = SELECT.where(images.c.id == sa.bindparam("image_id"))
-_MANY = SELECT.where(images.c.id.in_(sa.bindparam("ids", expanding=True)))
-_TAGS = (
-    sa.select(image_tags)
-    .where(image_tags.c.image_id.in_(sa.bindparam("ids", expanding=True)))
-    .order_by(image_tags.c.tag)
-)
+_MANY = SELECT.where(among(images.c.id, "ids"))
+_TAGS = sa.select(image_tags).where(among(image_tags.c.image_id, "ids")).order_by(image_tags.c.tag)
 _MEMBER = sa.select(image_members.c.member_id).where(
     image_members.c.image_id == sa.bindparam("image_id"), image_members.c.member_id == sa.bindparam("member_id")
 )
@@ -69,18 +66,18 @@ def find_membership(tx: Transaction, context: Context, row: Row[Any]) -> str | N
     return found
 
 
-def listed(context: Context, visibility: str | None, member_status: str) -> ColumnElement[bool]:
-    """Which images a list shows.  Other projects' community images only if they are asked for."""
-    mine = images.c.owner == context.project_id if context.project_id else sa.false()
+def listed(project_id: str, admin: bool, visibility: str | None, member_status: str) -> ColumnElement[bool]:
+    """Which images a list shows to a project.  Others' community images only if they are asked for."""
+    mine = images.c.owner == project_id if project_id else sa.false()
     asked: ColumnElement[bool] = sa.true()
     if visibility is None:
         asked = sa.or_(mine, images.c.visibility != "community")
     elif visibility != "all":
         asked = images.c.visibility == visibility
-    if context.admin:
+    if admin:
         return asked
     visible = sa.or_(
-        images.c.visibility.in_(("public", "community")), mine, _shared_with(context.project_id, member_status)
+        images.c.visibility.in_(("public", "community")), mine, _shared_with(project_id, member_status)
     )
     return sa.and_(asked, visible)
 

@@ -162,11 +162,17 @@ def _usable(visible: sa.ColumnElement[bool]) -> sa.Select[Any]:
 
 def get_network(tx: Transaction, request: Request, network_id: str) -> Row[Any]:
     """The network and whether it is ``shared`` with the caller, who may see it; 404 otherwise."""
-    scoped = sharing.with_shared(networks, standard.mine(request)).where(sharing.visible(request, networks))
-    row = tx.find(scoped.where(networks.c.id == network_id))
+    one = _usable_one(sharing.visible(request, networks), standard.mine(request))
+    row = tx.find(one, {"network": network_id})
     if row is None:
         raise not_found(network_id)
     return row
+
+
+@lru_cache(maxsize=sharing.PROJECTS)
+def _usable_one(visible: sa.ColumnElement[bool], project_id: str) -> sa.Select[Any]:
+    one = networks.c.id == sa.bindparam("network")
+    return sharing.with_shared(networks, project_id).where(visible, one)
 
 
 def show_network(request: Request) -> Json:

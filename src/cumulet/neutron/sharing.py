@@ -31,6 +31,7 @@ def open_to(table: sa.Table, project_id: str, action: str = SHARED) -> sa.Column
     return sa.exists().where(mine, network_rbacs.c.target.in_([ALL, project_id]))
 
 
+@lru_cache(maxsize=PROJECTS)
 def with_shared(table: sa.Table, project_id: str) -> sa.Select[Any]:
     """Rows of ``table`` with ``shared`` as this project sees it."""
     return sa.select(table, open_to(table, project_id).label("shared"))
