@@ -64,6 +64,10 @@ def _cloud(command: Command) -> None:
     down.add_argument("--now", action="store_true", help="switch guests off instead of shutting them down")
     purge = command("purge", "down:purge", "stop everything and remove the data, after asking")
     purge.add_argument("--yes", "-y", action="store_true", help="do not ask")
+    upgrade = command(
+        "upgrade", "upgrade:main", "exchange this node's services for those of the package as it is now"
+    )
+    upgrade.add_argument("--yes", "-y", action="store_true", help="install what is missing without asking")
     launch = command("launch", "launch:main", "make a server with key, floating IP and ssh allowed, and wait")
     launch.add_argument("name")
     launch.add_argument("--image", default="cirros")
@@ -138,7 +142,6 @@ def _membership(node: argparse.ArgumentParser) -> None:
         action(name, name, text).add_argument("name")
     settle = action("settle", "settle", "put the files on standard input in place; 'cumulet deploy' calls it")
     settle.add_argument("--dry-run", action="store_true", help="only tell what differs")
-    settle.add_argument("--stop", action="store_true", help="end the services before")
     parcel = action("parcel", "give", "a node's files, on standard output; 'cumulet deploy' calls it")
     parcel.add_argument("name")
 

@@ -30,6 +30,8 @@ LOG = logging.getLogger(__name__)
 GRACE_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients pause between two looks at something: one that is cut off in between gives up."""
+LAST_REQUEST_SECONDS = 0.2
+"""For requests on connections that were taken just before the end: nobody else would answer them."""
 ENDINGS = (signal.SIGTERM, signal.SIGINT)
 LONGEST_MESSAGE = 1 << 20  # of a websocket
 LOADED_LATER = (
@@ -59,6 +61,9 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await self._ending.wait()
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LAST_REQUEST_SECONDS)
 
     def end(self) -> None:
         """Take no more requests, finish those under way."""
