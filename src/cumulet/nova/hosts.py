@@ -18,11 +18,7 @@ from msgspec.structs import replace
 from sqlalchemy.engine import Row
 
 from cumulet.core import clock
-<<<<<<< HEAD
-=======
 from cumulet.core.among import among
-from cumulet.core.config import Compute
->>>>>>> main
 from cumulet.core.controller import etagged
 from cumulet.core.db import Transaction
 from cumulet.core.errors import NotFound, Retry
@@ -206,16 +202,9 @@ def record(tx: Transaction, host: str, reports: Mapping[str, Seen]) -> None:
     """Write down what ``host`` has seen.  Servers that it does not have are not its business and left out."""
     rows = tx.all(_THESE_HERE, {"host": host, "servers": list(reports)})
     ids = [row.id for row in rows]
-<<<<<<< HEAD
-    actions = _by_server(tx.all(_UNFINISHED.where(server_actions.c.server_id.in_(ids)))) if ids else {}
+    actions = _by_server(tx.all(_UNFINISHED_OF, {"servers": ids})) if ids else {}
     now, changes, leaving, moving = clock.now(), [], [], []
     for row, seen in ((row, _cut(reports[row.id])) for row in rows):
-=======
-    actions = _by_server(tx.all(_UNFINISHED_OF, {"servers": ids})) if ids else {}
-    now, changes, leaving = clock.now(), [], []
-    for row in rows:
-        seen = _cut(reports[row.id])
->>>>>>> main
         if not row.seen_generation <= seen.generation <= row.generation:
             continue
         if seen.power == "absent" and seen.generation == row.generation and _ordered_away(row):
