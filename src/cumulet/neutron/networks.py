@@ -162,17 +162,11 @@ def _usable(visible: sa.ColumnElement[bool]) -> sa.Select[Any]:
 
 def get_network(tx: Transaction, request: Request, network_id: str) -> Row[Any]:
     """The network and whether it is ``shared`` with the caller, who may see it; 404 otherwise."""
-    one = _usable_one(sharing.visible(request, networks), standard.mine(request))
-    row = tx.find(one, {"network": network_id})
+    one = sharing.usable_one(networks, standard.mine(request), standard.sees_all(request))
+    row = tx.find(one, {"id": network_id})
     if row is None:
         raise not_found(network_id)
     return row
-
-
-@lru_cache(maxsize=sharing.PROJECTS)
-def _usable_one(visible: sa.ColumnElement[bool], project_id: str) -> sa.Select[Any]:
-    one = networks.c.id == sa.bindparam("network")
-    return sharing.with_shared(networks, project_id).where(visible, one)
 
 
 def show_network(request: Request) -> Json:

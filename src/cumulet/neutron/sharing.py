@@ -44,6 +44,13 @@ def usable_by(table: sa.Table, project_id: str) -> sa.ColumnElement[bool]:
     return sa.or_(table.c.project_id == project_id, mine)
 
 
+@lru_cache(maxsize=PROJECTS)
+def usable_one(table: sa.Table, project_id: str, every: bool) -> sa.Select[Any]:
+    """The row whose ``id`` is a parameter, as the project sees it, if it may use it or may use ``every``."""
+    one = with_shared(table, project_id).where(table.c.id == sa.bindparam("id"))
+    return one if every else one.where(usable_by(table, project_id))
+
+
 def visible(request: Request, table: sa.Table) -> sa.ColumnElement[bool]:
     """What the caller may use; all for an administrator and for services."""
     return _ALL_OF_THEM if standard.sees_all(request) else usable_by(table, standard.mine(request))

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
 from cumulet.core import clock
+from cumulet.core.among import among
 from cumulet.core.config import Compute
 from cumulet.core.controller import etagged
 from cumulet.core.db import Database, Transaction
@@ -61,7 +62,9 @@ _HERE = (
     .join_from(server_hosts, servers)
     .outerjoin(migrations, moves.UNFINISHED)
     .where(server_hosts.c.host == sa.bindparam("host"))
+    .order_by(servers.c.id)
 )
+_THESE_HERE = _HERE.where(among(servers.c.id, "servers"))
 _MINE = sa.select(server_hosts.c.server_id).where(server_hosts.c.host == sa.bindparam("host"))
 _ELSEWHERE = sa.select(server_hosts).where(
     server_hosts.c.server_id.in_(_MINE),
@@ -69,6 +72,7 @@ _ELSEWHERE = sa.select(server_hosts).where(
     server_hosts.c.wanted != "run",
 )
 _UNFINISHED = sa.select(server_actions).where(server_actions.c.finished_at.is_(None)).order_by(server_actions.c.id)
+_UNFINISHED_OF = _UNFINISHED.where(among(server_actions.c.server_id, "servers"))
 _UNFINISHED_HERE = _UNFINISHED.where(server_actions.c.server_id.in_(_MINE))
 _SEEN = tuple(column for column in server_hosts.c if column.key.startswith("seen_") or column.key == "launched_at")
 _SEE = (
@@ -112,7 +116,7 @@ def list_intents(tx: Transaction, host: str, host_secret: str) -> dict[str, Serv
 
 def _list(tx: Transaction, host: str, host_secret: str) -> tuple[dict[str, ServerIntent], list[int]]:
     """Besides, the moves that this document lets begin here, and that nobody has written that of yet."""
-    rows = tx.all(_HERE.order_by(servers.c.id), {"host": host})
+    rows = tx.all(_HERE, {"host": host})
     if not rows:
         return {}, []
     actions = _by_server(tx.all(_UNFINISHED_HERE, {"host": host}))
@@ -216,9 +220,9 @@ def report_servers(request: Request) -> None:
 
 def record(tx: Transaction, host: str, reports: Mapping[str, Seen]) -> None:
     """Write down what ``host`` has seen.  Servers that it does not have are not its business and left out."""
-    rows = tx.all(_HERE.where(servers.c.id.in_(list(reports))).order_by(servers.c.id), {"host": host})
+    rows = tx.all(_THESE_HERE, {"host": host, "servers": list(reports)})
     ids = [row.id for row in rows]
-    actions = _by_server(tx.all(_UNFINISHED.where(server_actions.c.server_id.in_(ids)))) if ids else {}
+    actions = _by_server(tx.all(_UNFINISHED_OF, {"servers": ids})) if ids else {}
     now, changes, leaving = clock.now(), [], []
     for row in rows:
         seen = _cut(reports[row.id])
