@@ -1,9 +1,9 @@
 """nova-conductor: stands between nova-compute and the database, and tidies up.
 
-It serves ``nova.hosts`` and ``nova.host_inventories``, lets nodes join (``core.joining``) and runs three loops.
+It serves ``nova.hosts`` and ``nova.host_inventories``, lets nodes join (``core.joining``) and runs four loops.
 ``release`` gives back what servers hold that were deleted before any host had them; what hosts had is released by
-their reports.  ``live-moves`` gives up live migrations that come to no end.  ``history`` forgets gone servers after
-a week, a bounded batch at a time.
+their reports.  ``live-moves`` gives up live migrations that come to no end, ``stranded-moves`` other moves whose
+destination died before it began.  ``history`` forgets gone servers after a week, a bounded batch at a time.
 """
 
 from collections.abc import Mapping
@@ -26,6 +26,7 @@ from cumulet.core.tables import metadata
 from cumulet.nova import host_inventories, hosts, notices
 from cumulet.nova.live_moves import Deadlines
 from cumulet.nova.model import ComputeDetails
+from cumulet.nova.stranded_moves import Stranded
 from cumulet.nova.tables import server_hosts, servers
 
 KEEP_SECONDS = 7 * 86400
@@ -134,6 +135,7 @@ def build(env: ControllerEnv) -> Service:
     loops: list[Reconciler[Any]] = [
         Releaser(env.db, env.config).reconciler(),
         Deadlines(env.db, env.config).reconciler(),
+        Stranded(env.db, env.config).reconciler(),
         Historian(env.db).reconciler(),
     ]
     return Service(app=build_app(env), loops=loops)

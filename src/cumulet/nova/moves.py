@@ -41,7 +41,8 @@ UNFINISHED = sa.and_(_m.server_id == servers.c.id, _m.finished_at.is_(None))
 COLUMNS = tuple(
     _m[name].label(f"move_{name}")
     for name in (
-        "id", "uuid", "type", "source", "destination", "wanted", "ready_at", "left_at", "arrived_at", "old_flavor",
+        "id", "uuid", "type", "source", "destination", "wanted", "ready_at", "left_at", "arrived_at", "held",
+        "old_flavor",
     )
 )  # fmt: skip
 """Of a server's unfinished move; null if there is none."""
@@ -113,8 +114,9 @@ def revert(tx: Transaction, row: Row[Any]) -> None:
 def place(tx: Transaction, move: Row[Any], capacity: Capacity, need: Resources) -> None:
     """Give a move its host; ``move``: a migration with its server.  Retry if the server has changed."""
     generation, source, host = move.generation + 1, move.source, capacity.host
+    dead = move.type == EVACUATION
     change_server(tx, move.server_id, move.generation, flavor_columns(move.new_flavor))
-    choose(tx, move, host)
+    choose(tx, move, host, held=not dead and host != source)
     placement.hand_over(tx, move.server_id, source, move.uuid)
     placement.claim_all(tx, [Claim(move.server_id, capacity, need)])
     if host == source:
@@ -123,7 +125,6 @@ def place(tx: Transaction, move: Row[Any], capacity: Capacity, need: Resources) 
         tx.hint(f"nova.hosts.{host}", move.server_id)
         return
     launched = tx.value(sa.select(_h.launched_at).where(_h.server_id == move.server_id, _h.host == source))
-    dead = move.type == EVACUATION
     tell_host(tx, move.server_id, source, wanted="absent" if dead else "keep", since=generation, fenced=dead)
     row = {"server_id": move.server_id, "host": host, "wanted": "run", "since": generation, "launched_at": launched}
     tx.write(server_hosts.insert(), row)
@@ -134,10 +135,11 @@ def place(tx: Transaction, move: Row[Any], capacity: Capacity, need: Resources) 
         neutron.bind_ports_also(tx, move.server_id, host)
 
 
-def choose(tx: Transaction, move: Row[Any], host: str) -> None:
+def choose(tx: Transaction, move: Row[Any], host: str, held: bool | None = None) -> None:
     """Write down where it goes."""
     unplaced = sa.and_(_m.id == move.id, _m.placed_at.is_(None), _m.finished_at.is_(None))
-    if not tx.write(sa.update(migrations).where(unplaced).values(destination=host, placed_at=clock.now())):
+    values = {"destination": host, "placed_at": clock.now(), "held": held}
+    if not tx.write(sa.update(migrations).where(unplaced).values(values)):
         raise Retry(f"migration {move.id} has changed meanwhile")
 
 
