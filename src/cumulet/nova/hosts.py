@@ -20,7 +20,7 @@ from cumulet.core import clock
 from cumulet.core.among import among
 from cumulet.core.config import Compute
 from cumulet.core.controller import etagged
-from cumulet.core.db import Transaction
+from cumulet.core.db import Database, Transaction
 from cumulet.core.errors import NotFound, Retry
 from cumulet.core.heartbeat import agent_id
 from cumulet.core.http import Reply, Request, Route
@@ -29,7 +29,7 @@ from cumulet.core.tables import agents
 from cumulet.glance import public as glance
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import Port
-from cumulet.nova import metadata_documents, move_intents, moves, notices, snapshots
+from cumulet.nova import metadata_documents, move_intents, moves, notices, snapshots, stranded_moves
 from cumulet.nova.model import LONGEST_REASON, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
 from cumulet.nova.services import list_hosts
 from cumulet.nova.tables import migrations, server_actions, server_hosts, servers
@@ -95,16 +95,30 @@ _FINISH = (
 
 
 def list_servers(request: Request) -> Reply:
-    host = request.params["host"]
-    with request.db.read() as tx:
-        return etagged(request, list_intents(tx, host, request.app.extras.host_secret))
+    return etagged(request, read_intents(request.db, request.params["host"], request.app.extras.host_secret))
+
+
+def read_intents(db: Database, host: str, host_secret: str) -> dict[str, ServerIntent]:
+    """What ``host`` is told: that a server which comes may begin is written down before (``stranded_moves``)."""
+    with db.read() as tx:
+        found, asking = _list(tx, host, host_secret)
+    if asking:
+        with db.transaction() as tx:
+            stranded_moves.let_go(tx, asking)
+            found, _ = _list(tx, host, host_secret)
+    return found
 
 
 def list_intents(tx: Transaction, host: str, host_secret: str) -> dict[str, ServerIntent]:
     """Everything that ``host`` should know of servers; four queries, one more while one comes here."""
+    return _list(tx, host, host_secret)[0]
+
+
+def _list(tx: Transaction, host: str, host_secret: str) -> tuple[dict[str, ServerIntent], list[int]]:
+    """Besides, the moves that this document lets begin here, and that nobody has written that of yet."""
     rows = tx.all(_HERE, {"host": host})
     if not rows:
-        return {}
+        return {}, []
     actions = _by_server(tx.all(_UNFINISHED_HERE, {"host": host}))
     others = _by_server(tx.all(_ELSEWHERE, {"host": host}))
     ports = neutron.list_host_ports(tx, host)
@@ -113,7 +127,8 @@ def list_intents(tx: Transaction, host: str, host_secret: str) -> dict[str, Serv
     for row in rows:
         intent = _intent(row, actions.get(row.id, ()), ports.get(row.id, ()), host_secret)
         found[row.id] = move_intents.add(intent, row, others.get(row.id, ()), coming, host_secret)
-    return found
+    begun = (row for row in rows if row.move_held and moves.is_arriving(row) and not found[row.id].held)
+    return found, [row.move_id for row in begun]
 
 
 def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], secret: str) -> ServerIntent:
