@@ -135,11 +135,11 @@ def _membership(node: argparse.ArgumentParser) -> None:
     join.add_argument("url", help="of nova-conductor on a controller, e.g. http://10.0.0.1:8783")
     join.add_argument("token")
     join.add_argument("--yes", "-y", action="store_true", help="install what is missing without asking")
-    for name, text in (
-        ("drain", "on a controller: nothing new goes to a node; what is still there is listed"),
-        ("remove", "on a controller: forget a node that is empty and off"),
-    ):
-        action(name, name, text).add_argument("name")
+    drain = action("drain", "drain", "on a controller: nothing new goes to a node, and what it has goes to others")
+    drain.add_argument("name")
+    drain.add_argument("--cold", action="store_true", help="shut down servers that cannot be moved as they run")
+    remove = action("remove", "remove", "on a controller: forget a node that is empty and off")
+    remove.add_argument("name")
     settle = action("settle", "settle", "put the files on standard input in place; 'cumulet deploy' calls it")
     settle.add_argument("--dry-run", action="store_true", help="only tell what differs")
     parcel = action("parcel", "give", "a node's files, on standard output; 'cumulet deploy' calls it")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from cumulet.cli import lock, parcel, status
+from cumulet.cli import draining, lock, parcel, status
 from cumulet.cli.cloud import Cloud, Json
 from cumulet.core import config as configuration
 from cumulet.core import parcels, secrets, topology
@@ -125,10 +125,15 @@ def _connection(scheme: str, host: str, port: int) -> http.client.HTTPConnection
 
 
 def drain(options: argparse.Namespace) -> int:
-    """Nothing new goes to the node, and its networks and routers go elsewhere; then tell what is still there."""
+    """Nothing new goes to the node; what it has goes elsewhere; then tell what is still there."""
     config = _running_controller(options, "node drain")
     _known(config, options.name)
-    left = drained(Cloud(config), options.name)
+    cloud = Cloud(config)
+    drained(cloud, options.name)
+    stays = draining.move_servers(cloud, options.name, options.cold, lambda line: print(f"  {line}", flush=True))
+    for key, reason in stays.items():
+        print(f"  {key} stays: {reason}")
+    left = there(cloud, options.name)
     for line in left:
         print(f"  {line}")
     if left:
@@ -138,7 +143,7 @@ def drain(options: argparse.Namespace) -> int:
 
 
 def drained(cloud: Cloud, host: str) -> list[str]:
-    """What is still on the host after it was disabled."""
+    """Disable the host, and give its networks and routers to others; what is still there."""
     for service in _services(cloud, host):
         if service["binary"] == "nova-compute" and service["status"] == "enabled":
             wish = {"status": "disabled", "disabled_reason": "drained"}
@@ -191,7 +196,7 @@ def forget(config: Config, cloud: Cloud, name: str) -> None:
 
 def there(cloud: Cloud, host: str) -> list[str]:
     """A line for each server, network and router on the host."""
-    servers = cloud.get("compute", f"/servers/detail?all_tenants=1&host={host}")["servers"]
+    servers = draining.list_servers(cloud, host)
     lines = [f"server {one['id']}  {one['name']}  {one['status']}" for one in servers]
     for agent in _agents(cloud, host):
         lines += [f"{what} {key}" for what, key in _served(cloud, agent)]
