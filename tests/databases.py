@@ -1,7 +1,8 @@
 """The database of tests: SQLite, or for ``pytest --database mariadb`` a private MariaDB that lives as long as they.
 
-``url`` gives an empty database that has all tables.  MariaDB makes tables slowly, so its databases are used again:
-one that a test or a fixture had is emptied for the next one, however the first left it.
+``url`` gives an empty database, ``make_tables`` gives it all tables.  Databases make tables slowly: those of SQLite
+are copied from a template; those of MariaDB have them from the beginning and are used again, one that a test or a
+fixture had is emptied for the next one, however the first left it.
 """
 
 import contextlib
@@ -9,10 +10,12 @@ import getpass
 import importlib
 import logging
 import shutil
+import sqlite3
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +49,7 @@ class Server:
         argv = ["setpriv", "--pdeathsig", "KILL", "--", *argv]  # it ends with the run, however that ends
         with (self.place / "log").open("wb") as log:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        for project in PROJECTS:
-            importlib.import_module(f"cumulet.{project}.tables")
+        load_tables()
         self.user, self.free, self.made = user, list[str](), 0
         self.damaged: set[str] = set()
         self.root = engines.make(self.url("mysql"))
@@ -125,7 +127,7 @@ def is_mariadb() -> bool:
 
 
 def url(file: Path | None = None, tables: bool = True) -> str:
-    """The URL of an empty database; that of SQLite is in memory, or this file, and its tables are yet to be made.
+    """The URL of an empty database; that of SQLite is in memory, or this file.
 
     It belongs to the fixture that asks for it, or to the test, or (while tests are collected) to the whole run.
     """
@@ -135,6 +137,31 @@ def url(file: Path | None = None, tables: bool = True) -> str:
     if _owners:
         _owners[-1].addfinalizer(lambda: server.give(name))
     return server.url(name)
+
+
+def make_tables(engine: sa.Engine) -> None:
+    """Give a database of ``url``'s, or a new one of SQLite, the tables of all projects."""
+    if engine.dialect.name != "sqlite":
+        return
+    connection = engine.raw_connection()
+    driver = connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    _template().backup(driver)
+    connection.close()
+
+
+@cache
+def _template() -> sqlite3.Connection:
+    load_tables()
+    found = sqlite3.connect(":memory:", check_same_thread=False)
+    metadata.create_all(sa.create_engine("sqlite://", creator=lambda: found, poolclass=sa.StaticPool))
+    return found
+
+
+def load_tables() -> None:
+    """Let the one ``metadata`` have the tables of all projects."""
+    for project in PROJECTS:
+        importlib.import_module(f"cumulet.{project}.tables")
 
 
 def damage(engine: sa.Engine, *statements: str) -> None:

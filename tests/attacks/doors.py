@@ -19,7 +19,6 @@ from cumulet.core.db import Database
 from cumulet.core.heartbeat import Heartbeat, beat
 from cumulet.core.http import App, Route
 from cumulet.core.secrets import Secrets, host_token
-from cumulet.core.tables import metadata
 from cumulet.glance import app as glance
 from cumulet.glance import registry
 from cumulet.glance.registry_client import InProcessTransport, RegistryClient
@@ -68,7 +67,7 @@ class Doors:
         self.config = Config(node=node, identity=Identity(bcrypt_rounds=4), etc_dir=str(place / "etc"))
         self.config.compute.overhead_memory_mb = self.config.compute.reserved_memory_mb = 0
         self.db = database(url or databases.url(), self.bus)
-        metadata.create_all(self.db.engine)
+        databases.make_tables(self.db.engine)
         with self.db.transaction() as tx:
             bootstrap(tx, self.config, SECRETS.admin_password, CATALOG)
         authenticate = build_authenticator(self.config, self.db)
@@ -110,7 +109,7 @@ class Doors:
             named |= {"X-Cumulet-Host": host, "X-Cumulet-Host-Token": host_token(SECRETS.host_secret, host)}
         elif self.tokens.get(who):
             named["X-Auth-Token"] = self.tokens[who]
-        return {"OpenStack-API-Version": "compute 2.96", **named}
+        return {"OpenStack-API-Version": "compute 2.100", **named}
 
     def call(
         self, who: str, app: str, method: str, url: str, body: Any = None, **headers: str

@@ -65,7 +65,7 @@ def test_headers_add_nothing_to_a_token(street: Street, who: str) -> None:
     """The same answer with them as without, but for times, and without the host that was asked for."""
     doors = street.doors
     headers = {name: value for name, value in smuggled(doors).items() if name != "X-Subject-Token"}
-    headers |= {"OpenStack-API-Version": "compute 2.96"}
+    headers |= {"OpenStack-API-Version": "compute 2.100"}
     for name, line, route in routes(street):
         if route.method in ("POST", "DELETE") and (name, line) not in PUBLIC and who == "bob":
             continue  # a member: twice the same write is not the same answer

@@ -17,8 +17,9 @@ from cumulet.core.config import Config
 from cumulet.core.db import Database
 from cumulet.core.heartbeat import Heartbeat
 from cumulet.core.reconcile import KeyStatus, LoopStatus
-from cumulet.core.tables import agents, metadata
+from cumulet.core.tables import agents
 from cumulet.core.topology import Topology
+from tests import databases
 
 TOPOLOGY = """
 [database]
@@ -51,7 +52,7 @@ class Cloud:
             setattr(self.config.node, name, str(place))
         self.config.etc_dir = str(place)
         self.db = Database(self.config.database_url, LocalBus())
-        metadata.create_all(self.db.engine)
+        databases.make_tables(self.db.engine)
 
     def tell(self, host: str, binary: str, age: float = 0.0, loops: Sequence[LoopStatus] = ()) -> None:
         with self.db.transaction() as tx:

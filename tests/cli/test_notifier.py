@@ -20,7 +20,8 @@ from cumulet.core.db import OUTBOX, Database
 from cumulet.core.errors import Retry
 from cumulet.core.outbox import Message
 from cumulet.core.reconcile import Loop
-from cumulet.core.tables import metadata, notifications
+from cumulet.core.tables import notifications
+from tests import databases
 from tests.broker import Broker, broker
 
 __all__ = ["broker"]
@@ -46,7 +47,7 @@ class Recorder:
 @pytest.fixture
 def db(tmp_path: Path) -> Database:
     found = Database(f"sqlite:///{tmp_path}/test.sqlite", LocalBus())
-    metadata.create_all(found.engine)
+    databases.make_tables(found.engine)
     return found
 
 

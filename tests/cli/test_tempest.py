@@ -56,7 +56,7 @@ class FakeCloud:
             "/v2.0/networks": {"networks": [{"name": "public", "id": "p"}, {"name": "private", "id": "q"}]},
             "/services": {"services": [{"type": "compute"}, {"type": "network"}]},
             "/v2/info/import": {"import-methods": {"value": []}},
-            "/": {"version": {"min_version": "2.1", "version": "2.96"}},
+            "/": {"version": {"min_version": "2.1", "version": "2.100"}},
             "/os-services?binary=nova-compute": {"services": [{}]},
             "/v2.0/extensions": {"extensions": [{"alias": "router"}, {"alias": "agent"}]},
             "/users/u/access_rules": {"access_rules": []},
@@ -80,7 +80,7 @@ class FakeCloud:
 def test_the_configuration_claims_what_the_cloud_has(tmp_path: Path) -> None:
     secrets.ensure(tmp_path)
     config = Config(etc_dir=str(tmp_path))
-    options = tempest.options(cast(Cloud, FakeCloud()), config, tmp_path)
+    options = tempest.options(cast(Cloud, FakeCloud()), config, tmp_path, "http://192.0.2.1")
     compute, network = options["compute-feature-enabled"], options["network-feature-enabled"]
     assert {name for name in tempest.COMPUTE_ACTIONS if compute[name] == "true"} == {"pause"}
     assert compute["vnc_console"] == "false"
@@ -89,7 +89,8 @@ def test_the_configuration_claims_what_the_cloud_has(tmp_path: Path) -> None:
     assert network["port_security"] == "false"
     assert options["identity-feature-enabled"]["access_rules"] == "true"
     assert options["identity-feature-enabled"]["trust"] == "false"
+    assert options["image"]["http_qcow2_image"] == "http://192.0.2.1/cirros.qcow2"
     assert options["compute"]["flavor_ref"] == "1"
-    assert options["compute"]["max_microversion"] == "2.96"
+    assert options["compute"]["max_microversion"] == "2.100"
     available = options["service_available"]
     assert {name for name, value in available.items() if value == "true"} == {"nova", "neutron"}

@@ -15,7 +15,8 @@ from cumulet.core.http import App, Caller
 from cumulet.core.parcels import Parcel
 from cumulet.core.policy import Policies
 from cumulet.core.schema import encode
-from cumulet.core.tables import join_tokens, metadata
+from cumulet.core.tables import join_tokens
+from tests import databases
 
 TOPOLOGY = """
 [database]
@@ -44,7 +45,7 @@ class Controllers:
     def __init__(self, etc: Path) -> None:
         self.secrets = secrets.ensure(etc)
         self.db = Database("sqlite://", LocalBus())
-        metadata.create_all(self.db.engine)
+        databases.make_tables(self.db.engine)
         (etc / "cloud.toml").write_text(TOPOLOGY)
         self.etc = etc
         self.app = App(

@@ -19,7 +19,7 @@ from cumulet.core.errors import BadRequest, Conflict, Retry
 from cumulet.core.http import App, Caller, Request
 from cumulet.core.listing import Listing, list_page
 from cumulet.core.policy import Policies
-from cumulet.core.tables import agents, facts, metadata, notifications
+from cumulet.core.tables import agents, facts, notifications
 from tests import databases
 
 
@@ -31,7 +31,7 @@ def bus() -> LocalBus:
 @pytest.fixture
 def db(tmp_path: Path, bus: LocalBus) -> Database:
     found = Database(databases.url(tmp_path / "test.sqlite"), bus)
-    metadata.create_all(found.engine)
+    databases.make_tables(found.engine)
     return found
 
 

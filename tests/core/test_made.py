@@ -20,8 +20,8 @@ def test_made_again_only_of_something_else() -> None:
 
 
 def test_the_oldest_are_forgotten() -> None:
-    calls: list[int] = []
+    calls: list[tuple[int, ...]] = []
     made = Made(calls.append, most=2)
     for key in (1, 2, 1, 3, 2, 3, 1):
-        made.of(key, key)
-    assert calls == [1, 2, 3, 1]
+        made.of(key, (key,))
+    assert calls == [(1,), (2,), (3,), (1,)]

@@ -15,7 +15,7 @@ from cumulet.core.db import Database, Transaction
 from cumulet.core.errors import ApiError, Retry, Unavailable
 from cumulet.core.http import App, Caller, Request, Route
 from cumulet.core.policy import PUBLIC, Policies
-from cumulet.core.tables import facts, metadata
+from cumulet.core.tables import facts
 from tests import databases
 
 
@@ -24,7 +24,7 @@ def db() -> Iterator[Database]:
     if not databases.is_mariadb():
         pytest.skip("about MariaDB itself")
     found = Database(databases.url(), LocalBus())
-    metadata.create_all(found.engine)
+    databases.make_tables(found.engine)
     with found.transaction() as tx:
         tx.write(facts.insert(), [{"name": "a", "value": "0"}, {"name": "b", "value": "0"}])
     yield found

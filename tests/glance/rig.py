@@ -19,20 +19,11 @@ from cumulet.core.http import App
 from cumulet.core.outbound import Outbound
 from cumulet.core.reconcile import Loop
 from cumulet.core.secrets import Secrets
-from cumulet.core.tables import metadata, notifications
 from cumulet.glance import app, registry
 from cumulet.glance.imports import Imports
 from cumulet.glance.leftovers import Leftovers
 from cumulet.glance.registry_client import InProcessTransport, RegistryClient
 from cumulet.glance.store import Store
-from cumulet.glance.tables import (
-    image_members,
-    image_tags,
-    image_tasks,
-    images,
-    metadef_items,
-    metadef_namespaces,
-)
 from cumulet.glance.wiring import Wiring
 from tests import databases
 
@@ -227,18 +218,10 @@ def make_config(directory: Path) -> Config:
     return config
 
 
-def make_tables(db: Database) -> None:
-    """glance's tables and the outbox, whatever else this process has loaded."""
-    metadata.create_all(
-        db.engine,
-        [images, image_tags, image_members, image_tasks, metadef_namespaces, metadef_items, notifications],
-    )
-
-
 def glance_in(directory: Path, outbound: Outbound | None = None) -> Glance:
     """A whole glance that keeps its images below ``directory`` and its metadata in memory."""
     bus = LocalBus()
     db = Database(databases.url(), bus)
-    make_tables(db)
+    databases.make_tables(db.engine)
     files = directory / "images"
     return make_glance(db, bus, make_config(directory), Store(files), files, outbound)

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from cumulet.core import clock
 from cumulet.core.tables import notifications
 from cumulet.glance.tables import image_tasks
+from tests import databases
 from tests.core.web import Web, ok, redirect
 from tests.glance.rig import Glance, glance_in
 from tests.glance.test_leftovers import DATA, glance_on_disk, ground, run_child
@@ -307,9 +308,7 @@ def test_an_import_dies_anywhere(ground: Path, web: Web, work: Any, data: bytes 
         directory = ground / name
         directory.mkdir()
         glance = glance_on_disk(directory, outbound=web.outbound())
-        from tests.glance.rig import make_tables
-
-        make_tables(glance.db)
+        databases.make_tables(glance.db.engine)
         image_id = str(glance.create()["id"])
         glance.db.engine.dispose()
         return directory, glance, image_id

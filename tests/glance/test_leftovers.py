@@ -20,7 +20,8 @@ from cumulet.core.outbound import Outbound
 from cumulet.glance.model import Claim
 from cumulet.glance.store import Store
 from cumulet.glance.tables import images
-from tests.glance.rig import CALLERS, Glance, make_config, make_glance, make_tables
+from tests import databases
+from tests.glance.rig import CALLERS, Glance, make_config, make_glance
 
 DATA = b"d" * 2_500_000
 Work = Callable[[Glance, str], None]
@@ -106,7 +107,7 @@ def run_child(
 def prepare(directory: Path) -> Glance:
     directory.mkdir()
     glance = glance_on_disk(directory)
-    make_tables(glance.db)
+    databases.make_tables(glance.db.engine)
     return glance
 
 

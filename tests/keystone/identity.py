@@ -12,7 +12,6 @@ from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import Database
 from cumulet.core.http import App
 from cumulet.core.secrets import generate
-from cumulet.core.tables import metadata
 from cumulet.keystone import app as service
 from cumulet.keystone.public import CatalogEntry, bootstrap, build_authenticator
 from tests import databases
@@ -37,7 +36,7 @@ class Keystone:
     def __init__(self, etc: Path, url: str = "", **identity: int) -> None:
         self.config = Config(identity=Identity(**{"bcrypt_rounds": 4, **identity}), etc_dir=str(etc))
         self.db = Database(url or databases.url(), LocalBus())
-        metadata.create_all(self.db.engine)
+        databases.make_tables(self.db.engine)
         self.bootstrap()
         authenticate = build_authenticator(self.config, self.db)
         self.service = service.build(ControllerEnv(self.config, self.db, LocalBus(), generate(), authenticate))

@@ -15,7 +15,6 @@ from cumulet.core.errors import Unauthorized
 from cumulet.core.heartbeat import Heartbeat, beat
 from cumulet.core.reconcile import Loop
 from cumulet.core.secrets import Secrets, host_token
-from cumulet.core.tables import metadata
 from cumulet.neutron import app as neutron
 from cumulet.neutron import tables  # noqa: F401  (its tables join the metadata)
 from tests import databases
@@ -43,7 +42,7 @@ class Cloud:
     def __init__(self, url: str = "") -> None:
         self.bus = LocalBus()
         self.db = Database(url or databases.url(), self.bus)
-        metadata.create_all(self.db.engine)
+        databases.make_tables(self.db.engine)
         self.config = Config()
         self.config.etc_dir = "/nonexistent"
         env = ControllerEnv(self.config, self.db, self.bus, SECRETS, authenticate)

@@ -35,7 +35,7 @@ class FakeController:
         self.reports.append(dict(body.wired))
         for port_id, generation in body.wired.items():
             if port_id in self.ports:
-                self.change(port_id, wired_generation=generation)
+                self.change(port_id, wired_generation=generation, wired_in=body.boot_id)
 
     def add(self, port: WirePort) -> WirePort:
         self.ports[port.id] = port

@@ -34,11 +34,9 @@ class World(Effects):
         self.controller.rules["g"] = (ANY4, Rule("ingress", 4, 6, 80, 80))
         self.boot()
 
-    def boot(self) -> None:
-        config = Config(network=Network(unwire_limit=2))
-        self.loop: Loop[Wanted] = Loop(
-            L2Agent(self.controller, "h1", self.switch, config).reconciler(), clock=lambda: self.now
-        )
+    def boot(self, boot_id: str = "") -> None:
+        agent = L2Agent(self.controller, "h1", self.switch, Config(network=Network(unwire_limit=2)), boot_id)
+        self.loop: Loop[Wanted] = Loop(agent.reconciler(), clock=lambda: self.now)
 
     def post(self, path: str, body: WireSeen) -> None:
         """What is reported as wired is let in at that moment."""
@@ -312,3 +310,15 @@ def test_hints_of_ports_wake_it() -> None:
     world.now += 1.0
     world.loop.run_once()
     assert world.switch.flows[INT] != before
+
+
+def test_after_a_boot_what_is_wired_is_told_anew() -> None:
+    """Whoever waits for the wires must not take those of the last boot for them."""
+    world = World()
+    world.port(P1)
+    world.switch.add_device(P1)
+    for boot_id in ("first", "first", "second"):
+        world.boot(boot_id)
+        world.settle()
+        assert world.controller.ports[P1].wired_in == boot_id
+    assert world.controller.reports == [{P1: 1}, {P1: 1}]

@@ -46,8 +46,11 @@ def test_a_server_and_its_ports(cloud: Cloud) -> None:
     with cloud.db.transaction() as tx:
         public.bind_ports(tx, "vm", "c1")
     assert cloud.hinted() == set()
-    cloud.good("host:c1", "POST", "/hosts/c1/ports", {"wired": {first.id: 1}})
-    assert ("nova.hosts.c1", "vm") in cloud.hinted()
+    for boot, news in (("first", True), ("first", False), ("second", True)):
+        cloud.good("host:c1", "POST", "/hosts/c1/ports", {"wired": {first.id: 1}, "boot_id": boot})
+        assert (("nova.hosts.c1", "vm") in cloud.hinted()) is news
+        with cloud.db.read() as tx:
+            assert next(one for one in public.list_host_ports(tx, "c1")["vm"] if one.wired).wired_in == boot
     with cloud.db.read() as tx:
         assert [port.wired for port in public.list_server_ports(tx, ["vm", "other"])["vm"]].count(True) == 1
         assert set(public.list_host_ports(tx, "c1")) == {"vm"}

@@ -23,7 +23,7 @@ from cumulet.core.errors import Unauthorized
 from cumulet.core.heartbeat import Heartbeat, beat
 from cumulet.core.reconcile import Loop
 from cumulet.core.secrets import Secrets
-from cumulet.core.tables import metadata, notifications
+from cumulet.core.tables import notifications
 from cumulet.glance.tables import images
 from cumulet.neutron import app as neutron
 from cumulet.nova import app, consoleauth, hosts
@@ -63,7 +63,7 @@ class Cloud:
         self.config.etc_dir = "/nonexistent"
         self.config.compute.overhead_memory_mb = self.config.compute.reserved_memory_mb = 0
         self.db = Database(url or databases.url(), self.bus)
-        metadata.create_all(self.db.engine)
+        databases.make_tables(self.db.engine)
         env = ControllerEnv(self.config, self.db, self.bus, SECRETS, authenticate)
         self.consoleauth = consoleauth.build_app(env)
         tokens = to_consoleauth(self.consoleauth, API)
@@ -73,7 +73,7 @@ class Cloud:
         self.scheduler: Loop[Any] = Loop(Scheduler(self.db, self.config, seed=1).reconciler())
         self.hints: list[tuple[str, str]] = []
         self.bus.hint = lambda topic, key: self.hints.append((topic, key))  # type: ignore[method-assign]
-        self.version = "2.96"
+        self.version = "2.100"
         self.image = self.add_image()
         self.flavor = self.add_flavor("m1.tiny")
 

@@ -19,7 +19,7 @@ from cumulet.core.errors import Unauthorized
 from cumulet.core.heartbeat import Heartbeat, agent_id, beat
 from cumulet.core.reconcile import Loop
 from cumulet.core.secrets import Secrets, host_token
-from cumulet.core.tables import agents, metadata, notifications
+from cumulet.core.tables import agents, notifications
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import PortWish
 from cumulet.neutron.tables import networks, port_bindings, subnets
@@ -88,7 +88,7 @@ class Cloud:
         self.config.compute.reserved_memory_mb = 0
         self.db = WatchedDatabase(databases.url(), self.bus)
         self.statements: list[str] = []
-        metadata.create_all(self.db.engine)
+        databases.make_tables(self.db.engine)
         event.listen(self.db.engine, "before_cursor_execute", lambda *a: self.statements.append(a[2]))
         self._add_network()
 

@@ -21,7 +21,8 @@ from cumulet.core.config import Config
 from cumulet.core.errors import Retry, Terminal
 from cumulet.core.reconcile import Loop
 from cumulet.core.schema import encode
-from cumulet.nova.compute.agent import ComputeAgent, read_boot_id
+from cumulet.host.boot import read_boot_id
+from cumulet.nova.compute.agent import ComputeAgent
 from cumulet.nova.compute.console import console_app
 from cumulet.nova.compute.file_gifts import Gifts, take_file
 from cumulet.nova.compute.screens import Screens

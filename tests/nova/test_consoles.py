@@ -77,6 +77,7 @@ def test_a_url_for_a_server_that_is_on(cloud: Cloud) -> None:
     [
         ("vnc", "xvpvnc", "Invalid console type xvpvnc"),
         ("spice", "spice-html5", "Unavailable console type spice-html5."),
+        ("spice", "spice-direct", "Unavailable console type spice-direct."),
         ("serial", "serial", "Unavailable console type serial."),
         ("rdp", "rdp-html5", "Unavailable console type rdp-html5."),
         ("mks", "webmks", "Unavailable console type webmks."),

@@ -21,6 +21,7 @@ ADDED = (
     ("2.73", {"locked_reason"}),
     ("2.90", {"OS-EXT-SRV-ATTR:hostname"}),
     ("2.96", {"pinned_availability_zone"}),
+    ("2.100", {"scheduler_hints"}),
 )
 ADMIN = {"OS-EXT-SRV-ATTR:host", "OS-EXT-SRV-ATTR:hypervisor_hostname", "OS-EXT-SRV-ATTR:instance_name"}
 ADMIN_SINCE_3 = {
@@ -41,7 +42,7 @@ def cloud() -> Cloud:
 
 def test_fields_of_each_version(cloud: Cloud) -> None:
     (server,) = (one["id"] for one in cloud.get("alice", "/servers")["servers"])
-    for minor in range(1, 97):
+    for minor in range(1, 101):
         version = f"2.{minor}"
         expected = set(FIRST)
         for since, names in ADDED:
@@ -65,6 +66,26 @@ def test_the_embedded_flavor(cloud: Cloud) -> None:
     assert cloud.show("alice", server, "2.47")["flavor"]["original_name"] == "m1.tiny"
 
 
+def test_the_image_as_it_was() -> None:
+    """2.98 shows what a server knows of its image, whatever becomes of that; a rebuild brings another one's."""
+    cloud = Cloud()
+    cloud.add_host()
+    image = cloud.add_image(properties={"os_distro": "debian", "long": "x" * 300})
+    made = cloud.running(imageRef=image)
+    assert "properties" not in cloud.show("alice", made, "2.97")["image"]
+    shown = cloud.show("alice", made, "2.98")["image"]["properties"]
+    assert shown == {
+        "base_image_ref": image, "container_format": "bare", "disk_format": "qcow2", "min_disk": "1",
+        "min_ram": "0", "os_distro": "debian", "long": "x" * 255,
+    }  # fmt: skip
+    (listed,) = cloud.get("alice", "/servers/detail", "2.98")["servers"]
+    assert listed["image"]["properties"] == shown
+    rebuild = {"rebuild": {"imageRef": cloud.image}}
+    rebuilt = cloud.good("alice", "POST", f"/servers/{made}/action", rebuild, "2.98")["server"]
+    assert rebuilt["image"]["properties"]["base_image_ref"] == cloud.image
+    assert "os_distro" not in rebuilt["image"]["properties"]
+
+
 def test_documents(cloud: Cloud) -> None:
     status, root, _ = cloud.app.call("GET", "/")
     assert status == 200
@@ -73,7 +94,7 @@ def test_documents(cloud: Cloud) -> None:
         "v2.0", "SUPPORTED", "", "",
     )  # fmt: skip
     assert (version["id"], version["status"], version["min_version"], version["version"]) == (
-        "v2.1", "CURRENT", "2.1", "2.96",
+        "v2.1", "CURRENT", "2.1", "2.100",
     )  # fmt: skip
     for path in ("/v2.1", "/v2.1/"):
         status, document, _ = cloud.app.call("GET", path)
@@ -94,9 +115,9 @@ def test_negotiation(cloud: Cloud) -> None:
     status, sent = ask()
     assert (status, sent["X-OpenStack-Nova-API-Version"]) == (200, "2.1")
     assert "OpenStack-API-Version" in sent["Vary"]
-    assert ask(OpenStack_API_Version="compute latest")[1]["OpenStack-API-Version"] == "compute 2.96"
+    assert ask(OpenStack_API_Version="compute latest")[1]["OpenStack-API-Version"] == "compute 2.100"
     assert ask(X_OpenStack_Nova_API_Version="2.30")[1]["X-OpenStack-Nova-API-Version"] == "2.30"
-    assert ask(OpenStack_API_Version="compute 2.97")[0] == 406
+    assert ask(OpenStack_API_Version="compute 2.101")[0] == 406
     assert ask(OpenStack_API_Version="compute 2.x")[0] == 400
     assert ask(OpenStack_API_Version="volume 3.99")[0] == 200
 
@@ -124,5 +145,5 @@ def test_the_root_of_old(cloud: Cloud) -> None:
 def test_the_table_names_nothing_twice() -> None:
     undone = [(change.since, change.resource, change.undo) for change in CHANGES]
     assert len({id(undo) for _, _, undo in undone}) <= len(undone)
-    assert all((2, 1) <= since <= (2, 96) for since, *_ in GONE)
+    assert all((2, 1) <= since <= (2, 100) for since, *_ in GONE)
     assert render("unknown", {"a": 1}, (2, 1)) == {"a": 1}

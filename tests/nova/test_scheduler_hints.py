@@ -42,6 +42,8 @@ def test_beside_and_apart(cloud: Cloud) -> None:
     assert {place(cloud, same_host=first)[1] for _ in range(3)} == {home}
     second, other = place(cloud, different_host=[first])
     assert other != home
+    assert cloud.show("alice", second)["scheduler_hints"] == {"different_host": [first]}
+    assert cloud.show("alice", first)["scheduler_hints"] == {}
     (third,) = {"h1", "h2", "h3"} - {home, other}
     assert place(cloud, different_host=[first, second])[1] == third
     assert place(cloud, same_host=[first, second])[1] in (home, other)
@@ -69,7 +71,7 @@ def test_in_a_rehearsal(cloud: Cloud) -> None:
         "server": {"name": "vm", "imageRef": cloud.image, "flavorRef": cloud.flavor, "networks": "none"},
         "os:scheduler_hints": {"different_host": first},
     }
-    headers = {"X-Auth-Token": "admin", "OpenStack-API-Version": "compute 2.96", "X-Cumulet-Dry-Run": "1"}
+    headers = {"X-Auth-Token": "admin", "OpenStack-API-Version": "compute 2.100", "X-Cumulet-Dry-Run": "1"}
     _, answer, _ = cloud.app.call("POST", "/v2.1/servers", body, headers)
     refused = {one["host"]: one["refused_by"] for one in answer["dry_run"]["servers"][0]["hosts"]}
     assert {host for host, by in refused.items() if by == "different_host"} == {home}

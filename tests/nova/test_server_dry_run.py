@@ -27,7 +27,7 @@ def content(cloud: Cloud) -> dict[str, list[Any]]:
 def rehearse(cloud: Cloud, who: str = "alice", word: str = "1", hints: Any = None, **wish: Any) -> tuple[int, Any]:
     server = {"name": "vm", "imageRef": cloud.image, "flavorRef": cloud.flavor, "networks": "none", **wish}
     body = {"server": server} | ({"os:scheduler_hints": hints} if hints else {})
-    headers = {"X-Auth-Token": who, "OpenStack-API-Version": "compute 2.96", HEADER: word}
+    headers = {"X-Auth-Token": who, "OpenStack-API-Version": "compute 2.100", HEADER: word}
     before = content(cloud)
     cloud.hints.clear()
     status, answer, _ = cloud.app.call("POST", "/v2.1/servers", body, headers)
@@ -93,6 +93,6 @@ def test_what_a_real_one_refuses(cloud: Cloud) -> None:
 
 def test_no_is_no_dry_run(cloud: Cloud) -> None:
     server = {"name": "vm", "imageRef": cloud.image, "flavorRef": cloud.flavor, "networks": "none"}
-    headers = {"X-Auth-Token": "alice", "OpenStack-API-Version": "compute 2.96", HEADER: "0"}
+    headers = {"X-Auth-Token": "alice", "OpenStack-API-Version": "compute 2.100", HEADER: "0"}
     status, answer, _ = cloud.app.call("POST", "/v2.1/servers", {"server": server}, headers)
     assert (status, set(answer)) == (202, {"server"})

@@ -13,7 +13,6 @@ import cumulet.neutron.tables  # noqa: F401
 from cumulet.core import clock
 from cumulet.core.bus import LocalBus
 from cumulet.core.db import Database
-from cumulet.core.tables import metadata
 from cumulet.nova import status
 from cumulet.nova.tables import migrations, server_actions, server_hosts, servers
 from tests import databases
@@ -69,7 +68,7 @@ class Case:
 
     def __init__(self) -> None:
         self.db = Database(databases.url(), LocalBus())
-        metadata.create_all(self.db.engine)
+        databases.make_tables(self.db.engine)
         self.number = 0
         self.rows: dict[Any, list[dict[str, Any]]] = {
             servers: [],

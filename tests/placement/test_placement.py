@@ -6,7 +6,6 @@ import sqlalchemy as sa
 from cumulet.core.bus import LocalBus
 from cumulet.core.db import Database, Transaction
 from cumulet.core.errors import Retry
-from cumulet.core.tables import metadata
 from cumulet.placement import public as placement
 from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU, Capacity, Claim, Inventory, Resources
 from cumulet.placement.tables import allocations
@@ -19,7 +18,7 @@ NEED = Resources(2, 1024, 10)
 @pytest.fixture
 def db() -> Database:
     database = Database(databases.url(), LocalBus())
-    metadata.create_all(database.engine)
+    databases.make_tables(database.engine)
     with database.transaction() as tx:
         placement.set_inventory(tx, "h1", STOCK)
     return database

@@ -9,7 +9,7 @@ import pytest
 
 from cumulet.sim.world import World
 from tests import databases
-from tests.sim.copies import MEMORY, Prepare, Prepared, as_after
+from tests.sim.copies import MEMORY, Prepared, as_after
 
 
 @pytest.fixture
@@ -26,16 +26,9 @@ def world(make_world: Callable[..., Any]) -> World:
 
 
 @pytest.fixture
-def prepared(make_world: Callable[..., World]) -> Iterator[Prepared]:
-    """A cloud to which something has happened; a copy, where databases can be copied."""
-
-    def make(prepare: Prepare, hints: bool) -> World:
-        world = make_world(hints=hints)
-        prepare(world)
-        return world
-
-    if databases.is_mariadb():
-        yield make
-        return
+def prepared() -> Iterator[Prepared]:
+    """A copy of a cloud to which something has happened."""
     with TemporaryDirectory(dir=MEMORY) as place:
-        yield lambda prepare, hints: as_after(prepare, Path(place), hints)
+        yield lambda prepare, hints: as_after(
+            prepare, Path(place), hints, databases.url(Path(place) / "cloud.sqlite")
+        )

@@ -12,6 +12,7 @@ from cumulet.nova.compute.plan import (
     Plan,
     Step,
     is_news,
+    of_this_boot,
     plan_server,
     went_off,
     what_was_seen,
@@ -272,6 +273,18 @@ def test_after_a_power_cut_servers_come_back_though_they_have_to_wait_first() ->
     seen = what_was_seen(wanted, OFF, "next boot", waiting=plan.waiting_for)
     assert seen == Seen(2, "off", waiting=plan.waiting_for, boot_id="next boot")
     assert plan_server(server(seen=seen, launched=True), OFF, "next boot").steps == (Step.START,)
+
+
+def test_wires_of_an_earlier_boot_are_none() -> None:
+    """The switch has forgotten them, whatever its agent said before."""
+    for boot, steps in (
+        (BOOT, (Step.PLUG,)),
+        ("next boot", (Step.PLUG, Step.START)),
+        ("", (Step.PLUG, Step.START)),
+    ):
+        wanted = server(seen=CAME_UP, launched=True, nics=(Nic("p1", "m", 1450, "n", True, boot),))
+        plan = plan_server(of_this_boot(wanted, "next boot"), replace(OFF, taps=frozenset()), "next boot")
+        assert plan.steps == steps, boot
 
 
 def test_a_restarted_agent_finds_all_well() -> None:

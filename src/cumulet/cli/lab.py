@@ -313,10 +313,14 @@ def environment() -> dict[str, str]:
     return {**kept, "PATH": path, "HOME": "/root", "OS_CLOUD": "cumulet"}
 
 
+def _say(text: str) -> None:
+    print(f"  {text}", flush=True)
+
+
 # ── the cloud on them ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def bring_up(lab: Lab, names: Sequence[str]) -> None:
+def bring_up(lab: Lab, names: Sequence[str], tell: Callable[[str], None] = _say) -> None:
     """``cumulet up`` on each, side by side."""
     begun, running = time.monotonic(), {}
     for name in names:
@@ -326,14 +330,14 @@ def bring_up(lab: Lab, names: Sequence[str]) -> None:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(), cwd="/"
             )
     try:
-        _wait(lab, running, begun)
+        _wait(lab, running, begun, tell)
     finally:
         for one in running.values():
             one.kill()
             one.wait()
 
 
-def _wait(lab: Lab, running: dict[str, subprocess.Popen[bytes]], begun: float) -> None:
+def _wait(lab: Lab, running: dict[str, subprocess.Popen[bytes]], begun: float, tell: Callable[[str], None]) -> None:
     while running:
         for name, one in list(running.items()):
             if one.poll() is None:
@@ -342,7 +346,7 @@ def _wait(lab: Lab, running: dict[str, subprocess.Popen[bytes]], begun: float) -
             if one.returncode:
                 said = (lab.run / f"{name}.up").read_text()
                 raise MachineError(f"node {name} does not come up:\n{said.strip()}")
-            print(f"  {name:<28}up after {time.monotonic() - begun:.1f} s", flush=True)
+            tell(f"{name:<28}up after {time.monotonic() - begun:.1f} s")
         if time.monotonic() - begun > UP_SECONDS:
             raise MachineError(f"{', '.join(running)} not up after {UP_SECONDS:.0f} s; logs: {lab.run}/*.up")
         time.sleep(0.02)

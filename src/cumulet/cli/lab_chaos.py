@@ -192,7 +192,7 @@ class LabCampaign:
 
     def _boot(self, name: str) -> None:
         lab.start_node(self.lab, name)
-        lab.bring_up(self.lab, [name])
+        lab.bring_up(self.lab, [name], self._tell)
 
     def _is_compute(self, name: str) -> bool:
         return topologies.runs(topologies.get_node(self.lab.topology, name), "nova-compute")

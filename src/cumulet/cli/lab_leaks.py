@@ -27,31 +27,41 @@ GUEST = re.compile(r"guest=instance-([0-9a-f-]{36})")
 def leaks(where: Lab, cloud: Cloud, promises: Promises) -> Iterator[str]:
     """One line for each thing."""
     homes: dict[str, str] = {}
+    clinging = set()  # nodes with guests that cannot let go of a device yet that was taken from them
     for one in list_servers(cloud):
+        if one["status"] == "PAUSED":
+            clinging.add(one["OS-EXT-SRV-ATTR:host"])
         moving = one["status"] == "VERIFY_RESIZE"
         homes[one["id"]] = "" if moving else one["OS-EXT-SRV-ATTR:host"] or ""  # '': it may be on two hosts
     ports = get(cloud, "network", "/v2.0/ports")["ports"]
     kept = {kind: {one["id"] for one in get(cloud, "network", f"/v2.0/{kind}")[kind]} for kind in SPACES.values()}
     for node in where.topology.nodes:
         if topologies.runs(node, "nova-compute"):
-            yield from _of_servers(where, node.name, homes, ports)
+            yield from _of_servers(where, node.name, homes)
+            if node.name not in clinging:
+                yield from _of_taps(where, node.name, homes, ports)
         if topologies.runs(node, topologies.SWITCHING):
-            yield from _of_ports(where, node.name, ports)
+            if node.name not in clinging:
+                yield from _of_ports(where, node.name, ports)
             yield from _of_networks(where, node.name, kept)
     yield from _orphans(where)
 
 
-def _of_servers(where: Lab, node: str, homes: dict[str, str], ports: list[Any]) -> Iterator[str]:
-    def foreign(server: str) -> bool:
-        return homes.get(server, "nowhere") not in ("", node)
-
+def _of_servers(where: Lab, node: str, homes: dict[str, str]) -> Iterator[str]:
     for server in _names(where, node, "var/lib/cumulet/servers"):
-        if foreign(server):
+        if _is_foreign(server, node, homes):
             yield f"leaked: files of server {server} on {node}"
     for server in GUEST.findall(lab.try_on(where.machine(node), ["pgrep", "-fa", "qemu-system"])):
-        if foreign(server):
+        if _is_foreign(server, node, homes):
             yield f"leaked: guest {server} on {node}"
-    wanted = {device_name(port["id"]) for port in ports if not foreign(port["device_id"])}
+
+
+def _is_foreign(server: str, node: str, homes: dict[str, str]) -> bool:
+    return homes.get(server, "nowhere") not in ("", node)
+
+
+def _of_taps(where: Lab, node: str, homes: dict[str, str], ports: list[Any]) -> Iterator[str]:
+    wanted = {device_name(port["id"]) for port in ports if not _is_foreign(port["device_id"], node, homes)}
     devices = {line.split(":")[0].strip() for line in _file(where, node, "net/dev").splitlines()}
     for tap in sorted(device for device in devices if device.startswith("tap")):
         if tap not in wanted:

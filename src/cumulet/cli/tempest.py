@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cumulet.cli import elsewhere
 from cumulet.cli.cloud import Cloud, Refused
 from cumulet.core import config as configuration
 from cumulet.core import secrets
@@ -84,12 +85,11 @@ def inside(pattern: str) -> int:
     """On the machine: start the cloud unless it runs, then test it."""
     Path.home().mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, "-m", "cumulet.cli.main", "up", "--yes", "--no-server"], check=True)
-    prepare(configuration.load(), WORKSPACE)
+    config = configuration.load()
     command: list[str | Path] = [BIN / "tempest", "run", "--regex", pattern, "--concurrency", str(CONCURRENCY)]
-    with (WORKSPACE / "output.txt").open("wb") as output:
-        code = subprocess.run(
-            command, cwd=WORKSPACE, stdout=output, stderr=subprocess.STDOUT, check=False
-        ).returncode
+    with elsewhere.serving(guest_image(config).parent) as url:
+        prepare(config, WORKSPACE, url)
+        code = _run(command)
     outcomes = list(_last(WORKSPACE))
     print(summary(outcomes))
     if not outcomes:
@@ -97,11 +97,18 @@ def inside(pattern: str) -> int:
     return code if outcomes else 1
 
 
+def _run(command: list[str | Path]) -> int:
+    with (WORKSPACE / "output.txt").open("wb") as output:
+        return subprocess.run(
+            command, cwd=WORKSPACE, stdout=output, stderr=subprocess.STDOUT, check=False
+        ).returncode
+
+
 # ── the configuration ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def prepare(config: Config, workspace: Path) -> None:
-    """A fresh workspace with the ``tempest.conf`` of the running cloud."""
+def prepare(config: Config, workspace: Path, elsewhere_url: str) -> None:
+    """A fresh workspace with the cloud's ``tempest.conf``; the guest's image is at ``elsewhere_url``, too."""
     shutil.rmtree(workspace, ignore_errors=True)
     workspace.parent.mkdir(parents=True, exist_ok=True)
     register = workspace.parent / "workspaces.yaml"  # tempest makes no workspace twice
@@ -110,12 +117,12 @@ def prepare(config: Config, workspace: Path) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd="/")
     cloud = Cloud(config)
     parser = configparser.RawConfigParser()
-    parser.read_dict(options(cloud, config, workspace))
+    parser.read_dict(options(cloud, config, workspace, elsewhere_url))
     with (workspace / "etc" / "tempest.conf").open("w") as file:
         parser.write(file)
 
 
-def options(cloud: Cloud, config: Config, workspace: Path) -> dict[str, dict[str, Any]]:
+def options(cloud: Cloud, config: Config, workspace: Path, elsewhere_url: str) -> dict[str, dict[str, Any]]:
     """Everything that is not tempest's default, by section."""
     image = _image(cloud, config, "cirros")
     flavors = {flavor["name"]: flavor["id"] for flavor in cloud.get("compute", "/flavors")["flavors"]}
@@ -134,7 +141,12 @@ def options(cloud: Cloud, config: Config, workspace: Path) -> dict[str, dict[str
         },
         "identity": {"uri_v3": config.keystone_url, "auth_version": "v3", "region": region},
         "identity-feature-enabled": _identity_features(cloud),
-        "image": {"region": region, "http_image": "", "build_timeout": 300},
+        "image": {
+            "region": region,
+            "http_image": "",
+            "http_qcow2_image": f"{elsewhere_url}/{guest_image(config).name}",
+            "build_timeout": 300,
+        },
         "image-feature-enabled": _image_features(cloud),
         "compute": {
             "image_ref": image,

@@ -9,13 +9,14 @@ The target comes from the database row or the URL, never from the request's body
 
 import re
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 from cumulet.core.context import Context
 from cumulet.core.errors import Forbidden
 
 Target = Mapping[str, Any]
-Check = Callable[[Context, Target], bool]
+Check = Callable[["Policies", Context, Target], bool]
 PUBLIC = "public"
 """A route's policy when anybody may call it, with or without a token."""
 AUTHENTICATED = "authenticated"
@@ -39,109 +40,115 @@ class Policies:
         if unknown:
             raise PolicyError(f"policy.yaml names rules that do not exist: {', '.join(sorted(unknown))}")
         self.texts = {**defaults, **(overrides or {})}
-        self._checks = {name: _compile(name, text, self._check_named) for name, text in self.texts.items()}
+        self._checks = {name: _check(name, text) for name, text in self.texts.items()}
 
     def allows(self, rule: str, context: Context, target: Target) -> bool:
         check = self._checks.get(rule)
-        return check is not None and check(context, target)
+        return check is not None and check(self, context, target)
 
     def enforce(self, rule: str, context: Context, target: Target, message: str = "") -> None:
         """Raise Forbidden unless ``rule`` lets ``context`` do this to ``target``."""
         if not self.allows(rule, context, target):
             raise Forbidden(message or f"Policy doesn't allow {rule} to be performed.", kind="PolicyNotAuthorized")
 
-    def _check_named(self, name: str, context: Context, target: Target) -> bool:
-        return self.allows(name, context, target)
+
+def _check(name: str, text: str) -> Check:
+    try:
+        return _compile(text)
+    except PolicyError as error:
+        raise PolicyError(f"{name}: {error}") from None
 
 
-def _compile(name: str, text: str, named: Callable[[str, Context, Target], bool]) -> Check:
+@cache
+def _compile(text: str) -> Check:
+    """Many rules have the same text."""
     tokens = _TOKEN.findall(text)
     if not tokens:
-        return lambda context, target: True
-    check, rest = _parse_or(name, tokens, named)
+        return lambda rules, context, target: True
+    check, rest = _parse_or(tokens)
     if rest:
-        raise PolicyError(f"{name}: cannot read {' '.join(rest)!r} in {text!r}")
+        raise PolicyError(f"cannot read {' '.join(rest)!r} in {text!r}")
     return check
 
 
-def _parse_or(name: str, tokens: list[str], named: Any) -> tuple[Check, list[str]]:
+def _parse_or(tokens: list[str]) -> tuple[Check, list[str]]:
     parts = []
-    check, tokens = _parse_and(name, tokens, named)
+    check, tokens = _parse_and(tokens)
     parts.append(check)
     while tokens and tokens[0].lower() == "or":
-        check, tokens = _parse_and(name, tokens[1:], named)
+        check, tokens = _parse_and(tokens[1:])
         parts.append(check)
     if len(parts) == 1:
         return parts[0], tokens
-    return lambda context, target: any(part(context, target) for part in parts), tokens
+    return lambda rules, context, target: any(part(rules, context, target) for part in parts), tokens
 
 
-def _parse_and(name: str, tokens: list[str], named: Any) -> tuple[Check, list[str]]:
+def _parse_and(tokens: list[str]) -> tuple[Check, list[str]]:
     parts = []
-    check, tokens = _parse_not(name, tokens, named)
+    check, tokens = _parse_not(tokens)
     parts.append(check)
     while tokens and tokens[0].lower() == "and":
-        check, tokens = _parse_not(name, tokens[1:], named)
+        check, tokens = _parse_not(tokens[1:])
         parts.append(check)
     if len(parts) == 1:
         return parts[0], tokens
-    return lambda context, target: all(part(context, target) for part in parts), tokens
+    return lambda rules, context, target: all(part(rules, context, target) for part in parts), tokens
 
 
-def _parse_not(name: str, tokens: list[str], named: Any) -> tuple[Check, list[str]]:
+def _parse_not(tokens: list[str]) -> tuple[Check, list[str]]:
     if not tokens:
-        raise PolicyError(f"{name}: ends too early")
+        raise PolicyError("ends too early")
     if tokens[0].lower() == "not":
-        check, rest = _parse_not(name, tokens[1:], named)
-        return lambda context, target: not check(context, target), rest
+        check, rest = _parse_not(tokens[1:])
+        return lambda rules, context, target: not check(rules, context, target), rest
     if tokens[0] == "(":
-        check, rest = _parse_or(name, tokens[1:], named)
+        check, rest = _parse_or(tokens[1:])
         if not rest or rest[0] != ")":
-            raise PolicyError(f"{name}: a parenthesis is not closed")
+            raise PolicyError("a parenthesis is not closed")
         return check, rest[1:]
-    return _atom(name, tokens[0], named), tokens[1:]
+    return _atom(tokens[0]), tokens[1:]
 
 
-def _atom(name: str, token: str, named: Any) -> Check:
+def _atom(token: str) -> Check:
     if token in ("@", "!"):
-        return lambda context, target: token == "@"
+        return lambda rules, context, target: token == "@"
     kind, separator, value = token.partition(":")
     if not separator:
-        raise PolicyError(f"{name}: not a check: {token!r}")
+        raise PolicyError(f"not a check: {token!r}")
     if kind == "role":
         role = value.lower()
-        return lambda context, target: role in context.roles
+        return lambda rules, context, target: role in context.roles
     if kind == "rule":
-        return lambda context, target: named(value, context, target)
+        return lambda rules, context, target: rules.allows(value, context, target)
     if kind == "field":
-        return _field(name, value)
+        return _field(value)
     reference = _REFERENCE.fullmatch(value)
     if reference:
         return _compare_target(kind, reference.group(1))
     if value == "None":
-        return lambda context, target: not _attribute(context, kind)
-    return lambda context, target: _is(_attribute(context, kind), value)
+        return lambda rules, context, target: not _attribute(context, kind)
+    return lambda rules, context, target: _is(_attribute(context, kind), value)
 
 
 def _compare_target(kind: str, key: str) -> Check:
     """``project_id:%(project_id)s``, and the literals of keystone's rules: ``None:%(…)s``, ``'member':%(…)s``."""
     if kind == "None":
-        return lambda context, target: target.get(key) is None
+        return lambda rules, context, target: target.get(key) is None
     if kind[0] == kind[-1] == "'":
         literal = kind[1:-1]
-        return lambda context, target: target.get(key) == literal
-    return lambda context, target: _is(_attribute(context, kind), target.get(key))
+        return lambda rules, context, target: target.get(key) == literal
+    return lambda rules, context, target: _is(_attribute(context, kind), target.get(key))
 
 
-def _field(name: str, value: str) -> Check:
+def _field(value: str) -> Check:
     """neutron's ``field:COLLECTION:ATTRIBUTE=VALUE``: an attribute of the target (``=~``: a pattern)."""
     attribute, separator, wanted = value.partition(":")[2].partition("=")
     if not separator:
-        raise PolicyError(f"{name}: not a check: {value!r}")
+        raise PolicyError(f"not a check: {value!r}")
     if wanted.startswith("~"):
         pattern = re.compile(wanted[1:])
-        return lambda context, target: pattern.match(str(target.get(attribute) or "")) is not None
-    return lambda context, target: str(target.get(attribute)) == wanted
+        return lambda rules, context, target: pattern.match(str(target.get(attribute) or "")) is not None
+    return lambda rules, context, target: str(target.get(attribute)) == wanted
 
 
 def _attribute(context: Context, name: str) -> str:

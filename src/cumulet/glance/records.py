@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Row
 from sqlalchemy.sql.elements import ColumnElement
 
+from cumulet.core.among import among
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import NotFound
@@ -37,12 +38,8 @@ SELECT = sa.select(*(column for column in images.c if column.name not in HIDDEN)
     images.c.deleted_at.is_(None)
 )
 _ONE = SELECT.where(images.c.id == sa.bindparam("image_id"))
-_MANY = SELECT.where(images.c.id.in_(sa.bindparam("ids", expanding=True)))
-_TAGS = (
-    sa.select(image_tags)
-    .where(image_tags.c.image_id.in_(sa.bindparam("ids", expanding=True)))
-    .order_by(image_tags.c.tag)
-)
+_MANY = SELECT.where(among(images.c.id, "ids"))
+_TAGS = sa.select(image_tags).where(among(image_tags.c.image_id, "ids")).order_by(image_tags.c.tag)
 _MEMBER = sa.select(image_members.c.member_id).where(
     image_members.c.image_id == sa.bindparam("image_id"), image_members.c.member_id == sa.bindparam("member_id")
 )

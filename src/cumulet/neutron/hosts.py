@@ -40,7 +40,7 @@ def report_wired(request: Request) -> None:
         changed = [
             port_id
             for port_id in _bound(tx, port_bindings, port_bindings.c.port_id, request) & seen.wired.keys()
-            if _write_wired(tx, request.params["host"], port_id, seen.wired[port_id])
+            if _write_wired(tx, request.params["host"], port_id, seen.wired[port_id], seen.boot_id or None)
         ]
         statement = sa.select(ports.c.server_id).where(ports.c.id.in_(changed), ports.c.server_id.is_not(None))
         for row in tx.all(statement.distinct()) if changed else ():
@@ -52,17 +52,18 @@ def _bound(tx: Transaction, table: sa.Table, key: sa.Column[str], request: Reque
     return {row[0] for row in tx.all(sa.select(key).where(table.c.host == request.params["host"]))}
 
 
-def _write_wired(tx: Transaction, host: str, port_id: str, generation: int) -> bool:
+def _write_wired(tx: Transaction, host: str, port_id: str, generation: int, boot_id: str | None) -> bool:
     bound = port_bindings
+    known = bound.c.wired_in.is_not_distinct_from(boot_id)
     statement = (
         sa.update(bound)
         .where(
             bound.c.port_id == port_id,
             bound.c.host == host,
             bound.c.generation >= generation,
-            sa.or_(bound.c.wired_generation != generation, bound.c.wired_at.is_(None)),
+            sa.or_(bound.c.wired_generation != generation, bound.c.wired_at.is_(None), sa.not_(known)),
         )
-        .values(wired_generation=generation, wired_at=clock.now())
+        .values(wired_generation=generation, wired_at=clock.now(), wired_in=boot_id)
     )
     return bool(tx.write(statement))
 

@@ -4,7 +4,9 @@
 these types.  Addresses are text as ``ipaddress`` prints them.
 """
 
-from msgspec import Struct
+from typing import Annotated
+
+from msgspec import Meta, Struct
 
 from cumulet.core.schema import Count
 
@@ -49,6 +51,7 @@ class Port(Struct, frozen=True):
     floating_ips: tuple[tuple[str, str], ...] = ()  # (fixed address, floating address)
     created_by_nova: bool = True
     name: str = ""
+    wired_in: str = ""  # the boot of its host in which that was said; '': not known
 
 
 class Inlet(Struct, frozen=True):
@@ -119,6 +122,7 @@ class WirePort(Struct, frozen=True):
     device_owner: str
     generation: int  # of the binding
     wired_generation: int  # what this host last reported
+    wired_in: str = ""  # in which of its boots
     admin_up: bool = True
     port_security: bool = True
     allowed_pairs: tuple[tuple[str, str], ...] = ()  # (MAC, prefix)
@@ -144,6 +148,7 @@ class WireSeen(Struct, frozen=True):
     """Reported on change: ports that are wired at a generation, and ports whose device is not there (0)."""
 
     wired: dict[str, Count] = {}
+    boot_id: Annotated[str, Meta(max_length=64)] = ""  # of the host
 
 
 # ── neutron-dhcp-agent ───────────────────────────────────────────────────────────────────────────────────────

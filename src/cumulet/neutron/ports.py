@@ -20,7 +20,7 @@ from cumulet.neutron.networks import check_tenant, get_network
 from cumulet.neutron.port_rows import PORTS, NewPort
 from cumulet.neutron.port_status import STATUS
 from cumulet.neutron.port_values import NewPortBody, PortBody, PortChange, PortsBody
-from cumulet.neutron.port_views import port_views
+from cumulet.neutron.port_views import port_lines, port_views
 from cumulet.neutron.projects import default_group
 from cumulet.neutron.public import port_not_found
 from cumulet.neutron.sharing import with_shared
@@ -77,7 +77,8 @@ def _new_port(
 def list_ports(request: Request) -> Json:
     with request.db.read() as tx:
         page = listing.list_page(tx, PORTS.where(_visible(request)), request, _listing(request))
-        return standard.document(request, "ports", page, port_views(tx, request, page.rows))
+        shown = port_views if any(request.many("fields")) else port_lines
+        return standard.document(request, "ports", page, shown(tx, request, page.rows))
 
 
 def get_port(tx: Transaction, request: Request, port_id: str) -> Row[Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
+from cumulet.core.among import among
 from cumulet.core.context import Context
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import Transaction
@@ -123,11 +124,8 @@ def activate_ports(tx: Transaction, server_id: str, host: str) -> None:
 def list_server_ports(tx: Transaction, server_ids: Sequence[str]) -> dict[str, list[Port]]:
     """The ports of these servers, oldest first; servers without ports are left out."""
     found: dict[str, list[Port]] = {}
-    ids = list(dict.fromkeys(server_ids))
-    for start in range(0, len(ids), standard.IDS_PER_QUERY):
-        part = ids[start : start + standard.IDS_PER_QUERY]
-        for port in _load(tx, _OF_SERVERS, {"servers": part}):
-            found.setdefault(port.device_id, []).append(port)
+    for port in _load(tx, _OF_SERVERS, {"servers": list(server_ids)}):
+        found.setdefault(port.device_id, []).append(port)
     return found
 
 
@@ -299,12 +297,12 @@ def _release(tx: Transaction, rows: Sequence[Row[Any]]) -> None:
 _SHOWN = (
     *(ports.c[name] for name in ("id", "network_id", "name", "mac", "device_id", "device_owner", "server_id")),
     *(ports.c[name] for name in ("nova_made", "admin_up")),
-    *(port_bindings.c[name] for name in ("host", "generation", "wired_generation", "wired_at")),
+    *(port_bindings.c[name] for name in ("host", "generation", "wired_generation", "wired_at", "wired_in")),
 )
 
 _NETWORKS = sa.select(
     networks.c.id,
-    networks.c.name.label("network_name"),
+    networks.c.name,
     networks.c.mtu,
     subnets.c.id.label("subnet_id"),
     *(subnets.c[name] for name in ("cidr", "gateway_ip", "dns_servers", "routes", "dhcp", "ip_version")),
@@ -314,7 +312,7 @@ _NETWORKS = sa.select(
 
 
 _THEIRS = PORTS.with_only_columns(*_SHOWN).order_by(ports.c.created_at, ports.c.id)
-_OF_SERVERS = _THEIRS.where(ports.c.server_id.in_(sa.bindparam("servers", expanding=True)))
+_OF_SERVERS = _THEIRS.where(among(ports.c.server_id, "servers"))
 _ON_HOST = (
     sa.select(*_SHOWN)
     .join_from(ports, port_bindings)
@@ -330,56 +328,64 @@ _GROUPS = sa.select(port_groups.c.port_id, security_groups.c.name).join(
 )
 _FLOATING = sa.select(floatingips.c.port_id, floatingips.c.fixed_ip, floatingips.c.floating_ip)
 _PARTS = (_ADDRESSES, _GROUPS, _FLOATING)
+Part = tuple[Any, ...]
 
 
 def _load(tx: Transaction, statement: sa.Select[Any], values: Mapping[str, Any]) -> list[Port]:
     """Ports of servers (``statement`` chooses them) as nova sees them: one query per table, however many."""
     rows = tx.all(statement, values)
     ids = [row.id for row in rows]
-    theirs = [standard.related(tx, parts, parts.selected_columns.port_id, ids) for parts in _PARTS]
-    nets = standard.related(tx, _NETWORKS, networks.c.id, [row.network_id for row in rows])
+    theirs = [standard.parts(tx, part, part.selected_columns.port_id, ids) for part in _PARTS]
+    nets = standard.parts(tx, _NETWORKS, networks.c.id, [row.network_id for row in rows])
     return [
         _made.of(row.id, row, nets[row.network_id], *(found.get(row.id, ()) for found in theirs)) for row in rows
     ]
 
 
 def _port(
-    row: Row[Any],
-    nets: Sequence[Row[Any]],
-    places: Sequence[Row[Any]],
-    groups: Sequence[Row[Any]],
-    floating: Sequence[Row[Any]],
+    row: Row[Any], nets: Sequence[Part], places: Sequence[Part], groups: Sequence[Part], floating: Sequence[Part]
 ) -> Port:
-    known = {subnet.subnet_id: _of_subnet(subnet) for subnet in nets}
+    name, mtu, *_ = nets[0]
+    known = {subnet[0]: _of_subnet(*subnet) for _, _, *subnet in nets}
     return Port(
         id=row.id,
         network_id=row.network_id,
-        network_name=nets[0].network_name,
+        network_name=name,
         mac=row.mac,
-        addresses=tuple(Address(place.ip, **known[place.subnet_id]) for place in places),
-        mtu=nets[0].mtu,
+        addresses=tuple(Address(ip, **known[subnet_id]) for ip, subnet_id in places),
+        mtu=mtu,
         wired=row.host is not None and row.wired_generation == row.generation,
         device_id=row.server_id or row.device_id,
         status=status(row),
-        security_groups=tuple(sorted(group.name for group in groups)),
-        floating_ips=tuple((one.fixed_ip, one.floating_ip) for one in floating),
+        security_groups=tuple(sorted(group for (group,) in groups)),
+        floating_ips=tuple((fixed_ip, floating_ip) for fixed_ip, floating_ip in floating),
         created_by_nova=row.nova_made,
         name=row.name,
+        wired_in=row.wired_in or "",
     )
 
 
 _made = Made(_port)
 
 
-def _of_subnet(row: Row[Any]) -> dict[str, Any]:
+def _of_subnet(
+    subnet_id: str,
+    cidr: str,
+    gateway: str | None,
+    dns: Any,
+    routes: Any,
+    dhcp: bool,
+    ip_version: int,
+    mode: str | None,
+) -> dict[str, Any]:
     """What all addresses of a subnet have in common."""
     return {
-        "subnet_id": row.subnet_id,
-        "cidr": row.cidr,
-        "gateway": row.gateway_ip or "",
-        "dns": tuple(row.dns_servers or ()),
-        "routes": tuple((route["destination"], route["nexthop"]) for route in row.routes or ()),
-        "dhcp": row.dhcp,
-        "ip_version": row.ip_version,
-        "ipv6_mode": row.ipv6_address_mode or "",
+        "subnet_id": subnet_id,
+        "cidr": cidr,
+        "gateway": gateway or "",
+        "dns": tuple(dns or ()),
+        "routes": tuple((route["destination"], route["nexthop"]) for route in routes or ()),
+        "dhcp": dhcp,
+        "ip_version": ip_version,
+        "ipv6_mode": mode or "",
     }

@@ -15,6 +15,7 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy.engine import Row
 
 from cumulet.core import clock, listing
+from cumulet.core.among import among
 from cumulet.core.context import REQUEST_ID, Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, PreconditionFailed
@@ -27,7 +28,6 @@ from cumulet.neutron.checks import IdText, NameText, Tag
 Json = dict[str, Any]
 View = Callable[[Any], Json]
 Body = TypeVar("Body", bound=msgspec.Struct)
-IDS_PER_QUERY = 5000
 
 
 class Named(Strict):
@@ -236,9 +236,13 @@ def conditions(table: sa.Table, **more: Condition) -> dict[str, Condition]:
     }
 
 
-def document(request: Request, collection: str, page: Page, views: Sequence[Json]) -> Json:
-    """A list as it is answered: the fields that were asked for, and links to the pages beside it."""
-    found: Json = {collection: [selected(request, view) for view in views]}
+def document(request: Request, collection: str, page: Page, views: Sequence[Any]) -> Json:
+    """A list as it is answered: the fields that were asked for, and links to the pages beside it.
+
+    ``views`` may be JSON already if no fields were asked for.
+    """
+    some = any(request.many("fields"))
+    found: Json = {collection: [selected(request, view) for view in views] if some else views}
     if links := listing.links(request, collection, page):
         found[f"{collection}_links"] = links
     return found
@@ -253,20 +257,27 @@ def selected(request: Request, view: Json) -> Json:
 def related(
     tx: Transaction, statement: sa.Select[Any], column: sa.ColumnElement[Any], values: Iterable[str]
 ) -> dict[str, list[Row[Any]]]:
-    """The rows that belong to ``values``, by their ``column``; one query for some thousands.
+    """The rows that belong to ``values``, by their ``column``, in one query.
 
     A ``statement`` that is always the same one is prepared once.
     """
-    ids, found = list(dict.fromkeys(values)), {}
-    for start in range(0, len(ids), IDS_PER_QUERY):
-        rows = tx.all(_of(statement, column), {"ids": ids[start : start + IDS_PER_QUERY]})
-        found.update(grouped(rows, str(column.key)))
+    ids = list(dict.fromkeys(values))
+    return grouped(tx.all(_of(statement, column), {"ids": ids}), str(column.key)) if ids else {}
+
+
+def parts(
+    tx: Transaction, statement: sa.Select[Any], column: sa.ColumnElement[Any], values: Iterable[str]
+) -> dict[str, list[tuple[Any, ...]]]:
+    """The same as plain tuples without the ``column``, which is the statement's first."""
+    ids, found = list(dict.fromkeys(values)), dict[str, list[tuple[Any, ...]]]()
+    for row in tx.all(_of(statement, column), {"ids": ids}) if ids else ():
+        found.setdefault(row[0], []).append(row[1:])
     return found
 
 
 @lru_cache(maxsize=128)
 def _of(statement: sa.Select[Any], column: sa.ColumnElement[Any]) -> sa.Select[Any]:
-    return statement.where(column.in_(sa.bindparam("ids", expanding=True)))
+    return statement.where(among(column, "ids"))
 
 
 def grouped(rows: Iterable[Row[Any]], key: str) -> dict[str, list[Row[Any]]]:

@@ -153,6 +153,7 @@ port_bindings = Table(
     # written by the reports of neutron-openvswitch-agent
     Column("wired_generation", Integer, nullable=False, default=0),  # 0: its device is not there
     Column("wired_at", Time),  # null before the first report
+    Column("wired_in", Id),  # the boot of the host in which that was seen
 )
 Index("ix_port_bindings_host", port_bindings.c.host)
 

@@ -31,7 +31,7 @@ _REMOTE = sa.select(security_group_rules.c.remote_group_id).where(
 )
 
 PORTS = (
-    sa.select(ports, port_bindings.c.generation, port_bindings.c.wired_generation, port_bindings.c.active)
+    sa.select(ports, *(port_bindings.c[name] for name in ("generation", "wired_generation", "wired_in", "active")))
     .join(port_bindings, port_bindings.c.port_id == ports.c.id)
     .where(port_bindings.c.host == sa.bindparam("host"))
     .order_by(ports.c.id)
@@ -108,6 +108,7 @@ def _port(row: Row[Any], ips: Rows, pairs: Rows, groups: Rows) -> WirePort:
         device_owner=row.device_owner,
         generation=row.generation,
         wired_generation=row.wired_generation,
+        wired_in=row.wired_in or "",
         admin_up=row.admin_up,
         port_security=row.port_security,
         allowed_pairs=tuple((pair.mac, pair.prefix) for pair in pairs.get(row.id, ())),

@@ -132,7 +132,7 @@ def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], s
         nics=()
         if absent
         else tuple(
-            Nic(port.id, port.mac, port.mtu, port.network_id, port.wired)
+            Nic(port.id, port.mac, port.mtu, port.network_id, port.wired, port.wired_in)
             for port in sorted(ports, key=lambda port: port.id)
         ),
         verbs=() if absent else tuple(_verb(action, row.host, secret) for action in actions if action.verb),

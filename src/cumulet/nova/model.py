@@ -27,6 +27,7 @@ class Nic(Struct, frozen=True):
     mtu: int
     network_id: str
     wired: bool  # the L2 agent of this host has its flows in place
+    wired_in: str = ""  # which boot of this host; '': not known
 
     @property
     def tap(self) -> str:

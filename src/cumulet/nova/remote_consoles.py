@@ -41,9 +41,9 @@ class VncConsole(Strict):
 
 def create_console(request: Request) -> Json:
     wish: ConsoleKind = request.body.remote_console
-    newer = request.version >= (2, 8)
+    newer, newest = request.version >= (2, 8), request.version >= (2, 99)
     _check("protocol", wish.protocol, (*PROTOCOLS, "mks") if newer else PROTOCOLS)
-    _check("type", wish.type, (*TYPES, "webmks") if newer else TYPES)
+    _check("type", wish.type, (*TYPES, *(("webmks",) if newer else ()), *(("spice-direct",) if newest else ())))
     url = _open(request, wish.protocol, wish.type)
     return {"remote_console": {"protocol": wish.protocol, "type": wish.type, "url": url}}
 

@@ -48,7 +48,7 @@ from cumulet.nova.tables import servers
 from cumulet.nova.tag_rows import check_tags, write_tags
 
 GIB = 1 << 30
-LONGEST_USER_DATA = 65535
+LONGEST_USER_DATA, LONGEST_PROPERTY = 65535, 255
 MOST_AT_ONCE = 1000
 PASSWORD_LETTERS = string.ascii_letters + string.digits
 PASSWORD_LENGTH = 12
@@ -243,7 +243,7 @@ def _create(tx: Transaction, request: Request, wanted: Wanted) -> tuple[list[str
     shared = {
         **wanted.columns,
         **moves.flavor_columns(flavor_copy(flavor)),
-        **image_columns(image),
+        **image_columns(image, flavor.root_gb),
         **key_columns(tx, request.context.user_id, wanted.key_name),
         **_common_columns(request),
     }
@@ -343,14 +343,23 @@ def check_image(tx: Transaction, request: Request, image_id: str, flavor: Row[An
     return image
 
 
-def image_columns(image: Image) -> dict[str, Any]:
-    """``nova.model.ImageSource`` without its ticket."""
+def image_columns(image: Image, root_gb: int) -> dict[str, Any]:
+    """``nova.model.ImageSource`` without its ticket, and what is shown of the image as it was."""
+    inherited = {
+        "base_image_ref": image.id,
+        **image.properties,
+        "container_format": image.container_format,
+        "disk_format": image.disk_format,
+        "min_disk": str(max(image.min_disk, root_gb)),
+        "min_ram": str(image.min_ram),
+    }
     copy = {
         "id": image.id,
         "disk_format": image.disk_format,
         "size": image.size or 0,
         "virtual_size": image.virtual_size or image.size or 0,
         "sha512": image.sha512,
+        "properties": {name: value[:LONGEST_PROPERTY] for name, value in inherited.items() if value is not None},
     }
     return {"image_id": image.id, "image": copy}
 

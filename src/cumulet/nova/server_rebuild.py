@@ -96,7 +96,7 @@ def _columns(request: Request, wish: Wish) -> dict[str, Any]:
 def _found(tx: Transaction, request: Request, row: Row[Any], wish: Wish) -> dict[str, Any]:
     """What the wish names: the image, checked as at a boot, and the key of the server's user."""
     try:
-        columns = image_columns(check_image(tx, request, wish.imageRef, row))
+        columns = image_columns(check_image(tx, request, wish.imageRef, row), row.root_gb)
     except BadRequest as error:
         missing = error.kind == "ImageNotFound"
         raise BadRequest("Cannot find image for rebuild", kind=error.kind) if missing else error from error

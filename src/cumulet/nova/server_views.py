@@ -169,6 +169,7 @@ def _document(row: Row[Any], ports: Sequence[Port], face: Face) -> Json:
         "trusted_image_certificates": None,
         "OS-EXT-SRV-ATTR:hostname": row.hostname,
         "pinned_availability_zone": asked_zone(row),
+        "scheduler_hints": msgspec.json.decode(row.scheduler_hints_json),
     }
 
 
@@ -192,6 +193,7 @@ def _image(row: Row[Any], face: Face) -> Json | str:
     return {
         "id": row.image_id,
         "links": [{"rel": "bookmark", "href": f"{face.endpoint}/images/{row.image_id}"}],
+        "properties": (msgspec.json.decode(row.image_json or "null") or {}).get("properties", {}),
     }
 
 

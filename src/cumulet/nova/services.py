@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy.engine import Row
 
 from cumulet.core import clock
+from cumulet.core.among import among
 from cumulet.core.config import Config
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, NotFound
@@ -54,9 +55,7 @@ def list_agents(tx: Transaction, *conditions: sa.ColumnElement[bool]) -> list[Ro
     return list(tx.all(sa.select(agents).where(mine).order_by(agents.c.binary, agents.c.host)))
 
 
-_COMPUTES = sa.select(agents).where(
-    agents.c.binary == COMPUTE, agents.c.host.in_(sa.bindparam("hosts", expanding=True))
-)
+_COMPUTES = sa.select(agents).where(agents.c.binary == COMPUTE, among(agents.c.host, "hosts"))
 
 
 def list_hosts(tx: Transaction) -> dict[str, Row[Any]]:

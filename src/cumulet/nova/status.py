@@ -174,8 +174,11 @@ DETAIL = sa.select(
     power_state.label("power_state"),
     status.label("status"),
     zone.label("zone"),
+    *(sa.type_coerce(servers.c[name], sa.Text).label(f"{name}_json") for name in ("image", "scheduler_hints")),
     *moves.COLUMNS,
 ).select_from(STATES)
-"""A row for everything that is shown of a server, but for its bulky user data."""
+"""A row for everything that is shown of a server, but for its bulky user data.  What few look at is in it as the
+text of its JSON.
+"""
 
 FULL = DETAIL.add_columns(servers.c.user_data)

@@ -21,7 +21,9 @@ servers = Table(
     Column("memory_mb", Integer, nullable=False),
     Column("root_gb", Integer, nullable=False),
     Column("image_id", Id),
-    Column("image", JSON),  # a copy of what the host needs: nova.model.ImageSource without the ticket
+    Column(
+        "image", JSON
+    ),  # a copy of what the host needs: nova.model.ImageSource without the ticket; its properties
     Column("key_name", Name),
     Column("key", JSON),  # a copy: name, type, public_key
     Column("user_data", Text),  # base64, as given

@@ -6,6 +6,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from cumulet.core.among import among
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest
 from cumulet.nova.tables import server_tags, servers
@@ -13,11 +14,7 @@ from cumulet.nova.tables import server_tags, servers
 MOST_TAGS = 50
 LONGEST_TAG = 60
 _TAG = re.compile(r"[^,/]{1,60}")
-_TAGS = (
-    sa.select(server_tags)
-    .where(server_tags.c.server_id.in_(sa.bindparam("ids", expanding=True)))
-    .order_by(server_tags.c.tag)
-)
+_TAGS = sa.select(server_tags).where(among(server_tags.c.server_id, "ids")).order_by(server_tags.c.tag)
 
 
 def find_tags(tx: Transaction, ids: Sequence[str]) -> dict[str, list[str]]:

@@ -14,7 +14,7 @@ from cumulet.core.http import Json, Request, Route
 from cumulet.core.microversion import Change, Version, Versions, text
 from cumulet.core.policy import AUTHENTICATED, PUBLIC
 
-VERSIONS = Versions("compute", (2, 1), (2, 96), "X-OpenStack-Nova-API-Version")
+VERSIONS = Versions("compute", (2, 1), (2, 100), "X-OpenStack-Nova-API-Version")
 UPDATED, LEGACY_UPDATED = "2013-07-23T11:33:21Z", "2011-01-21T11:33:21Z"
 ATTRIBUTE, STATUS = "OS-EXT-SRV-ATTR:", "OS-EXT-STS:"
 
@@ -35,6 +35,11 @@ def _hide_hostname(document: Json) -> None:
     """Until 2.90 the host name was among what only administrators see."""
     if f"{ATTRIBUTE}host" not in document:
         document.pop(f"{ATTRIBUTE}hostname", None)
+
+
+def _bare_image(document: Json) -> None:
+    if document["image"]:
+        del document["image"]["properties"]
 
 
 def _shrink_updated(document: Json) -> None:
@@ -129,6 +134,8 @@ def _plain_diagnostics(document: Json) -> None:
 
 
 _SERVER: tuple[tuple[Version, Callable[[Json], None]], ...] = (
+    ((2, 100), without("scheduler_hints")),
+    ((2, 98), _bare_image),
     ((2, 96), without("pinned_availability_zone")),
     ((2, 90), _hide_hostname),
     ((2, 73), without("locked_reason")),

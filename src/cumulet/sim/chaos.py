@@ -17,7 +17,7 @@ from random import Random
 from typing import Any
 
 from cumulet.core.http import App
-from cumulet.sim.effects import Crash
+from cumulet.sim.effects import Crash, Impossible
 from cumulet.sim.promises import Promises, Unanswered, broken, everything, list_servers
 from cumulet.sim.report import Report
 from cumulet.sim.users import Users
@@ -40,6 +40,7 @@ class Campaign:
         self.users.promises.others = everything(self.cloud)
         self._written: dict[str, int] = {}  # server → how many boots its disk has seen
         self._just_asked: list[str] = []
+        self._laws: list[str] = []
 
     def play(self, rounds: int, tell: Callable[[Report], None] = lambda report: None) -> Report:
         for _ in range(rounds):
@@ -79,7 +80,8 @@ class Campaign:
         if not found:
             self.users.rest()
             self._written = dict(self._disks())
-        self.report.add(self.world.now - since, found, self._just_asked)
+        self.report.add(self.world.now - since, [*found, *self._laws], self._just_asked)
+        self._laws.clear()
 
     def _problems(self) -> list[str]:
         promises = self.users.promises
@@ -111,6 +113,8 @@ class Campaign:
                 loop.run_once()
             except Crash:
                 self._died(owner)
+            except Impossible as law:
+                self._laws.append(f"impossible: {law}")
         self.world.now += seconds
 
     def _died(self, process: str) -> None:

@@ -8,6 +8,10 @@ class Crash(BaseException):
     """The process died.  A BaseException, so that no code under test survives it."""
 
 
+class Impossible(BaseException):
+    """A law was broken: a server on two hosts, a guest on a port that is not wired.  No loop tries that again."""
+
+
 class Effects:
     """Counts every lasting change; dies before or after the chosen one; runs something in between."""
 

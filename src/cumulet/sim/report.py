@@ -19,6 +19,7 @@ class Report(msgspec.Struct):
     stuck: int = 0
     leaked: int = 0
     lost: int = 0
+    impossible: int = 0  # simulated hosts insist on some things: that no server runs on two of them
     slowest_recovery_s: float = 0.0
     problems: list[str] = []
 

@@ -6,6 +6,7 @@ host, is an *effect*: they are counted, and the process that makes one can die j
 """
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,7 +38,7 @@ from cumulet.nova.compute.agent import ComputeAgent, HttpConductor
 from cumulet.nova.console_tokens import API, PROXY, ConsoleTokens
 from cumulet.nova.model import Verb
 from cumulet.placement import tables as placement_tables
-from cumulet.sim.effects import Crash, Effects
+from cumulet.sim.effects import Crash, Effects, Impossible
 from cumulet.sim.hypervisor import SimHypervisor
 from cumulet.sim.in_process import InProcess
 from cumulet.sim.network import SimDhcp, SimRouters
@@ -210,7 +211,7 @@ class World:
             topic=f"nova.hosts.{name}",
             workers=1,
         )
-        l2 = L2Agent(to_neutron, name, host.switch, self.config)
+        l2 = L2Agent(to_neutron, name, host.switch, self.config, host.hypervisor.boot_id)
         dhcp = DhcpAgent(to_neutron, name, host.dhcp)
         l3 = L3Agent(to_neutron, name, host.routers)
         self._signs[name] = compute.details()
@@ -232,7 +233,7 @@ class World:
         self.effects.quiet = quiet
 
     def _add(self, process: str, reconcilers: Sequence[Reconciler[Any]]) -> None:
-        loops = [Loop(one, clock=lambda: self.now) for one in reconcilers if one.name != "history"]
+        loops = [Loop(_strict(one), clock=lambda: self.now) for one in reconcilers if one.name != "history"]
         self.loops += loops
         self.owners += [process] * len(loops)
 
@@ -393,6 +394,22 @@ class World:
 
     def _make(self, kind: str, wish: dict[str, Any], user: str = "alice") -> str:
         return str(self.call(self.neutron, "POST", f"/v2.0/{kind}s", {kind: wish}, user)[kind]["id"])
+
+
+def _strict(reconciler: Reconciler[Any]) -> Reconciler[Any]:
+    """What hosts insist on is no failure among others."""
+    each, every = reconciler.reconcile, reconciler.reconcile_all
+    return replace(reconciler, reconcile=each and _insisting(each), reconcile_all=every and _insisting(every))
+
+
+def _insisting(work: Callable[[Any], T]) -> Callable[[Any], T]:
+    def insist(intent: Any) -> T:
+        try:
+            return work(intent)
+        except AssertionError as error:
+            raise Impossible(str(error)) from error
+
+    return insist
 
 
 def _others(column: sa.Column[Any], servers: Collection[str], *more: sa.ColumnElement[bool]) -> sa.Select[Any]:

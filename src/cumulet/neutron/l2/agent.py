@@ -20,6 +20,7 @@ from cumulet.core.config import Config
 from cumulet.core.errors import Retry, Terminal
 from cumulet.core.reconcile import Outcome, Reconciler
 from cumulet.core.service import HostEnv, Service
+from cumulet.host.boot import read_boot_id
 from cumulet.neutron.l2.plan import (
     Base,
     Look,
@@ -76,8 +77,10 @@ class Wanted:
 class L2Agent:
     """One host's; ``reconciler`` is what its loop runs."""
 
-    def __init__(self, controller: Controller, host: str, switch: Switch, config: Config) -> None:
-        self._controller, self._host, self._switch = controller, host, switch
+    def __init__(
+        self, controller: Controller, host: str, switch: Switch, config: Config, boot_id: str = ""
+    ) -> None:
+        self._controller, self._host, self._switch, self._boot_id = controller, host, switch, boot_id
         self._unwire_limit = config.network.unwire_limit
         self._resync_seconds = config.agents.resync_seconds
         self._strangers: dict[str, str] = {}
@@ -150,11 +153,15 @@ class L2Agent:
     def _report(self, intent: WireIntent, wiring: Wiring) -> dict[str, Outcome]:
         """Tell the controller what differs from what it believes."""
         in_force = {port.id: wiring.wired.get(port.id, 0) for port in intent.ports}
-        news = {port.id: in_force[port.id] for port in intent.ports if port.wired_generation != in_force[port.id]}
+        news = {
+            port.id: in_force[port.id]
+            for port in intent.ports
+            if (port.wired_generation, port.wired_in) != (in_force[port.id], self._boot_id)
+        }
         if not news:
             return {}
         try:
-            self._controller.post(f"/hosts/{self._host}/ports", WireSeen(news))
+            self._controller.post(f"/hosts/{self._host}/ports", WireSeen(news, self._boot_id))
         except (Retry, Terminal) as reason:
             return {key: Retry(f"not reported: {reason}") for key in news}
         LOG.info("%d ports wired, %d not", sum(map(bool, news.values())), sum(not one for one in news.values()))
@@ -163,7 +170,7 @@ class L2Agent:
 
 def build(env: HostEnv) -> Service:
     switch = OvsSwitch(env.config)
-    agent = L2Agent(env.neutron, env.host, switch, env.config)
+    agent = L2Agent(env.neutron, env.host, switch, env.config, read_boot_id(env.config.run))
     stops: list[Callable[[], None]] = []
 
     def stop() -> None:

@@ -12,7 +12,6 @@ destroy more than ``compute.destroy_limit`` servers it destroys none and says so
 import contextlib
 import logging
 from collections.abc import Callable, Mapping
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,10 +23,11 @@ from cumulet.core.context import REQUEST_ID
 from cumulet.core.errors import Retry, Terminal
 from cumulet.core.reconcile import Later, Reconciler
 from cumulet.core.service import HostEnv, Service
+from cumulet.host.boot import read_boot_id
 from cumulet.nova.compute.console import console_app
 from cumulet.nova.compute.file_gifts import Gifts
 from cumulet.nova.compute.hypervisor import Hypervisor
-from cumulet.nova.compute.plan import Plan, Step, is_news, plan_server, what_was_seen
+from cumulet.nova.compute.plan import Plan, Step, is_news, of_this_boot, plan_server, what_was_seen
 from cumulet.nova.compute.screens import Screens
 from cumulet.nova.compute.uptime import read_uptime
 from cumulet.nova.model import Domain, ImageSource, Inventory, Seen, ServerIntent, Verb
@@ -37,7 +37,6 @@ WORKERS = 4
 STOPPING_SECONDS = 1.0
 """How often a guest that shuts down, or a verb that takes its time, is looked at."""
 INVENTORY_SECONDS = 60.0
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Conductor(Protocol):
@@ -150,6 +149,7 @@ class ComputeAgent:
         self._looked, self._unknown, self._too_many = looked, unknown, too_many
 
     def reconcile(self, wanted: ServerIntent) -> Later | None:
+        wanted = of_this_boot(wanted, self._boot_id)
         plan, seen = self._plan(wanted, self._looked.get(wanted.id, Domain()))
         if not plan.steps and not is_news(seen, wanted):
             _raise_outcome(seen)
@@ -263,16 +263,6 @@ def _raise_outcome(seen: Seen) -> None:
         raise Terminal(seen.fault)
     if seen.waiting:
         raise Retry(f"waiting for {seen.waiting}")
-
-
-def read_boot_id(run_dir: Path, kernel: Path = BOOT_ID) -> str:
-    """Another text after each boot of the host, or of the node if that ended its guests.
-
-    Who ends the guests of a running host writes a new text into ``guests.epoch`` in the node's run directory.
-    """
-    epoch = run_dir / "guests.epoch"
-    text = kernel.read_text() + (epoch.read_text() if epoch.exists() else "")
-    return blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def build(env: HostEnv) -> Service:

@@ -79,6 +79,16 @@ _BEGINNINGS = frozenset({"reboot", "rebuild", "resize", "revertResize"})
 """Verbs that start the guest anew."""
 
 
+def of_this_boot(wanted: ServerIntent, boot_id: str) -> ServerIntent:
+    """The intent without what was said of the wires in another boot of this host: they are gone."""
+    if all(nic.wired_in in ("", boot_id) for nic in wanted.nics):
+        return wanted
+    nics = tuple(
+        nic if nic.wired_in in ("", boot_id) else replace(nic, wired=False, wired_in="") for nic in wanted.nics
+    )
+    return replace(wanted, nics=nics)
+
+
 def plan_server(wanted: ServerIntent, actual: Domain, boot_id: str) -> Plan:
     """What to do about one server on a host that has booted as ``boot_id``."""
     if wanted.absent:
