@@ -1,4 +1,4 @@
-"""``cumulet bench``: measures the named figures (all by default) and prints each beside its target.
+"""``cumulet bench``: measures the named figures or groups of them and prints each beside its target.
 
 Clouds run in namespaces of their own, with their state on this machine's disk, so that a running cloud is neither
 touched nor measured.  The exit code says whether everything could be measured, not whether targets are met.
@@ -15,30 +15,35 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks import command, page
+from benchmarks import command, page, scale
 from benchmarks.figures import TARGETS, Figure, names
 from tests.machine import Machine
 
 HOME = Path(__file__).parents[1]
 STATE = "/var/lib/cumulet"
+OUTSIDE = {"command": command.measure, "scale": scale.measure}
+"""Groups that need no machine, or make one of their own."""
 ROW = "{:<34}{:>10}  {:<4}{:>5}  {}"
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser("cumulet bench", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of: {', '.join(names())}; default: all")
+    parser.add_argument(
+        "names", nargs="*", metavar="NAME", help=f"of: {', '.join(names())}; default: all but scale"
+    )
     parser.add_argument("--json", action="store_true", help="a list of objects")
     parser.add_argument("--write", action="store_true", help="also write docs/benchmarks.md; only for all figures")
     options = parser.parse_args(argv)
     if options.write and options.names:
         parser.error("--write is for all figures: the page is of one run")
-    unknown = set(options.names) - set(names())
+    chosen = [one for name in options.names for one in TARGETS.get(name, (name,))]
+    unknown = set(chosen) - set(names())
     if unknown:
         parser.error(f"no such figure: {', '.join(sorted(unknown))}; there are {', '.join(names())}")
     if not options.json:
         print(ROW.format("name", "value", "unit", "runs", "target"), flush=True)
     found = []
-    for figure in measure(options.names or list(names())):
+    for figure in measure(chosen or list(page.names())):
         found.append(figure)
         if not options.json:
             mark = {None: "", True: "", False: "  MISSED"}[figure.met]
@@ -56,8 +61,8 @@ def main(argv: list[str]) -> int:
 def measure(wanted: Collection[str]) -> Iterator[Figure]:
     for group, known in TARGETS.items():
         chosen = [name for name in known if name in wanted]
-        if chosen and group == "command":
-            yield from command.measure(chosen)
+        if chosen and group in OUTSIDE:
+            yield from OUTSIDE[group](chosen)
         elif chosen:
             yield from _on_a_machine(group, chosen)
 

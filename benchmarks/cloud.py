@@ -12,6 +12,7 @@ from benchmarks.real_boot import measure as measure_boot
 from benchmarks.session import BATCHES, Cost, Session, wait_until
 from cumulet.cli import child
 from cumulet.core.config import Config
+from cumulet.host import usage
 from cumulet.services import SERVICES
 
 CALM_SECONDS, IDLE_SECONDS = 20.0, 30.0
@@ -63,19 +64,19 @@ def _idle(names: Collection[str], run_dir: Path) -> Iterator[Figure]:
     time.sleep(CALM_SECONDS)
     services, parts = meter.members(run_dir, parts=False), meter.members(run_dir, parts=True)
     if "idle_cpu_percent" in names:
-        used = {pid: meter.cpu_of(pid) for pid in (*services.values(), *parts.values())}
+        used = {pid: usage.cpu_of(pid) for pid in (*services.values(), *parts.values())}
         started = time.monotonic()
         time.sleep(IDLE_SECONDS)
         seconds = time.monotonic() - started
-        share = {pid: (meter.cpu_of(pid) - before) * 100 / seconds for pid, before in used.items()}
+        share = {pid: (usage.cpu_of(pid) - before) * 100 / seconds for pid, before in used.items()}
         yield figure("idle_cpu_percent", [sum(share[pid] for pid in services.values())])
         for name, pid in (*services.items(), *parts.items()):
             yield figure(f"{name.replace('-', '_')}_idle_percent", [share[pid]])
     if "idle_pss_mb" in names:
-        yield figure("idle_pss_mb", [meter.memory_mb(services.values())])
+        yield figure("idle_pss_mb", [usage.memory_mb(services.values())])
         for name, pid in (*services.items(), *parts.items()):
-            yield figure(f"{name.replace('-', '_')}_pss_mb", [meter.memory_mb([pid])])
-        yield figure("dnsmasq_pss_mb", [meter.memory_mb(meter.called("dnsmasq"))])
+            yield figure(f"{name.replace('-', '_')}_pss_mb", [usage.memory_mb([pid])])
+        yield figure("dnsmasq_pss_mb", [usage.memory_mb(meter.called("dnsmasq"))])
 
 
 def _tokens(names: Collection[str], session: Session, cost: Cost) -> Iterator[Figure]:

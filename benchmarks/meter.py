@@ -1,17 +1,10 @@
-"""What the cloud's processes cost: CPU time and memory of the members that ``node.json`` names."""
+"""The cloud's processes that ``cumulet.host.usage`` is asked about: the members that ``node.json`` names."""
 
 import os
-import re
-import time
-from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
-
-_SCHEDULED = 2
-"""Of a process's clock: the time that its threads, also those that ended, were on a CPU (utime and stime of
-``/proc/PID/stat``, in nanoseconds instead of ticks)."""
 
 
 def members(run_dir: Path, *, parts: bool) -> dict[str, int]:
@@ -25,20 +18,6 @@ def everything(run_dir: Path) -> list[int]:
     return [*members(run_dir, parts=False).values(), *members(run_dir, parts=True).values()]
 
 
-def cpu_of(pid: int) -> float:
-    """Seconds of CPU that a process has used, user and system."""
-    return time.clock_gettime((~pid << 3) | _SCHEDULED)
-
-
-def cpu(pids: Collection[int]) -> float:
-    return sum(cpu_of(pid) for pid in pids)
-
-
-def memory_mb(pids: Collection[int]) -> float:
-    """Proportional set size: memory that several processes share counts once."""
-    return sum(map(_pss_kb, pids)) / 1024
-
-
 def called(name: str) -> list[int]:
     """The processes with this command name."""
     found = []
@@ -47,12 +26,6 @@ def called(name: str) -> list[int]:
             if entry.name.isdigit() and (entry / "comm").read_text().strip() == name:
                 found.append(int(entry.name))
     return found
-
-
-def _pss_kb(pid: int) -> int:
-    match = re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    assert match
-    return int(match.group(1))
 
 
 def cores() -> int:

@@ -3,11 +3,11 @@
 import os
 import platform
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks.figures import LIMITS, Figure
+from benchmarks.figures import LIMITS, TARGETS, Figure
 from cumulet.host import kvm
 
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -23,6 +23,13 @@ HEAD = (
     "processes share counts once; libvirtd, Open vSwitch, dnsmasq and guests are listed apart. Figures without "
     "a target explain those that have one.",
 )
+
+
+def names() -> Iterator[str]:
+    """What the page has: all but the figures of scale, which have a page of their own, docs/scale.md."""
+    for group, known in TARGETS.items():
+        if group != "scale":
+            yield from known
 
 
 def write(found: Sequence[Figure]) -> None:

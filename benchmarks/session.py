@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
-from benchmarks import meter
 from benchmarks.client import Answer, Connection, one_after_another, request, side_by_side
 from benchmarks.figures import Figure, figure
 from cumulet.core import secrets
 from cumulet.core.config import Config
+from cumulet.host import usage
 from cumulet.services import SERVICES
 
 BATCHES = 5
@@ -80,10 +80,10 @@ class Cost:
     def batch(self, service: str, requests: Sequence[bytes], settle: float = 0.0) -> float:
         """``settle``: seconds for what agents do about it afterwards."""
         pids = self._pids()
-        before = meter.cpu(pids)
+        before = usage.cpu(pids)
         one_after_another(self._session.connection(service), requests)
         time.sleep(settle)
-        return (meter.cpu(pids) - before) * 1000 / len(requests)
+        return (usage.cpu(pids) - before) * 1000 / len(requests)
 
     def latencies(self, name: str, service: str, requests: Callable[[], Sequence[bytes]]) -> Iterator[Figure]:
         base = name.removesuffix("_ms")

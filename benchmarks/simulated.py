@@ -13,6 +13,7 @@ from benchmarks.client import side_by_side
 from benchmarks.figures import Figure, figure, repeated
 from benchmarks.session import Cost, Session, wait_until
 from cumulet.core.config import Config
+from cumulet.host import usage
 from cumulet.services import SERVICES
 
 HOSTS = 10
@@ -27,7 +28,7 @@ BOOTS = frozenset({"boots_sim_100_per_s", "deletes_sim_100_per_s"})
 def measure(names: Collection[str], config: Config) -> Iterator[Figure]:
     """The cloud is prepared and stopped."""
     node.start(config, CONTROLLERS)
-    hosts = subprocess.Popen([sys.executable, "-m", "benchmarks.simulated_hosts", str(HOSTS)])
+    hosts = subprocess.Popen([sys.executable, "-m", "cumulet.sim.fleet", str(HOSTS)])
     try:
         session = Session(config)
         session.login()
@@ -126,12 +127,12 @@ def _boot(servers: Servers) -> float:
 
 def _boot_cpu(servers: Servers, pids: Sequence[int]) -> float:
     """CPU seconds of one boot, of all services and agents together; nobody polls meanwhile."""
-    before = meter.cpu(pids)
+    before = usage.cpu(pids)
     made = []
     for _ in range(SINGLE):
         made.append(servers.create())
         time.sleep(SPACE_SECONDS)
-    used = meter.cpu(pids) - before
+    used = usage.cpu(pids) - before
     wait_until(lambda: all(map(servers.is_active, made)), 10.0, 0.1, "active servers")
     return used / SINGLE
 

@@ -18,6 +18,18 @@ GARBAGE = 10_000
 """How many new objects make the collector look: it is a fifth of the run's time at Python's own 700."""
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who is on the one cloud is marked as such, and may run beside the others that have real parts."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "cloud" in item.fixturenames and _is_real(item):
+            item.add_marker("cloud")
+
+
+def _is_real(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(ring) for ring in ("host", "compat"))
+
+
 def pytest_collection_finish() -> None:
     """What was imported stays to the end; the collector need not look at it again."""
     gc.collect()

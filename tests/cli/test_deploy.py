@@ -74,7 +74,7 @@ class Nodes:
             except NotFound as error:
                 return Done(1, b"", error.message.encode())
             return Done(0, msgspec.json.encode(made), b"")
-        if words[:1] == ["up"]:
+        if words[0] in ("up", "upgrade"):
             self.running.add(name)
             return Done(0, b"", b"")
         given = msgspec.json.decode(stdin, type=Parcel)
@@ -151,11 +151,11 @@ def test_a_change_reaches_the_nodes_that_it_is_of(nodes: Nodes, capsys: pytest.C
     more = text + '[[node]]\nname = "n1"\naddress = "10.0.0.5"\nroles = ["network"]\n'
     deploy(nodes, more, dry=True)
     told = capsys.readouterr().out
-    assert "c1                  write cloud.toml; restart the services" in told
-    assert "h1                  write cumulet.toml; restart the services" in told
+    assert "c1                  write cloud.toml; exchange the services" in told
+    assert "h1                  write cumulet.toml; exchange the services" in told
     assert "n1                  install the package; write cumulet.toml, secrets.json; start" in told
     deploy(nodes, more)
-    assert nodes.commands("h1") == ["cumulet node settle --stop", "cumulet up --yes --no-server"]
+    assert nodes.commands("h1") == ["cumulet node settle", "cumulet upgrade --yes", "cumulet up --yes --no-server"]
 
 
 def test_another_version_is_installed(nodes: Nodes) -> None:

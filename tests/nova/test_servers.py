@@ -178,6 +178,8 @@ def test_an_image_that_cannot_be_booted(cloud: Cloud) -> None:
         {"block_device_mapping": [{"volume_id": "v"}]},
         {"block_device_mapping_v2": [{"source_type": "volume", "destination_type": "volume", "uuid": "v"}]},
         {"block_device_mapping_v2": [{"source_type": "blank", "destination_type": "local", "boot_index": 0}]},
+        {"block_device_mapping_v2": [{"source_type": "image", "destination_type": "local", "tag": "x"}]},
+        {"networks": [{"uuid": "5c5d2d8a-6f5d-4bb6-a2d0-cd2f5ac4a4c0", "tag": "x"}]},
         {"accessIPv4": "fe80::1"},
         {"accessIPv6": "10.0.0.1"},
         {"OS-DCF:diskConfig": "SOMETIMES"},

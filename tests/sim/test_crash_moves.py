@@ -96,6 +96,23 @@ def on_a_dead_host(world: World) -> None:
     world.stop_agents("h1")
 
 
+def resize_in_vain(world: World) -> None:
+    """Its destination loses its power before it knows of it."""
+    act("resize", BIGGER)(world)
+    for loop, owner in zip(world.loops, world.owners, strict=True):
+        if owner == "nova-scheduler":
+            loop.run_once()
+    world.hosts["h2"].cut_power()
+    world.stop_agents("h2")
+
+
+def is_back(world: World) -> None:
+    """Of its old size on its old host, which may have switched it off meanwhile."""
+    boots = machines(world)["h1"].boots
+    assert boots in (1, 2)
+    sized("ACTIVE", 512, boots, 0, 1)(world)
+
+
 resized = moved(running, "resize", BIGGER)
 resized_here = moved(alone_on_its_host, "resize", BIGGER)
 OPERATIONS = (
@@ -107,6 +124,7 @@ OPERATIONS = (
     Operation("revert here", act("revertResize"), sized("ACTIVE", 512, 2, 0, 1), resized_here),
     Operation("migrate", as_admin("migrate"), sized("VERIFY_RESIZE", 512, 2, 0, 2), running),
     Operation("delete on trial", delete, gone, resized),
+    Operation("fall back", resize_in_vain, is_back, running),
     Operation("evacuate", as_admin("evacuate", {}), sized("ACTIVE", 512, 1, 0, 2), on_a_dead_host),
 )
 CASES = [(operation, number) for operation in OPERATIONS for number in range(len(effects_of(operation)))]

@@ -29,10 +29,13 @@ class Refused(ApiError):
 
 
 class Cloud:
-    """The administrator's session.  Services are named by their type in the catalogue."""
+    """The administrator's session, in a project of the default domain.
 
-    def __init__(self, config: Config) -> None:
-        self._config = config
+    Services are named by their type in the catalogue.
+    """
+
+    def __init__(self, config: Config, project: str = "admin") -> None:
+        self._config, self._project = config, project
         self._places = {
             kind: (_reachable(config.api.bind), service.port, path)
             for service in SERVICES
@@ -44,7 +47,7 @@ class Cloud:
 
     def login(self) -> None:
         user = {"name": "admin", "domain": {"id": "default"}, "password": self._password}
-        scope = {"project": {"name": "admin", "domain": {"id": "default"}}}
+        scope = {"project": {"name": self._project, "domain": {"id": "default"}}}
         body = {"auth": {"identity": {"methods": ["password"], "password": {"user": user}}, "scope": scope}}
         try:
             response = self._send("POST", "identity", "/auth/tokens", body)

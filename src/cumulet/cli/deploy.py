@@ -85,7 +85,7 @@ class Plan:
         if not self.running:
             steps.append("start")
         elif steps:
-            steps.append("restart the services")
+            steps.append("exchange the services")
         return "; ".join(steps) or "nothing to do"
 
     @property
@@ -191,8 +191,9 @@ class Deployment:
             raise DeployError(f"{node.name}: {self._first.name} does not give its parcel")
         if plan.install:
             self._install(node)
-        stop = ["--stop"] if plan.running else []
-        self._run(node, self._cumulet("node", "settle", *stop), _encoded(plan.parcel))
+        self._run(node, self._cumulet("node", "settle"), _encoded(plan.parcel))
+        if plan.running:
+            self._run(node, self._cumulet("upgrade", "--yes"))
         self._run(node, self._cumulet("up", "--yes", "--no-server"))
         _tell(node, "done")
 

@@ -96,6 +96,7 @@ StartLimitIntervalSec=0
 [Service]
 Type=exec
 ExecStart={words}
+ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=0.5
 KillMode=process

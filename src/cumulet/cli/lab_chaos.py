@@ -178,7 +178,7 @@ class LabCampaign:
         """Sometimes for so long that an administrator says that it is dead, and wants its servers elsewhere."""
         name = self.random.choice(self.lab.nodes)
         self.report.power_cuts += 1
-        self.users.promises.power_cut = True
+        self.users.promises.power_cut = 2
         self._did(f"power cut of {name}")
         machine.stop(self.lab.machine(name))
         if name != self.lab.controller():

@@ -64,6 +64,10 @@ def _cloud(command: Command) -> None:
     down.add_argument("--now", action="store_true", help="switch guests off instead of shutting them down")
     purge = command("purge", "down:purge", "stop everything and remove the data, after asking")
     purge.add_argument("--yes", "-y", action="store_true", help="do not ask")
+    upgrade = command(
+        "upgrade", "upgrade:main", "exchange this node's services for those of the package as it is now"
+    )
+    upgrade.add_argument("--yes", "-y", action="store_true", help="install what is missing without asking")
     launch = command("launch", "launch:main", "make a server with key, floating IP and ssh allowed, and wait")
     launch.add_argument("name")
     launch.add_argument("--image", default="cirros")
@@ -138,7 +142,6 @@ def _membership(node: argparse.ArgumentParser) -> None:
         action(name, name, text).add_argument("name")
     settle = action("settle", "settle", "put the files on standard input in place; 'cumulet deploy' calls it")
     settle.add_argument("--dry-run", action="store_true", help="only tell what differs")
-    settle.add_argument("--stop", action="store_true", help="end the services before")
     parcel = action("parcel", "give", "a node's files, on standard output; 'cumulet deploy' calls it")
     parcel.add_argument("name")
 
@@ -170,6 +173,12 @@ def _checkout(command: Command) -> None:
     chaos.add_argument("--rounds", type=int, help="default: 50; of a simulated cloud 1000")
     chaos.add_argument("--seed", type=int, help="0 to 4294967295: the same one gives the same campaign")
     chaos.add_argument("--json", action="store_true")
+    sim = command("sim", "simulate:main", "a real controller with many simulated hosts and servers, in namespaces")
+    sim.add_argument("--hosts", type=int, default=100)
+    sim.add_argument("--servers", type=int, default=1000)
+    sim.add_argument("--idle", type=float, default=60.0, metavar="SECONDS", help="how long to watch it do nothing")
+    sim.add_argument("--once", action="store_true", help="end when it has been measured; default: run on")
+    sim.add_argument("--json", action="store_true", help="only the figures")
     bench = command("bench", "bench:main", "measure clouds of its own, each figure beside its target")
     bench.add_argument("--yes", "-y", action="store_true", help="install without asking")
     bench.add_argument("--json", action="store_true", help="a list of objects")

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from cumulet.cli import keeper, lock, parcel, status
+from cumulet.cli import lock, parcel, status
 from cumulet.cli.cloud import Cloud, Json
 from cumulet.core import config as configuration
 from cumulet.core import parcels, secrets, topology
@@ -35,8 +35,6 @@ def settle(options: argparse.Namespace) -> int:
         sys.stdout.write(msgspec.json.encode(known).decode() + "\n")
         return 0
     with lock.alone(config, "node settle"):
-        if options.stop:
-            keeper.stop(config)
         written = _put(found, options)
     print(", ".join(written) or "nothing to write")
     return 0

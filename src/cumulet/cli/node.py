@@ -7,7 +7,8 @@ too; they outlive it (and each other's death) and are found again by their pid f
 end and the switch, the guests and libvirtd go on: upgrading a node cuts no wire.  Ending those is ``down``.
 
 If the parent is killed its services end by themselves (the kernel sends them SIGTERM); the next parent ends
-those that do not, before it starts any: no service runs twice.
+those that do not, before it starts any: no service runs twice.  At SIGHUP it exchanges them for those of another
+version (``succession``).
 """
 
 import contextlib
@@ -20,10 +21,11 @@ import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from types import FrameType
 from typing import IO
 
-from cumulet.cli import child, keeper, memory, parts, prepare, record, sockets, supervision
+from cumulet.cli import child, keeper, memory, parts, prepare, record, sockets, succession, supervision
 from cumulet.cli.record import TITLE
 from cumulet.cli.supervision import Supervised
 from cumulet.core import db, log
@@ -60,7 +62,8 @@ def run(config: Config, names: list[str]) -> int:
 
 
 def _run(config: Config, names: list[str]) -> None:
-    with _alone(config):
+    legacy = succession.take()
+    with _alone(config, legacy) as held:
         parts.become_subreaper()
         parts.allow_many_files()
         parts.allow_long_queues()
@@ -71,19 +74,29 @@ def _run(config: Config, names: list[str]) -> None:
         if config.controls:
             _start_database(config)
             prepare.database(config)
-        opened = {service.name: sockets.open_all(service, config) for service in services}
+        opened = {service.name: _open(service, config, legacy) for service in services}
         built = _build(config, services)
         supervised = [*parts.supervised(config, services), *(_service(s, config, opened, built) for s in services)]
         memory.settle()
-        stopping: list[int] = []
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, _: stopping.append(number))
+        told: list[int] = []
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, _: told.append(number))
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        supervision.supervise(
-            supervised, lambda: bool(stopping), lambda members: record.write_state(config, members)
-        )
+        tell = partial(record.write_state, config)
+        if legacy:
+            state = record.read_state(config)
+            own = [one for one in supervised if not one.part]
+            succession.exchange(own, state.members if state else [], STOP_SECONDS, tell)
+        supervision.supervise(supervised, lambda: bool(told), tell)
+        if set(told) == {signal.SIGHUP}:
+            succession.hand_over(held.fileno(), opened)
         supervision.stop([one for one in supervised if not one.part and one.pid], STOP_SECONDS)
         record.forget(config)
+
+
+def _open(service: Named, config: Config, legacy: succession.Legacy | None) -> list[socket.socket]:
+    """What a service listens on, from the former parent if it had that."""
+    return sockets.open_all(service, config, legacy.sockets_of(service.name) if legacy else ())
 
 
 def _start_database(config: Config) -> None:
@@ -136,8 +149,12 @@ def end_former(config: Config) -> None:
 
 
 @contextlib.contextmanager
-def _alone(config: Config) -> Iterator[None]:
+def _alone(config: Config, legacy: succession.Legacy | None) -> Iterator[IO[str]]:
     """Only one parent per run directory.  The lock is its children's too: a dead parent's service keeps it."""
+    if legacy:
+        with os.fdopen(legacy.lock, "w") as lock:
+            yield lock
+        return
     with (config.run / "node.lock").open("w") as lock:
         if not _locked(lock):
             other = record.find_parent(config)
@@ -149,7 +166,7 @@ def _alone(config: Config) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise SystemExit(f"a process of a former cumulet node holds {config.run}/node.lock")
                 time.sleep(0.05)
-        yield
+        yield lock
 
 
 def _locked(lock: IO[str]) -> bool:
@@ -197,5 +214,5 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 def _restore_signals() -> None:
     signal.set_wakeup_fd(-1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)

@@ -16,10 +16,28 @@ def status_socket(config: Config, name: str) -> Path:
     return config.run / "status" / f"{name}.sock"
 
 
-def open_all(service: Named, config: Config) -> list[socket.socket]:
-    """What a service listens on: its status socket, then its API's if it has one."""
-    api = [listen(*api_address(service, config))] if service.port else []
-    return [listen_status(config, service.name), *api]
+def open_all(service: Named, config: Config, former: Sequence[socket.socket] = ()) -> list[socket.socket]:
+    """What a service listens on: its status socket, then its API's if it has one.
+
+    ``former``: what it listened on before; of these the ones that are where they should be are kept.
+    """
+    api = api_address(service, config) if service.port else None
+    path = str(status_socket(config, service.name))
+    kept: dict[object, socket.socket] = {}
+    for one in former:
+        place = _place(one)
+        if place in (api, path):
+            kept[place] = one
+        else:
+            one.close()
+    found = [kept.get(path) or listen_status(config, service.name)]
+    return [*found, kept.get(api) or listen(*api)] if api else found
+
+
+def _place(listener: socket.socket) -> str | tuple[str, int]:
+    """Where it listens: a path, or an address and a port."""
+    name = listener.getsockname()
+    return name if isinstance(name, str) else (name[0], name[1])
 
 
 def close_others(opened: Mapping[str, Sequence[socket.socket]], name: str) -> None:

@@ -27,12 +27,16 @@ WITHOUT_DATABASE = [
 CRASHES = "not test_crash or boot-"
 """Of the crash tests those of a boot; all of them, and all other tests, with ``-- --database mariadb``."""
 IN_PROCESS = "not host and not compat"
+REAL = (
+    ("host and compat rings on one cloud", "cloud.log", "cloud"),
+    ("host ring on machines of its own", "host.log", "not cloud"),
+)
 WITHOUT_REAL = [f"--ignore=tests/{name}" for name in ("sim", "generated")]
 """What takes long to collect and has no real parts."""
 
 
 def test(options: argparse.Namespace) -> int:
-    """All rings that this machine can run, three groups side by side; what cannot run is named with the reason.
+    """All rings that this machine can run, in groups side by side; what cannot run is named with the reason.
 
     With words for pytest (after ``--``) it is one run, with these words.  ``--chaos``: the long campaigns instead.
     """
@@ -53,8 +57,9 @@ def test(options: argparse.Namespace) -> int:
     )
     aside = [Aside("project and sim rings on MariaDB", "mariadb.log", on_mariadb)]
     if not skipped:
-        real = _pytest("-m", "(host or compat) and not chaos", *WITHOUT_REAL)
-        aside.append(Aside("host and compat rings", "host-and-compat.log", real))
+        for title, file, which in REAL:
+            real = _pytest("-m", f"(host or compat) and not chaos and {which}", *WITHOUT_REAL)
+            aside.append(Aside(title, file, real))
     print("unit, project and sim rings:", flush=True)
     command = _pytest("-m", IN_PROCESS, polite=True)
     code = subprocess.run(command, cwd=HOME, env=environment(), check=False).returncode

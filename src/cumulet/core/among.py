@@ -27,7 +27,10 @@ class _Given(ColumnElement[str]):
 
 
 def among(column: ColumnElement[str], name: str) -> ColumnElement[bool]:
-    """Whether ``column``, a text, is one of the values in the list that the parameter ``name`` will be."""
+    """Whether ``column``, a text, is one of the values in the list that the parameter ``name`` will be.
+
+    For queries: MariaDB before 11 looks at every row of a table that is changed by such a condition.
+    """
     return column.bool_op("in")(_Given(sa.bindparam(name, type_=sa.JSON)))
 
 

@@ -144,7 +144,7 @@ class Loop(Generic[Intent]):
         while not self._stopping:
             self.run_once()
             with self._changed:
-                if not self._stopping and (wait := self._seconds_to_next()) > 0:
+                if not self._stopping and (wait := self.seconds_to_next()) > 0:
                     self._changed.wait(wait)
         if self._pool:
             self._pool.shutdown(wait=True)
@@ -201,7 +201,8 @@ class Loop(Generic[Intent]):
         left = None if failure.kind == "terminal" else round(max(0.0, failure.next_try - self.clock()), 1)
         return KeyStatus(failure.reason, failure.kind, failure.tries, failure.since, left)
 
-    def _seconds_to_next(self) -> float:
+    def seconds_to_next(self) -> float:
+        """Until something is due; negative if it is overdue."""
         soonest = min((at for key, at in self._due.items() if key not in self._busy), default=self._next_resync)
         return min(soonest, self._next_resync) - self.clock()
 

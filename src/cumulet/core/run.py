@@ -30,6 +30,8 @@ LOG = logging.getLogger(__name__)
 GRACE_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75
 """Longer than clients pause between two looks at something: one that is cut off in between gives up."""
+LAST_REQUEST_SECONDS = 0.2
+"""For requests on connections that were taken just before the end: nobody else would answer them."""
 ENDINGS = (signal.SIGTERM, signal.SIGINT)
 LONGEST_MESSAGE = 1 << 20  # of a websocket
 LOADED_LATER = (
@@ -59,6 +61,9 @@ class _Server(uvicorn.Server):
 
     async def main_loop(self) -> None:
         await self._ending.wait()
+        for server in self.servers:
+            server.close()
+        await asyncio.sleep(LAST_REQUEST_SECONDS)
 
     def end(self) -> None:
         """Take no more requests, finish those under way."""
@@ -90,7 +95,7 @@ def serve(
     loops: list[Loop[Any]] = [Loop(reconciler) for reconciler in service.loops]
     woken = [loop for loop in loops if loop.reconciler.events]
     if beat:
-        loops.append(Loop(_heartbeat(beat, service, loops, started_at, heartbeat_seconds)))
+        loops.append(Loop(signs_of_life(beat, service.details, loops, started_at, heartbeat_seconds)))
     for loop in loops:
         loop.listen(bus)
 
@@ -224,17 +229,18 @@ def _server(app: Any, websockets: bool, certificate: str = "") -> _Server:
     )
 
 
-def _heartbeat(
+def signs_of_life(
     beat: Callable[[Heartbeat], None],
-    service: Service,
+    details: Callable[[], dict[str, Any]],
     loops: Sequence[Loop[Any]],
     started_at: str,
     seconds: float,
 ) -> Reconciler[str]:
+    """What tells that a service lives, and how its loops are."""
     watched = list(loops)
 
     def tell(_: str) -> None:
         told = [loop.status(heartbeat.MOST_FAILING) for loop in watched]
-        beat(Heartbeat(started_at, service.details(), told))
+        beat(Heartbeat(started_at, details(), told))
 
     return Reconciler("heartbeat", lambda: {"me": "me"}, tell, resync_seconds=seconds)

@@ -37,7 +37,8 @@ def list_images(tx: Transaction, rules: Policies, request: Request) -> tuple[lis
     """The page of images that the query asks for, in compute's words."""
     rules.enforce("get_images", request.context, glance_policies.own_target(request.context))
     statement = records.SELECT.where(
-        records.listed(request.context, None, "accepted"), images.c.os_hidden.is_(sa.false())
+        records.listed(request.context.project_id, request.context.admin, None, "accepted"),
+        images.c.os_hidden.is_(sa.false()),
     )
     names = [name for name, _ in request.query if name.startswith(_PROPERTY) and name not in PAGING]
     conditions = {**_CONDITIONS, **{name: _property(name.removeprefix(_PROPERTY)) for name in names}}

@@ -66,18 +66,18 @@ def find_membership(tx: Transaction, context: Context, row: Row[Any]) -> str | N
     return found
 
 
-def listed(context: Context, visibility: str | None, member_status: str) -> ColumnElement[bool]:
-    """Which images a list shows.  Other projects' community images only if they are asked for."""
-    mine = images.c.owner == context.project_id if context.project_id else sa.false()
+def listed(project_id: str, admin: bool, visibility: str | None, member_status: str) -> ColumnElement[bool]:
+    """Which images a list shows to a project.  Others' community images only if they are asked for."""
+    mine = images.c.owner == project_id if project_id else sa.false()
     asked: ColumnElement[bool] = sa.true()
     if visibility is None:
         asked = sa.or_(mine, images.c.visibility != "community")
     elif visibility != "all":
         asked = images.c.visibility == visibility
-    if context.admin:
+    if admin:
         return asked
     visible = sa.or_(
-        images.c.visibility.in_(("public", "community")), mine, _shared_with(context.project_id, member_status)
+        images.c.visibility.in_(("public", "community")), mine, _shared_with(project_id, member_status)
     )
     return sa.and_(asked, visible)
 

@@ -4,6 +4,8 @@ A filter that is no attribute of an image is a custom property's.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -49,6 +51,12 @@ _COMPARISONS: dict[str, Callable[[ColumnElement[str], str], ColumnElement[bool]]
     "neq": lambda column, value: column != value,
 }
 
+LISTING = Listing(
+    images.c.id, _PLAIN, default_sort=(("created_at", "desc"), ("id", "desc")), default_page=DEFAULT_PAGE
+)
+SCOPES = 256
+"""For how many of them statements are kept: of projects, and of what of an image's scope is asked for."""
+
 
 def list_rows(tx: Transaction, request: Request) -> Page:
     visibility = request.one("visibility")
@@ -59,16 +67,24 @@ def list_rows(tx: Transaction, request: Request) -> Page:
         raise BadRequest(f"Invalid status: {member_status}")
     if request.one("changes-since") is not None:
         raise BadRequest('The "changes-since" filter is no longer available on v2.')
-    statement = records.SELECT.where(
-        records.listed(request.context, visibility, member_status),
-        images.c.os_hidden.is_(_boolean("os_hidden", request.one("os_hidden") or "false")),
-    )
+    hidden = _boolean("os_hidden", request.one("os_hidden") or "false")
+    statement = _scoped(request.context.project_id, request.context.admin, visibility, member_status, hidden)
     scope = ("visibility", "member_status", "os_hidden")
-    request.query = _sorted([pair for pair in request.query if pair[0] not in scope])
+    asked = [pair for pair in request.query if pair[0] not in scope]
+    request.query = _sorted(asked) if asked else []
     names = {name for name, _ in request.query} - PAGING
-    listing = Listing(images.c.id, _PLAIN, {name: _condition(name) for name in names}, default_page=DEFAULT_PAGE)
+    listing = replace(LISTING, conditions={name: _condition(name) for name in names}) if names else LISTING
     page = list_page(tx, statement, request, listing)
     return Page([]) if (request.one("limit") or "").strip("0") == "" and request.one("limit") else page
+
+
+@lru_cache(maxsize=SCOPES)
+def _scoped(
+    project_id: str, admin: bool, visibility: str | None, member_status: str, hidden: bool
+) -> sa.Select[Any]:
+    """The images among which the query chooses."""
+    listed = records.listed(project_id, admin, visibility, member_status)
+    return records.SELECT.where(listed, images.c.os_hidden.is_(hidden))
 
 
 def _sorted(query: list[tuple[str, str]]) -> list[tuple[str, str]]:

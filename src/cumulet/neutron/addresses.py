@@ -18,6 +18,11 @@ from cumulet.neutron import checks, ipam
 from cumulet.neutron.tables import port_addresses, subnets
 
 AUTOMATIC = ("slaac", "dhcpv6-stateless")
+_SUBNETS = (
+    sa.select(subnets)
+    .where(subnets.c.network_id == sa.bindparam("network"))
+    .order_by(subnets.c.created_at, subnets.c.id)
+)
 
 
 @dataclass(frozen=True)
@@ -42,9 +47,7 @@ def automatic(subnet: Row[Any]) -> bool:
 
 
 def subnets_of(tx: Transaction, network_id: str) -> Sequence[Row[Any]]:
-    return tx.all(
-        sa.select(subnets).where(subnets.c.network_id == network_id).order_by(subnets.c.created_at, subnets.c.id)
-    )
+    return tx.all(_SUBNETS, {"network": network_id})
 
 
 def choose(

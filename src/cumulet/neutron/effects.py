@@ -11,6 +11,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from cumulet.core.among import among
 from cumulet.core.db import Transaction
 from cumulet.neutron.tables import (
     dhcp_bindings,
@@ -30,6 +31,19 @@ _HOSTS_OF_NETWORK = (
     .where(ports.c.network_id == sa.bindparam("network"))
     .distinct()
 )
+_OF_PORT = sa.select(port_bindings).where(port_bindings.c.port_id == sa.bindparam("port"))
+_RULES = security_group_rules.c
+_HAVING = (
+    sa.select(port_bindings.c.host).join(port_groups, port_groups.c.port_id == port_bindings.c.port_id).distinct()
+)
+"""The hosts that wire a port with a certain group."""
+_HEEDING = _HAVING.join(
+    security_group_rules, _RULES.security_group_id == port_groups.c.security_group_id
+).where(among(_RULES.remote_group_id, "groups"))  # fmt: skip
+_USING = _HAVING.where(among(port_groups.c.security_group_id, "groups"))
+_SERVING = sa.and_(dhcp_bindings.c.network_id == sa.bindparam("network"), dhcp_bindings.c.wanted == "run")
+_BUMP_DHCP = sa.update(dhcp_bindings).where(_SERVING).values(generation=dhcp_bindings.c.generation + 1)
+_DHCP_HOSTS = sa.select(dhcp_bindings.c.host).where(_SERVING)
 
 
 def bind(tx: Transaction, port_id: str, network_id: str, host: str) -> bool:
@@ -37,7 +51,7 @@ def bind(tx: Transaction, port_id: str, network_id: str, host: str) -> bool:
 
     Hosts that had none of the network's ports become tunnel peers of those that have: all of them look again.
     """
-    before = tx.all(sa.select(port_bindings).where(port_bindings.c.port_id == port_id))
+    before = tx.all(_OF_PORT, {"port": port_id})
     if [row.host for row in before] == [host]:
         return False
     peers = {row.host for row in tx.all(_HOSTS_OF_NETWORK, {"network": network_id})}
@@ -52,7 +66,7 @@ def bind(tx: Transaction, port_id: str, network_id: str, host: str) -> bool:
 
 def bind_also(tx: Transaction, port_id: str, network_id: str, host: str) -> None:
     """Let ``host`` wire the port too, until ``activate`` says which one stays."""
-    before = tx.all(sa.select(port_bindings).where(port_bindings.c.port_id == port_id))
+    before = tx.all(_OF_PORT, {"port": port_id})
     if host in {row.host for row in before}:
         return
     peers = {row.host for row in tx.all(_HOSTS_OF_NETWORK, {"network": network_id})}
@@ -89,7 +103,7 @@ def rewire(tx: Transaction, port_id: str) -> None:
 
 
 def hint_port(tx: Transaction, port_id: str) -> None:
-    for row in tx.all(sa.select(port_bindings.c.host).where(port_bindings.c.port_id == port_id)):
+    for row in tx.all(_OF_PORT, {"port": port_id}):
         tx.hint(f"neutron.ports.{row.host}", port_id)
 
 
@@ -101,40 +115,23 @@ def hint_network(tx: Transaction, network_id: str) -> None:
 
 def hint_members(tx: Transaction, group_ids: Collection[str]) -> None:
     """The addresses of these groups changed: hosts with a port whose rules name one of them as remote."""
-    if not group_ids:
-        return
-    rules = security_group_rules
-    statement = (
-        sa.select(port_bindings.c.host)
-        .join(port_groups, port_groups.c.port_id == port_bindings.c.port_id)
-        .join(rules, rules.c.security_group_id == port_groups.c.security_group_id)
-        .where(rules.c.remote_group_id.in_(sorted(group_ids)))
-        .distinct()
-    )
-    _hint_hosts(tx, statement)
+    _hint_hosts(tx, _HEEDING, group_ids)
 
 
 def hint_users(tx: Transaction, group_ids: Collection[str]) -> None:
     """The rules of these groups changed: hosts with a port that has one of them."""
-    statement = (
-        sa.select(port_bindings.c.host)
-        .join(port_groups, port_groups.c.port_id == port_bindings.c.port_id)
-        .where(port_groups.c.security_group_id.in_(sorted(group_ids)))
-        .distinct()
-    )
-    _hint_hosts(tx, statement)
+    _hint_hosts(tx, _USING, group_ids)
 
 
-def _hint_hosts(tx: Transaction, statement: sa.Select[Any]) -> None:
-    for row in tx.all(statement):
+def _hint_hosts(tx: Transaction, statement: sa.Select[Any], group_ids: Collection[str]) -> None:
+    for row in tx.all(statement, {"groups": sorted(group_ids)}) if group_ids else ():
         tx.hint(f"neutron.ports.{row.host}", "*")
 
 
 def bump_dhcp(tx: Transaction, network_id: str) -> None:
     """What the network's DHCP server has to know changed."""
-    mine = sa.and_(dhcp_bindings.c.network_id == network_id, dhcp_bindings.c.wanted == "run")
-    if tx.write(sa.update(dhcp_bindings).where(mine).values(generation=dhcp_bindings.c.generation + 1)):
-        for row in tx.all(sa.select(dhcp_bindings.c.host).where(mine)):
+    if tx.write(_BUMP_DHCP, {"network": network_id}):
+        for row in tx.all(_DHCP_HOSTS, {"network": network_id}):
             tx.hint(f"neutron.dhcp.{row.host}", network_id)
 
 

@@ -162,8 +162,8 @@ def _usable(visible: sa.ColumnElement[bool]) -> sa.Select[Any]:
 
 def get_network(tx: Transaction, request: Request, network_id: str) -> Row[Any]:
     """The network and whether it is ``shared`` with the caller, who may see it; 404 otherwise."""
-    scoped = sharing.with_shared(networks, standard.mine(request)).where(sharing.visible(request, networks))
-    row = tx.find(scoped.where(networks.c.id == network_id))
+    one = sharing.usable_one(networks, standard.mine(request), standard.sees_all(request))
+    row = tx.find(one, {"id": network_id})
     if row is None:
         raise not_found(network_id)
     return row

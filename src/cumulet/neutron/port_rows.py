@@ -12,6 +12,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
+from cumulet.core.among import among
 from cumulet.core.context import Context
 from cumulet.core.db import Transaction
 from cumulet.core.errors import Conflict, Retry
@@ -27,6 +28,8 @@ PORTS = sa.select(
     port_bindings.c.wired_at,
 ).outerjoin(port_bindings, sa.and_(port_bindings.c.port_id == ports.c.id, port_bindings.c.active))
 """Ports with their active bindings; what ``status`` and the views are made of."""
+_THEIR_GROUPS = sa.select(port_groups.c.security_group_id).where(among(port_groups.c.port_id, "ports")).distinct()
+_THEIR_FLOATING_IPS = sa.select(floatingips).where(among(floatingips.c.port_id, "ports"))
 
 
 @dataclass(frozen=True)
@@ -116,8 +119,8 @@ def delete_port_rows(tx: Transaction, context: Context, rows: Sequence[Row[Any]]
     ids = [row.id for row in rows]
     if not ids:
         return
-    groups = tx.all(sa.select(port_groups.c.security_group_id).where(port_groups.c.port_id.in_(ids)).distinct())
-    for row in tx.all(sa.select(floatingips).where(floatingips.c.port_id.in_(ids))):
+    groups = tx.all(_THEIR_GROUPS, {"ports": ids})
+    for row in tx.all(_THEIR_FLOATING_IPS, {"ports": ids}):
         release_floating(tx, row)
     for port_id in ids:
         effects.hint_port(tx, port_id)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from sqlalchemy.engine import Row
 
 from cumulet.core import listing
+from cumulet.core.among import among
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Retry
 from cumulet.core.http import Request, Route
@@ -23,7 +24,7 @@ from cumulet.neutron.port_values import NewPortBody, PortBody, PortChange, Ports
 from cumulet.neutron.port_views import port_lines, port_views
 from cumulet.neutron.projects import default_group
 from cumulet.neutron.public import port_not_found
-from cumulet.neutron.sharing import with_shared
+from cumulet.neutron.sharing import PROJECTS, with_shared
 from cumulet.neutron.standard import Json, target
 from cumulet.neutron.tables import (
     networks,
@@ -33,6 +34,8 @@ from cumulet.neutron.tables import (
     port_pairs,
     ports,
 )
+
+_MADE = PORTS.where(among(ports.c.id, "made"))
 
 
 def create_ports(request: Request) -> Json:
@@ -45,7 +48,7 @@ def create_ports(request: Request) -> Json:
         default = cache(partial(default_group, tx))
         wanted = [_new_port(tx, request, body, nets[body.network_id], default) for body in bodies]
         made = port_rows.create_port_rows(tx, wanted)
-        found = {row.id: row for row in tx.all(PORTS.where(ports.c.id.in_(made)))}
+        found = {row.id: row for row in tx.all(_MADE, {"made": made})}
         documents = port_views(tx, request, [found[port_id] for port_id in made])
         notices.created(tx, request, "port", bodies, documents)
     return standard.created(documents, "port", "ports", bulk)
@@ -76,14 +79,14 @@ def _new_port(
 
 def list_ports(request: Request) -> Json:
     with request.db.read() as tx:
-        page = listing.list_page(tx, PORTS.where(_visible(request)), request, _listing(request))
+        page = listing.list_page(tx, _visible(request), request, _listing(request))
         shown = port_views if any(request.many("fields")) else port_lines
         return standard.document(request, "ports", page, shown(tx, request, page.rows))
 
 
 def get_port(tx: Transaction, request: Request, port_id: str) -> Row[Any]:
     """The port with its binding, if the caller may see it; 404 otherwise."""
-    row = tx.find(PORTS.where(ports.c.id == port_id, _visible(request)))
+    row = tx.find(_visible(request).where(ports.c.id == port_id))
     if row is None:
         raise port_not_found(port_id)
     return row
@@ -250,15 +253,16 @@ def _service_port(row: Row[Any], verb: str) -> Conflict:
     )
 
 
-def _visible(request: Request) -> sa.ColumnElement[bool]:
-    """Ports of the caller, and all on the caller's networks."""
-    if standard.sees_all(request):
-        return sa.true()
-    mine = standard.mine(request)
-    return sa.or_(
-        ports.c.project_id == mine,
-        ports.c.network_id.in_(sa.select(networks.c.id).where(networks.c.project_id == mine)),
-    )
+def _visible(request: Request) -> sa.Select[Any]:
+    """Ports that the caller may see."""
+    return PORTS if standard.sees_all(request) else _of_project(standard.mine(request))
+
+
+@lru_cache(maxsize=PROJECTS)
+def _of_project(mine: str) -> sa.Select[Any]:
+    """Its ports, and all on its networks."""
+    there = ports.c.network_id.in_(sa.select(networks.c.id).where(networks.c.project_id == mine))
+    return PORTS.where(sa.or_(ports.c.project_id == mine, there))
 
 
 def _with_addresses(values: list[str]) -> sa.ColumnElement[bool]:

@@ -102,22 +102,25 @@ def default_networks(tx: Transaction, context: Context) -> list[str]:
     return [row.id for row in tx.all(statement)]
 
 
+_PORTS_OF = sa.select(ports.c.id, ports.c.network_id).where(ports.c.server_id == sa.bindparam("server"))
+
+
 def bind_ports(tx: Transaction, server_id: str, host: str) -> None:
     """Let ``host`` wire the server's ports."""
-    rows = tx.all(sa.select(ports.c.id, ports.c.network_id).where(ports.c.server_id == server_id))
+    rows = tx.all(_PORTS_OF, {"server": server_id})
     for row in rows:
         effects.bind(tx, row.id, row.network_id, host)
 
 
 def bind_ports_also(tx: Transaction, server_id: str, host: str) -> None:
     """Let ``host``, where the server will be, wire its ports too."""
-    for row in tx.all(sa.select(ports.c.id, ports.c.network_id).where(ports.c.server_id == server_id)):
+    for row in tx.all(_PORTS_OF, {"server": server_id}):
         effects.bind_also(tx, row.id, row.network_id, host)
 
 
 def activate_ports(tx: Transaction, server_id: str, host: str) -> None:
     """The server is on ``host`` now: its ports are wired there and nowhere else."""
-    for row in tx.all(sa.select(ports.c.id, ports.c.network_id).where(ports.c.server_id == server_id)):
+    for row in tx.all(_PORTS_OF, {"server": server_id}):
         effects.activate(tx, row.id, row.network_id, host)
 
 
@@ -265,8 +268,7 @@ def _dns_name(hostname: str) -> str:
 
 def _usable_network(tx: Transaction, context: Context, network_id: str) -> Row[Any]:
     """A network that servers of this project may be on, with at least one subnet."""
-    seen = sharing.with_shared(networks, context.project_id).where(networks.c.id == network_id)
-    network = tx.find(seen if context.admin else seen.where(sharing.usable_by(networks, context.project_id)))
+    network = tx.find(sharing.usable_one(networks, context.project_id, context.admin), {"id": network_id})
     if network is None:
         raise NotFound(f"Network {checks.shown(network_id)} could not be found.", kind="NetworkNotFound")
     mine = context.admin or network.project_id == context.project_id

@@ -31,6 +31,7 @@ def open_to(table: sa.Table, project_id: str, action: str = SHARED) -> sa.Column
     return sa.exists().where(mine, network_rbacs.c.target.in_([ALL, project_id]))
 
 
+@lru_cache(maxsize=PROJECTS)
 def with_shared(table: sa.Table, project_id: str) -> sa.Select[Any]:
     """Rows of ``table`` with ``shared`` as this project sees it."""
     return sa.select(table, open_to(table, project_id).label("shared"))
@@ -41,6 +42,13 @@ def usable_by(table: sa.Table, project_id: str) -> sa.ColumnElement[bool]:
     """What the project has, and what is open to it in any way."""
     mine = sa.exists().where(network_rbacs.c.object_id == table.c.id, network_rbacs.c.target.in_([ALL, project_id]))
     return sa.or_(table.c.project_id == project_id, mine)
+
+
+@lru_cache(maxsize=PROJECTS)
+def usable_one(table: sa.Table, project_id: str, every: bool) -> sa.Select[Any]:
+    """The row whose ``id`` is a parameter, as the project sees it, if it may use it or may use ``every``."""
+    one = with_shared(table, project_id).where(table.c.id == sa.bindparam("id"))
+    return one if every else one.where(usable_by(table, project_id))
 
 
 def visible(request: Request, table: sa.Table) -> sa.ColumnElement[bool]:

@@ -1,8 +1,9 @@
 """nova-conductor: stands between nova-compute and the database, and tidies up.
 
-It serves ``nova.hosts``, lets nodes join (``core.joining``) and runs two loops.  ``release`` gives back what
+It serves ``nova.hosts``, lets nodes join (``core.joining``) and runs three loops.  ``release`` gives back what
 servers hold that were deleted before any host had them; what hosts had is released by their reports.
-``history`` forgets gone servers after a week, a bounded batch at a time.
+``stranded-moves`` gives up moves whose destination died before it began.  ``history`` forgets gone servers after a
+week, a bounded batch at a time.
 """
 
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from cumulet.core.service import Service
 from cumulet.core.tables import metadata
 from cumulet.nova import hosts, notices
 from cumulet.nova.model import ComputeDetails
+from cumulet.nova.stranded_moves import Stranded
 from cumulet.nova.tables import server_hosts, servers
 
 KEEP_SECONDS = 7 * 86400
@@ -128,5 +130,9 @@ def show_health(request: Request) -> Reply:
 
 
 def build(env: ControllerEnv) -> Service:
-    loops: list[Reconciler[Any]] = [Releaser(env.db, env.config).reconciler(), Historian(env.db).reconciler()]
+    loops: list[Reconciler[Any]] = [
+        Releaser(env.db, env.config).reconciler(),
+        Stranded(env.db, env.config).reconciler(),
+        Historian(env.db).reconciler(),
+    ]
     return Service(app=build_app(env), loops=loops)

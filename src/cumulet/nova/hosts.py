@@ -17,9 +17,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
 from cumulet.core import clock
+from cumulet.core.among import among
 from cumulet.core.config import Compute
 from cumulet.core.controller import etagged
-from cumulet.core.db import Transaction
+from cumulet.core.db import Database, Transaction
 from cumulet.core.errors import NotFound, Retry
 from cumulet.core.heartbeat import agent_id
 from cumulet.core.http import Reply, Request, Route
@@ -28,7 +29,7 @@ from cumulet.core.tables import agents
 from cumulet.glance import public as glance
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import Port
-from cumulet.nova import metadata_documents, move_intents, moves, notices, snapshots
+from cumulet.nova import metadata_documents, move_intents, moves, notices, snapshots, stranded_moves
 from cumulet.nova.model import LONGEST_REASON, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
 from cumulet.nova.services import list_hosts
 from cumulet.nova.tables import migrations, server_actions, server_hosts, servers
@@ -61,7 +62,9 @@ _HERE = (
     .join_from(server_hosts, servers)
     .outerjoin(migrations, moves.UNFINISHED)
     .where(server_hosts.c.host == sa.bindparam("host"))
+    .order_by(servers.c.id)
 )
+_THESE_HERE = _HERE.where(among(servers.c.id, "servers"))
 _MINE = sa.select(server_hosts.c.server_id).where(server_hosts.c.host == sa.bindparam("host"))
 _ELSEWHERE = sa.select(server_hosts).where(
     server_hosts.c.server_id.in_(_MINE),
@@ -69,6 +72,7 @@ _ELSEWHERE = sa.select(server_hosts).where(
     server_hosts.c.wanted != "run",
 )
 _UNFINISHED = sa.select(server_actions).where(server_actions.c.finished_at.is_(None)).order_by(server_actions.c.id)
+_UNFINISHED_OF = _UNFINISHED.where(among(server_actions.c.server_id, "servers"))
 _UNFINISHED_HERE = _UNFINISHED.where(server_actions.c.server_id.in_(_MINE))
 _SEEN = tuple(column for column in server_hosts.c if column.key.startswith("seen_") or column.key == "launched_at")
 _SEE = (
@@ -91,16 +95,30 @@ _FINISH = (
 
 
 def list_servers(request: Request) -> Reply:
-    host = request.params["host"]
-    with request.db.read() as tx:
-        return etagged(request, list_intents(tx, host, request.app.extras.host_secret))
+    return etagged(request, read_intents(request.db, request.params["host"], request.app.extras.host_secret))
+
+
+def read_intents(db: Database, host: str, host_secret: str) -> dict[str, ServerIntent]:
+    """What ``host`` is told: that a server which comes may begin is written down before (``stranded_moves``)."""
+    with db.read() as tx:
+        found, asking = _list(tx, host, host_secret)
+    if asking:
+        with db.transaction() as tx:
+            stranded_moves.let_go(tx, asking)
+            found, _ = _list(tx, host, host_secret)
+    return found
 
 
 def list_intents(tx: Transaction, host: str, host_secret: str) -> dict[str, ServerIntent]:
     """Everything that ``host`` should know of servers; four queries, one more while one comes here."""
-    rows = tx.all(_HERE.order_by(servers.c.id), {"host": host})
+    return _list(tx, host, host_secret)[0]
+
+
+def _list(tx: Transaction, host: str, host_secret: str) -> tuple[dict[str, ServerIntent], list[int]]:
+    """Besides, the moves that this document lets begin here, and that nobody has written that of yet."""
+    rows = tx.all(_HERE, {"host": host})
     if not rows:
-        return {}
+        return {}, []
     actions = _by_server(tx.all(_UNFINISHED_HERE, {"host": host}))
     others = _by_server(tx.all(_ELSEWHERE, {"host": host}))
     ports = neutron.list_host_ports(tx, host)
@@ -109,7 +127,8 @@ def list_intents(tx: Transaction, host: str, host_secret: str) -> dict[str, Serv
     for row in rows:
         intent = _intent(row, actions.get(row.id, ()), ports.get(row.id, ()), host_secret)
         found[row.id] = move_intents.add(intent, row, others.get(row.id, ()), coming, host_secret)
-    return found
+    begun = (row for row in rows if row.move_held and moves.is_arriving(row) and not found[row.id].held)
+    return found, [row.move_id for row in begun]
 
 
 def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], secret: str) -> ServerIntent:
@@ -201,9 +220,9 @@ def report_servers(request: Request) -> None:
 
 def record(tx: Transaction, host: str, reports: Mapping[str, Seen]) -> None:
     """Write down what ``host`` has seen.  Servers that it does not have are not its business and left out."""
-    rows = tx.all(_HERE.where(servers.c.id.in_(list(reports))).order_by(servers.c.id), {"host": host})
+    rows = tx.all(_THESE_HERE, {"host": host, "servers": list(reports)})
     ids = [row.id for row in rows]
-    actions = _by_server(tx.all(_UNFINISHED.where(server_actions.c.server_id.in_(ids)))) if ids else {}
+    actions = _by_server(tx.all(_UNFINISHED_OF, {"servers": ids})) if ids else {}
     now, changes, leaving = clock.now(), [], []
     for row in rows:
         seen = _cut(reports[row.id])

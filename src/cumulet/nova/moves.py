@@ -38,7 +38,7 @@ _m, _h = migrations.c, server_hosts.c
 UNFINISHED = sa.and_(_m.server_id == servers.c.id, _m.finished_at.is_(None))
 COLUMNS = tuple(
     _m[name].label(f"move_{name}")
-    for name in ("id", "uuid", "type", "source", "destination", "wanted", "arrived_at", "old_flavor")
+    for name in ("id", "uuid", "type", "source", "destination", "wanted", "arrived_at", "held", "old_flavor")
 )
 """Of a server's unfinished move; null if there is none."""
 
@@ -108,9 +108,10 @@ def place(tx: Transaction, move: Row[Any], capacity: Capacity, need: Resources) 
     """Give a move its host; ``move``: a migration with its server.  Retry if the server has changed."""
     generation, source, host = move.generation + 1, move.source, capacity.host
     _change_server(tx, move.server_id, move.generation, flavor_columns(move.new_flavor))
-    now = clock.now()
+    dead, now = move.type == EVACUATION, clock.now()
+    held = not dead and host != source
     unplaced = sa.and_(_m.id == move.id, _m.placed_at.is_(None), _m.finished_at.is_(None))
-    if not tx.write(sa.update(migrations).where(unplaced).values(destination=host, placed_at=now)):
+    if not tx.write(sa.update(migrations).where(unplaced).values(destination=host, placed_at=now, held=held)):
         raise Retry(f"migration {move.id} has changed meanwhile")
     placement.hand_over(tx, move.server_id, source, move.uuid)
     placement.claim_all(tx, [Claim(move.server_id, capacity, need)])
@@ -120,7 +121,6 @@ def place(tx: Transaction, move: Row[Any], capacity: Capacity, need: Resources) 
         tx.hint(f"nova.hosts.{host}", move.server_id)
         return
     launched = tx.value(sa.select(_h.launched_at).where(_h.server_id == move.server_id, _h.host == source))
-    dead = move.type == EVACUATION
     _tell(tx, move.server_id, source, wanted="absent" if dead else "keep", since=generation, fenced=dead)
     row = {"server_id": move.server_id, "host": host, "wanted": "run", "since": generation, "launched_at": launched}
     tx.write(server_hosts.insert(), row)

@@ -39,9 +39,11 @@ EVENTS = {
 """From an action's name to the event that tells of it."""
 PUBLISHERS = {"keypair": "api.nova-api", "aggregate": "aggregate.nova-api"}
 
+_ONE = sa.select(*COLUMNS).where(servers.c.id == sa.bindparam("server"))
+
 
 def find_row(tx: Transaction, server_id: str) -> Row[Any] | None:
-    return tx.find(sa.select(*COLUMNS).where(servers.c.id == server_id))
+    return tx.find(_ONE, {"server": server_id})
 
 
 def tell(

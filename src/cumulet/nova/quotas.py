@@ -79,14 +79,23 @@ class Usage:
     used: Mapping[str, int]
 
 
+_OF_PROJECT, _OF_USER = (quota_limits.c[name] == sa.bindparam(name[:-3]) for name in ("project_id", "user_id"))
+_LIMITS = (
+    sa.select(quota_limits)
+    .where(_OF_PROJECT, sa.or_(_OF_USER, quota_limits.c.user_id == ""))
+    .order_by(quota_limits.c.user_id)
+)
+_USERS_LIMITS = sa.select(quota_limits.c.resource).where(_OF_PROJECT, _OF_USER)
+_CLASS_LIMITS = sa.select(quota_class_limits).where(quota_class_limits.c.class_name == sa.bindparam("name"))
+
+
 def read_limits(tx: Transaction, project_id: str, user_id: str = "") -> dict[str, int]:
-    mine = sa.and_(quota_limits.c.project_id == project_id, quota_limits.c.user_id.in_(["", user_id]))
-    rows = tx.all(sa.select(quota_limits).where(mine).order_by(quota_limits.c.user_id))
+    rows = tx.all(_LIMITS, {"project": project_id, "user": user_id})
     return read_class(tx, DEFAULT_CLASS) | {row.resource: row.hard_limit for row in rows}
 
 
 def read_class(tx: Transaction, name: str) -> dict[str, int]:
-    rows = tx.all(sa.select(quota_class_limits).where(quota_class_limits.c.class_name == name))
+    rows = tx.all(_CLASS_LIMITS, {"name": name})
     return dict(DEFAULTS) | {row.resource: row.hard_limit for row in rows}
 
 
@@ -126,8 +135,7 @@ def check_growth(tx: Transaction, project_id: str, user_id: str, vcpus: int, mem
 def _usages(tx: Transaction, project_id: str, user_id: str) -> Iterator[Usage]:
     """The project's, and the user's if there are limits for this user."""
     yield read_usage(tx, project_id)
-    key = sa.and_(quota_limits.c.project_id == project_id, quota_limits.c.user_id == user_id)
-    if tx.find(sa.select(quota_limits.c.resource).where(key)):
+    if tx.find(_USERS_LIMITS, {"project": project_id, "user": user_id}):
         yield read_usage(tx, project_id, user_id)
 
 

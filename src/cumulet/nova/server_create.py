@@ -172,6 +172,8 @@ def _image_id(wish: NewServer) -> str:
     if len(devices) > 1:
         raise BadRequest("Block Device Mapping is Invalid: this cloud has no volumes; give one device, the image")
     for device in devices:
+        if isinstance(device.tag, str):
+            raise BadRequest("Tags of block devices are not supported")
         source = device.uuid or device.image_id
         plain = device.source_type == "image" and device.destination_type == "local"
         if not plain or str(device.boot_index) != "0" or not source:

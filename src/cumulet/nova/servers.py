@@ -31,6 +31,8 @@ from cumulet.nova.tag_rows import find_tags
 
 POLICY = "os_compute_api:servers:"
 
+_ONE, _WITH_USER_DATA = (one.where(servers.c.id == sa.bindparam("server")) for one in (status.DETAIL, status.FULL))
+
 
 class ServerChange(Strict):
     name: str | UnsetType = UNSET
@@ -63,8 +65,7 @@ def get_server(
     ``gone``: also one of which nothing is left.
     """
     server_id = request.params["id"]
-    statement = status.FULL if user_data else status.DETAIL
-    row = tx.find(statement.where(servers.c.id == server_id))
+    row = tx.find(_WITH_USER_DATA if user_data else _ONE, {"server": server_id})
     visible = row is not None and (gone or row.gone_at is None)
     if row is None or not visible or not _sees(request, row.project_id):
         raise NotFound(f"Instance {server_id} could not be found.", kind="InstanceNotFound")

@@ -137,6 +137,8 @@ migrations = Table(
     # written by nova-scheduler
     Column("destination", Name),
     Column("placed_at", Time),
+    # of one that goes off and on again, until its destination has asked, and was told that it may begin
+    Column("held", Boolean),  # null: not known
     # written by nova-conductor
     Column("arrived_at", Time),  # it is where it should be, as it should be
     Column("finished_at", Time),  # by nova-api where it is confirmed, by nova-scheduler where no host was found

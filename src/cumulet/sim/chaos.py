@@ -123,7 +123,7 @@ class Campaign:
 
     def _cut_power(self, name: str) -> None:
         self.report.power_cuts += 1
-        self.users.promises.power_cut = True
+        self.users.promises.power_cut = 2
         self.world.hosts[name].cut_power()
         for owner in sorted({owner for owner in self.world.owners if owner.endswith(f"@{name}")}):
             self.world.restart(owner)
@@ -131,7 +131,7 @@ class Campaign:
     def _lose(self, name: str) -> None:
         """A host goes dark, somebody says so, and its servers are wanted elsewhere."""
         self.report.power_cuts += 1
-        self.users.promises.power_cut = True
+        self.users.promises.power_cut = 2
         self.world.hosts[name].cut_power()
         self.world.stop_agents(name)
         self._just_asked += [f"{name} is lost", *self.users.evacuate(name)]

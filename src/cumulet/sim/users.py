@@ -69,7 +69,7 @@ class Users:
                 self.promises.servers[one["id"]] = one["status"]
                 self.promises.sizes[one["id"]] = (one["flavor"]["original_name"],)
         self.renewed.clear()
-        self.promises.power_cut = False
+        self.promises.power_cut -= 1  # a host that is just back may not have told yet
         self.promises.unsure.clear()
 
     def leave(self) -> None:

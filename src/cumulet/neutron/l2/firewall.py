@@ -13,13 +13,13 @@ has said so in a second register.
 Whatever cannot be expressed is `Unusable`: its port gets no flows, which drops everything.
 """
 
-import contextlib
 import hashlib
 import ipaddress
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 
 from cumulet.neutron.model import Rule, WirePort
 
@@ -61,7 +61,6 @@ class Table(IntEnum):
 ZONE = "NXM_NX_REG6[0..15]"
 LET_THROUGH, REVOKED = 2, 1
 ICMP, TCP, UDP, ICMPV6, SCTP = 1, 6, 17, 58, 132
-
 _WITH_PORTS = {TCP: "tcp", UDP: "udp", SCTP: "sctp"}
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 _PORT_MAX, _OCTET_MAX = 0xFFFF, 0xFF
@@ -298,14 +297,19 @@ def member_flows(direction: str, group: str, members: Iterable[str]) -> Iterator
 
     What is no address lets nobody in and harms no other member; its own port says so, on its host.
     """
-    table = DIRECTIONS[direction][2]
-    prefixes: set[Prefix] = set()
-    for text in members:
-        with contextlib.suppress(Unusable):
-            prefixes.add(parse_prefix(text))
-    for prefix in sorted(prefixes, key=lambda prefix: (prefix.version, prefix)):
-        match = _far_end(direction, prefix.version, prefix)
-        yield f"table={table:d},priority=50,xreg4={_set_of(group)},{match},actions=set_field:1->reg11"
+    start = f"table={DIRECTIONS[direction][2]:d},priority=50,xreg4={_set_of(group)}"
+    for match in sorted({_member(direction, text) for text in members} - {""}):
+        yield f"{start},{match},actions=set_field:1->reg11"
+
+
+@lru_cache(maxsize=8192)
+def _member(direction: str, text: str) -> str:
+    """One address as a match, nothing if it is none.  With each new member all are asked for again."""
+    try:
+        prefix = parse_prefix(text)
+    except Unusable:
+        return ""
+    return _far_end(direction, prefix.version, prefix)
 
 
 def rule_matches(rule: Rule) -> Iterator[str]:
@@ -346,11 +350,8 @@ def _icmp_matches(match: str, kind: int | None, code: int | None) -> Iterator[st
     known = all(value is None or 0 <= value <= _OCTET_MAX for value in (kind, code))
     if not known or (kind is None and code is not None):
         raise Unusable(f"a rule for ICMP type {kind}, code {code}")
-    if kind is None:
-        yield match
-        return
     exact = "" if code is None else f",icmp_code={code}"
-    yield f"{match},icmp_type={kind}{exact}"
+    yield match if kind is None else f"{match},icmp_type={kind}{exact}"
 
 
 def _port_matches(match: str, protocol: int, low: int | None, high: int | None) -> Iterator[str]:

@@ -23,6 +23,8 @@ PREFIXES = {"network": "qdhcp-", "router": "qrouter-"}
 LISTENERS = {"network": (("169.254.169.254", 80), ("::", 80)), "router": (("0.0.0.0", 9697), ("::", 9697))}
 LOOK_SECONDS = 10.0
 """Namespaces may be made anew by others; nobody tells."""
+SPACING_SECONDS = 0.1
+"""Hints tell of each port that DHCP has to know, which changes nothing here: of many only some cost a look."""
 
 
 class _Bound(Struct, frozen=True):
@@ -63,6 +65,7 @@ class MetadataAgent:
             before=self.before,
             topics=(f"neutron.dhcp.{self._host}", f"neutron.routers.{self._host}"),
             resync_seconds=LOOK_SECONDS,
+            spacing=SPACING_SECONDS,
         )
 
     def read(self) -> Mapping[str, Wanted]:
