@@ -77,6 +77,12 @@ LIMITS: dict[str, str] = {
     "6 to 16 MB once its loops pass or its API answers: most of that are the parent's pages in which little but "
     "reference counts has changed, which CPython 3.11 writes into every object that it uses "
     "([decision 13](decisions/0013-what-is-shared-before-the-fork.md)).",
+    "servers_list_1000_ms": "of the handler's time a quarter is the query of the servers with their statuses, and "
+    "half are their ports, with addresses, groups and networks in four more queries",
+    "boots_sim_100_per_s": "CPU: with two cores 50 boots a second leave 0.04 s of CPU to each, for the services, "
+    "the agents of ten hosts and the client together. With each server every host of its security group is told of "
+    "one more member, and reads and plans its wiring anew",
+    "images_list_ms": "two processes answer, glance-api and glance-registry, each with a request of its own",
 }
 """Name → what limits it, for the page of figures; only of those that are known to miss their targets."""
 

@@ -370,6 +370,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("nova-api", "POST /v2.1/os-server-groups"): {"server_group": {"name": "x", "policy": "affinity"}},
     ("nova-api", "PUT /v2.1/servers/{id}/metadata/{key}"): {"meta": {"k": "w"}},
     ("nova-api", "POST /v2.1/servers/{id}/action migrate"): {"migrate": None},
+    ("nova-api", "POST /v2.1/servers/{id}/action os-migrateLive"): {
+        "os-migrateLive": {"host": None, "block_migration": "auto"}
+    },
     ("nova-api", "POST /v2.1/servers/{id}/action reboot"): {"reboot": {"type": "SOFT"}},
     ("nova-api", "POST /v2.1/servers/{id}/remote-consoles"): {
         "remote_console": {"protocol": "vnc", "type": "novnc"}

@@ -173,6 +173,7 @@ def test_every_combination_is_legal() -> None:
         "RESIZE",
         "VERIFY_RESIZE",
         "REVERT_RESIZE",
+        "MIGRATING",
     }
     assert {(row.vm_state, row.task_state) for row in rows.values()} == set(LEGAL)
 
@@ -187,18 +188,23 @@ MOVING = {
     ("resized", None): "VERIFY_RESIZE",
     ("resized", "resize_reverting"): "REVERT_RESIZE",
     ("resized", "deleting"): "ACTIVE",
+    ("active", "migrating"): "MIGRATING",
+    ("paused", "migrating"): "MIGRATING",
 }
 
 
 def test_every_combination_of_a_move_is_legal() -> None:
     case, found = Case(), set()
-    kinds, wishes, arrivals = ("resize", "migration", "evacuation"), ("move", "revert"), (None, NOW)
+    kinds = ("resize", "migration", "evacuation", "live-migration")
+    wishes, arrivals = ("move", "revert"), (None, NOW)
     for kind, wanted, arrived, to, deleted in product(kinds, wishes, arrivals, (None, "h2"), (None, NOW)):
         if (arrived and (to is None or kind == "evacuation")) or (wanted == "revert" and not arrived):
             continue
         move = {"type": kind, "wanted": wanted, "arrived_at": arrived, "destination": to}
         for power, seen, fault in product(
-            ("on", "off"), (None, "on", "off", "crashed"), (None, "the disk is full")
+            ("on", "off", *["paused"] * (kind == "live-migration")),
+            (None, "on", "off", "crashed", "sent"),
+            (None, "the disk is full"),
         ):
             host = {"seen_power": seen, "seen_fault": fault}
             case.add(power=power, deleted_at=deleted, host=host, move=move)

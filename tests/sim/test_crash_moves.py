@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from cumulet.core.tables import agents
+from cumulet.sim.effects import Crash
 from cumulet.sim.machine import Machine
 from cumulet.sim.world import World
 from tests.sim.copies import Prepared
@@ -17,6 +18,7 @@ from tests.sim.test_crash import Operation, act, delete, effects_of, find, gone,
 
 ADMIN = {"X-Auth-Token": "admin", "OpenStack-API-Version": "compute 2.67"}
 BIGGER = {"flavorRef": "2"}
+OVER = ("completed", "cancelled", "error")
 
 
 def running(world: World) -> None:
@@ -89,6 +91,42 @@ def sized(
     return check
 
 
+def live(world: World) -> dict[str, Any]:
+    """The server's latest migration."""
+    found: dict[str, Any] = world.call(world.nova, "GET", "/v2.1/os-migrations", user="admin")["migrations"][0]
+    return found
+
+
+def cancel(world: World) -> None:
+    """Unless it is over."""
+    url = f"/v2.1/servers/{find(world)}/migrations/{live(world)['id']}"
+    status, data, _ = world.nova.call("DELETE", url, headers=ADMIN)
+    assert status in (202, 400, 409), data
+
+
+def set_out_and_back(world: World) -> None:
+    """Ordered once, and cancelled while it is sent."""
+    if not world.call(world.nova, "GET", "/v2.1/os-migrations", user="admin")["migrations"]:
+        send(world)
+    world.run_until(lambda: goes(world) or live(world)["status"] in OVER, step=0.5, rounds=400)
+    cancel(world)
+
+
+def goes(world: World) -> bool:
+    return any(one.progress for one in machines(world).values())
+
+
+def runs_on(*statuses: str) -> Callable[[World], None]:
+    """As it was, without a boot, on one of the hosts."""
+
+    def check(world: World) -> None:
+        sized("ACTIVE", 512, 1, 0, 1)(world)
+        assert live(world)["status"] in statuses
+        assert (live(world)["status"] == "completed") == ("h2" in machines(world))
+
+    return check
+
+
 def on_a_dead_host(world: World) -> None:
     """Its host has lost power, and an administrator has said so."""
     running(world)
@@ -113,6 +151,8 @@ def is_back(world: World) -> None:
     sized("ACTIVE", 512, boots, 0, 1)(world)
 
 
+send = as_admin("os-migrateLive", {"host": None, "block_migration": "auto"})
+LIVELY = Operation("live", send, runs_on("completed", "error"), running)
 resized = moved(running, "resize", BIGGER)
 resized_here = moved(alone_on_its_host, "resize", BIGGER)
 OPERATIONS = (
@@ -125,9 +165,20 @@ OPERATIONS = (
     Operation("migrate", as_admin("migrate"), sized("VERIFY_RESIZE", 512, 2, 0, 2), running),
     Operation("delete on trial", delete, gone, resized),
     Operation("fall back", resize_in_vain, is_back, running),
+    LIVELY,
+    Operation("cancel", set_out_and_back, runs_on(*OVER), running),
     Operation("evacuate", as_admin("evacuate", {}), sized("ACTIVE", 512, 1, 0, 2), on_a_dead_host),
 )
-CASES = [(operation, number) for operation in OPERATIONS for number in range(len(effects_of(operation)))]
+
+
+def first_of(operation: Operation) -> int:
+    """What comes before a cancelled migration is sent is tried with one that is not cancelled."""
+    names = [effect.split()[0] for effect in effects_of(operation)]
+    return names.index("send") if operation.name == "cancel" else 0
+
+
+CASES = [(one, number) for one in OPERATIONS for number in range(first_of(one), len(effects_of(one)))]
+MOMENTS = range(len(effects_of(LIVELY)))
 
 
 @pytest.mark.parametrize(("when", "hints"), [("before", True), ("after", False)], ids=["before", "after, no hints"])
@@ -144,3 +195,52 @@ def test_crash(prepared: Prepared, operation: Operation, number: int, when: str,
     world.survive(lambda: delete(world))
     world.survive(world.settle)
     assert world.left_over() == []
+
+
+@pytest.mark.parametrize(
+    ("change", "number"),
+    [*((cancel, number) for number in MOMENTS), *((delete, number) for number in MOMENTS[::2])],
+)
+def test_a_change_of_mind_on_its_way(prepared: Prepared, number: int, change: Callable[[World], None]) -> None:
+    """Everybody else reacts in the middle of somebody's work."""
+    world = prepared(running, number % 2 == 0)
+
+    def change_of_mind() -> None:
+        if world.call(world.nova, "GET", "/v2.1/os-migrations", user="admin")["migrations"]:
+            change(world)
+        for loop in world.loops:
+            if loop.reconciler.name != "servers":
+                loop.resync()
+                loop.run_once()
+
+    world.effects.interrupt_at, world.effects.interrupt = len(world.effects.log) + number, change_of_mind
+    send(world)
+    world.settle()
+    assert world.effects.interrupt_at is None, "never reached"
+    if change is cancel:
+        runs_on(*OVER)(world)
+        delete(world)
+        world.settle()
+    gone(world)
+
+
+@pytest.mark.parametrize("number", MOMENTS)
+@pytest.mark.parametrize("name", ["h1", "h2"])
+def test_a_host_loses_power_on_its_way(prepared: Prepared, number: int, name: str) -> None:
+    """One host runs the server then, from the disk that it ran on last."""
+    world = prepared(running, number % 2 == 0)
+
+    def go_dark() -> None:
+        world.hosts[name].cut_power()
+        raise Crash
+
+    world.effects.interrupt_at, world.effects.interrupt = len(world.effects.log) + number, go_dark
+    world.survive(lambda: send(world))
+    world.survive(world.settle)
+    assert world.effects.interrupt_at is None, "never reached"
+    ((_, here),) = machines(world).items()
+    sized("ACTIVE", 512, here.boots, 0, 1)(world)
+    assert here.boots in (1, 2)
+    delete(world)
+    world.settle()
+    gone(world)

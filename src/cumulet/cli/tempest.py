@@ -35,7 +35,6 @@ SERVICES = {
 COMPUTE_ACTIONS: dict[str, dict[str, Any]] = {
     "cold_migration": {"migrate": None},
     "console_output": {"os-getConsoleOutput": {}},
-    "live_migration": {"os-migrateLive": {"host": None, "block_migration": "auto"}},
     "pause": {"pause": None},
     "rescue": {"rescue": {}},
     "resize": {"resize": {"flavorRef": "1"}},
@@ -43,6 +42,13 @@ COMPUTE_ACTIONS: dict[str, dict[str, Any]] = {
     "snapshot": {"createImage": {"name": "x"}},
     "suspend": {"suspend": None},
 }
+LIVE_MIGRATION = (
+    "live_migration",
+    "live_migrate_paused_instances",
+    "live_migrate_back_and_forth",
+    "block_migration_for_live_migration",
+)
+"""Features that want a second host."""
 TELL = """
 import json, subunit, sys, testtools
 def tell(test):
@@ -222,8 +228,11 @@ def _compute_features(cloud: Cloud) -> dict[str, str]:
             return error.status == 404
         return True
 
+    several = len(cloud.get("compute", "/os-services?binary=nova-compute")["services"]) > 1
+    live = _bool(several and has({"os-migrateLive": {"host": None, "block_migration": "auto"}}))
     return {
         **{name: _bool(has(action)) for name, action in COMPUTE_ACTIONS.items()},
+        **dict.fromkeys(LIVE_MIGRATION, live),
         "vnc_console": _bool(_has_console(cloud)),
         "attach_encrypted_volume": "false",
         "change_password": "false",  # it is refused for want of an agent in the guest

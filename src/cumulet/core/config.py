@@ -80,6 +80,9 @@ class Compute(msgspec.Struct, forbid_unknown_fields=True):
     console_log_bytes: Annotated[int, Meta(description="bound of one server's console log")] = 1048576
     stop_seconds: Annotated[int, Meta(description="how long a guest may take to shut down")] = 60
     resize_to_same_host: Annotated[bool, Meta(description="whether a resized server may stay on its host")] = True
+    live_migration_seconds: Annotated[
+        int, Meta(description="age at which a live migration that has not arrived is given up", ge=1)
+    ] = 3600
     live_migration_mib: Annotated[
         int, Meta(description="MiB a second for one live migration; 0: all there is", ge=0)
     ] = 0

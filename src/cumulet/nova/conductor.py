@@ -1,9 +1,9 @@
 """nova-conductor: stands between nova-compute and the database, and tidies up.
 
-It serves ``nova.hosts``, lets nodes join (``core.joining``) and runs three loops.  ``release`` gives back what
-servers hold that were deleted before any host had them; what hosts had is released by their reports.
-``stranded-moves`` gives up moves whose destination died before it began.  ``history`` forgets gone servers after a
-week, a bounded batch at a time.
+It serves ``nova.hosts`` and ``nova.host_inventories``, lets nodes join (``core.joining``) and runs four loops.
+``release`` gives back what servers hold that were deleted before any host had them; what hosts had is released by
+their reports.  ``live-moves`` gives up live migrations that come to no end, ``stranded-moves`` other moves whose
+destination died before it began.  ``history`` forgets gone servers after a week, a bounded batch at a time.
 """
 
 from collections.abc import Mapping
@@ -23,7 +23,8 @@ from cumulet.core.reconcile import Later, Reconciler
 from cumulet.core.schema import convert, encode
 from cumulet.core.service import Service
 from cumulet.core.tables import metadata
-from cumulet.nova import hosts, notices
+from cumulet.nova import host_inventories, hosts, notices
+from cumulet.nova.live_moves import Deadlines
 from cumulet.nova.model import ComputeDetails
 from cumulet.nova.stranded_moves import Stranded
 from cumulet.nova.tables import server_hosts, servers
@@ -109,6 +110,7 @@ def render_error(error: ApiError) -> tuple[bytes, str]:
 def build_app(env: ControllerEnv) -> App:
     routes = [
         *hosts.ROUTES,
+        *host_inventories.ROUTES,
         heartbeat.route(frozenset({"nova-compute"}), lambda details: convert(details, ComputeDetails)),
         *joining.routes(env.secrets.host_secret),
         Route("GET", "/healthcheck", show_health, PUBLIC),
@@ -132,6 +134,7 @@ def show_health(request: Request) -> Reply:
 def build(env: ControllerEnv) -> Service:
     loops: list[Reconciler[Any]] = [
         Releaser(env.db, env.config).reconciler(),
+        Deadlines(env.db, env.config).reconciler(),
         Stranded(env.db, env.config).reconciler(),
         Historian(env.db).reconciler(),
     ]

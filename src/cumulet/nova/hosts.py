@@ -14,28 +14,24 @@ from typing import Any
 
 import msgspec
 import sqlalchemy as sa
+from msgspec.structs import replace
 from sqlalchemy.engine import Row
 
 from cumulet.core import clock
 from cumulet.core.among import among
-from cumulet.core.config import Compute
 from cumulet.core.controller import etagged
 from cumulet.core.db import Database, Transaction
 from cumulet.core.errors import NotFound, Retry
-from cumulet.core.heartbeat import agent_id
 from cumulet.core.http import Reply, Request, Route
 from cumulet.core.policy import HOST
-from cumulet.core.tables import agents
 from cumulet.glance import public as glance
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import Port
-from cumulet.nova import metadata_documents, move_intents, moves, notices, snapshots, stranded_moves
-from cumulet.nova.model import LONGEST_REASON, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
+from cumulet.nova import live_moves, metadata_documents, move_intents, moves, notices, snapshots, stranded_moves
+from cumulet.nova.model import LIVE, LONGEST_REASON, ImageSource, Nic, Seen, ServerIntent, Verb
 from cumulet.nova.services import list_hosts
 from cumulet.nova.tables import migrations, server_actions, server_hosts, servers
 from cumulet.placement import public as placement
-from cumulet.placement.model import DISK_GB, MEMORY_MB, VCPU
-from cumulet.placement.model import Inventory as Stock
 
 STARTING = frozenset({"create", "start", "reboot", "rebuild", "unpause", "resume", "resize", "revertResize"})
 """Actions that order a server to be on, also one that went off by itself."""
@@ -122,7 +118,7 @@ def _list(tx: Transaction, host: str, host_secret: str) -> tuple[dict[str, Serve
     actions = _by_server(tx.all(_UNFINISHED_HERE, {"host": host}))
     others = _by_server(tx.all(_ELSEWHERE, {"host": host}))
     ports = neutron.list_host_ports(tx, host)
-    coming = list_hosts(tx) if any(moves.is_arriving(row) for row in rows) else {}
+    coming = list_hosts(tx) if any(move_intents.needs_hosts(row) for row in rows) else {}
     found = {}
     for row in rows:
         intent = _intent(row, actions.get(row.id, ()), ports.get(row.id, ()), host_secret)
@@ -148,11 +144,9 @@ def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], s
         power=row.power,
         absent=absent,
         generation=row.generation,
-        nics=()
-        if absent
-        else tuple(
+        nics=tuple(
             Nic(port.id, port.mac, port.mtu, port.network_id, port.wired, port.wired_in)
-            for port in sorted(ports, key=lambda port: port.id)
+            for port in sorted(() if absent else ports, key=lambda port: port.id)
         ),
         verbs=() if absent else tuple(_verb(action, row.host, secret) for action in actions if action.verb),
         config_drive=row.config_drive,
@@ -189,6 +183,7 @@ def _known(row: Row[Any]) -> Seen | None:
         waiting=row.seen_waiting or "",
         boot_id=row.seen_boot_id or "",
         reached=bool(row.seen_reached),
+        ready=live_moves.is_receiving(row) and row.move_ready_at is not None,
     )
 
 
@@ -223,37 +218,47 @@ def record(tx: Transaction, host: str, reports: Mapping[str, Seen]) -> None:
     rows = tx.all(_THESE_HERE, {"host": host, "servers": list(reports)})
     ids = [row.id for row in rows]
     actions = _by_server(tx.all(_UNFINISHED_OF, {"servers": ids})) if ids else {}
-    now, changes, leaving = clock.now(), [], []
-    for row in rows:
-        seen = _cut(reports[row.id])
+    now, changes, leaving, moving = clock.now(), [], [], []
+    for row, seen in ((row, _cut(reports[row.id])) for row in rows):
         if not row.seen_generation <= seen.generation <= row.generation:
             continue
         if seen.power == "absent" and seen.generation == row.generation and _ordered_away(row):
             leaving.append(row)
             continue
-        if _without_verbs(seen) != _known(row):
+        if _lasting(seen) != _lasting(_known(row)):
             changes.append(_change(row, seen, now))
-        if row.wanted == "run":
-            _finish_done(tx, row, seen, actions.get(row.id, ()), now)
-        elif moves.is_quiet(row, seen.generation, seen.power) and not moves.is_quiet(
-            row, row.seen_generation, row.seen_power
-        ):
-            moves.cease(tx, row)
+        if row.move_type == LIVE:
+            moving.append((row, seen))
+        _obey(tx, row, seen, actions.get(row.id, ()), now)
     if changes:
         tx.write(_SEE, changes)
+    for row, seen in moving:
+        live_moves.follow(tx, row.id, host, seen)
     if leaving:
         _release_from(tx, host, leaving)
+
+
+def _obey(tx: Transaction, row: Row[Any], seen: Seen, actions: Sequence[Row[Any]], now: str) -> None:
+    """What the host has done of what it was told."""
+    if row.wanted == "run":
+        _finish_done(tx, row, seen, actions, now)
+    elif moves.is_quiet(row, seen.generation, seen.power) and not moves.is_quiet(
+        row, row.seen_generation, row.seen_power
+    ):
+        moves.cease(tx, row)
 
 
 def _cut(seen: Seen) -> Seen:
     """With no more words than are kept."""
     faults = {key: text[:LONGEST_REASON] for key, text in seen.verb_faults.items()}
-    fault, waiting = seen.fault[:LONGEST_REASON], seen.waiting[:LONGEST_REASON]
-    return msgspec.structs.replace(seen, fault=fault, waiting=waiting, verb_faults=faults)
+    return replace(
+        seen, fault=seen.fault[:LONGEST_REASON], waiting=seen.waiting[:LONGEST_REASON], verb_faults=faults
+    )
 
 
-def _without_verbs(seen: Seen) -> Seen:
-    return msgspec.structs.replace(seen, verbs_done=(), verb_faults={})
+def _lasting(seen: Seen | None) -> Seen | None:
+    """What is written down of a report with the server's host."""
+    return seen and replace(seen, verbs_done=(), verb_faults={}, ready=False, progress=None)
 
 
 def _change(row: Row[Any], seen: Seen, now: str) -> dict[str, Any]:
@@ -277,8 +282,9 @@ def _finish_done(tx: Transaction, row: Row[Any], seen: Seen, actions: Sequence[R
     """Finish the actions that the host has carried out, or has failed at."""
     done = []
     for action in actions:
-        if action.verb and action.id in seen.verbs_done:
-            done.append((action, seen.verb_faults.get(str(action.id), "")))
+        why = seen.verb_faults.get(str(action.id), "")
+        if action.verb and action.id in seen.verbs_done and (why or action.action != LIVE):
+            done.append((action, why))
         elif action.action in moves.TYPES and not moves.is_arriving(row):
             continue
         elif action.generation <= seen.generation and (seen.fault or (not action.verb and _settled(row, seen))):
@@ -328,7 +334,7 @@ def _release_from(tx: Transaction, host: str, rows: Sequence[Row[Any]]) -> None:
         if not tx.write(sa.delete(server_hosts).where(key)):
             raise Retry(f"server {row.id} is being released by someone else")
         placement.release(tx, row.id, host)
-        moves.release_source(tx, row.id, host)
+        moves.release_moves(tx, row.id, host)
         if not row.deleted_at:
             moves.cease(tx, row)
         elif row.gone_at is None and row.id not in elsewhere:
@@ -355,56 +361,8 @@ def release(tx: Transaction, row: Row[Any], host: str = "", launched_at: str = "
     notices.tell(tx, row, "delete.end", state="deleted", host=host, launched_at=launched_at)
 
 
-# ── the inventory ────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def show_inventory(request: Request) -> Inventory | None:
-    """What the controller knows of this host; null if it has to be told (again)."""
-    host = request.params["host"]
-    with request.db.read() as tx:
-        known = find_inventory(tx, host)
-        stock = placement.find_capacity(tx, host)
-    if known is None or stock is None:
-        return None
-    wanted = _stock(known, request.config.compute)
-    same = {name: (item.total, item.reserved, item.ratio) for name, item in stock.inventories.items()}
-    return known if same == {n: (i.total, i.reserved, i.ratio) for n, i in wanted.items()} else None
-
-
-def report_inventory(request: Request) -> None:
-    host, inventory = request.params["host"], request.body
-    with request.db.transaction() as tx:
-        if placement.set_inventory(tx, host, _stock(inventory, request.config.compute)):
-            tx.hint("nova.servers", "*")
-        key = agents.c.id == agent_id("nova-compute", host)
-        row = tx.find(sa.select(agents.c.details).where(key))
-        document = msgspec.to_builtins(inventory)
-        if row and row.details.get("inventory") != document:
-            tx.write(sa.update(agents).where(key).values(details={**row.details, "inventory": document}))
-
-
-def find_inventory(tx: Transaction, host: str) -> Inventory | None:
-    """What nova-compute on ``host`` last said that it has."""
-    row = tx.find(sa.select(agents.c.details).where(agents.c.id == agent_id("nova-compute", host)))
-    document = row.details.get("inventory") if row else None
-    return msgspec.convert(document, Inventory) if document else None
-
-
-def _stock(inventory: Inventory, options: Compute) -> dict[str, Stock]:
-    """What placement may give out of it."""
-    return {
-        VCPU: Stock(inventory.vcpus, 0, options.cpu_ratio),
-        MEMORY_MB: Stock(
-            inventory.memory_mb, min(options.reserved_memory_mb, inventory.memory_mb), options.memory_ratio
-        ),
-        DISK_GB: Stock(inventory.disk_gb, 0, options.disk_ratio),
-    }
-
-
 ROUTES = [
     Route("GET", "/hosts/{host}/servers", list_servers, HOST),
     Route("POST", "/hosts/{host}/servers", report_servers, HOST, 204, body=dict[str, Seen], longest_body=16 << 20),
     Route("GET", "/hosts/{host}/servers/{id}/config-drive", show_config_drive, HOST),
-    Route("GET", "/hosts/{host}/inventory", show_inventory, HOST),
-    Route("POST", "/hosts/{host}/inventory", report_inventory, HOST, 204, body=Inventory),
 ]

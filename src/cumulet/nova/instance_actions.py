@@ -38,6 +38,7 @@ _EVENTS = {
     "evacuate": "compute_rebuild_instance",
     "createImage": "compute_snapshot_instance",
     "createBackup": "compute_backup_instance",
+    "live-migration": "compute_live_migration",
     "lock": "api_lock",
     "unlock": "api_unlock",
     "attach_interface": "compute_attach_interface",

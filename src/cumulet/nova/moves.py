@@ -8,6 +8,7 @@ on two hosts, whoever dies when, but by order of an administrator who says that 
 
 The old host keeps everything until the move is confirmed.  If the new one fails before the server has arrived, the
 old one runs it again.  On one and the same host a change of flavor is a verb (``resize``), for it has but one row.
+What is different where a server moves as it runs is in ``live_moves``.
 """
 
 import uuid
@@ -23,12 +24,13 @@ from cumulet.core.errors import Retry
 from cumulet.core.http import Request
 from cumulet.neutron import public as neutron
 from cumulet.nova import notices
+from cumulet.nova.model import LIVE
 from cumulet.nova.tables import migrations, server_actions, server_hosts, servers
 from cumulet.placement import public as placement
 from cumulet.placement.model import Capacity, Claim, Resources
 
 RESIZE, MIGRATION, EVACUATION = "resize", "migration", "evacuation"
-TYPES = {"resize": RESIZE, "migrate": MIGRATION, "evacuate": EVACUATION}
+TYPES = {"resize": RESIZE, "migrate": MIGRATION, "evacuate": EVACUATION, LIVE: LIVE}
 """From an action's name to the type of its migration."""
 ON_TRIAL = (RESIZE, MIGRATION)
 """Types that are to be confirmed."""
@@ -38,8 +40,11 @@ _m, _h = migrations.c, server_hosts.c
 UNFINISHED = sa.and_(_m.server_id == servers.c.id, _m.finished_at.is_(None))
 COLUMNS = tuple(
     _m[name].label(f"move_{name}")
-    for name in ("id", "uuid", "type", "source", "destination", "wanted", "arrived_at", "held", "old_flavor")
-)
+    for name in (
+        "id", "uuid", "type", "source", "destination", "wanted", "ready_at", "left_at", "arrived_at", "held",
+        "old_flavor",
+    )
+)  # fmt: skip
 """Of a server's unfinished move; null if there is none."""
 
 
@@ -57,7 +62,9 @@ def is_quiet(row: Row[Any], generation: int, power: str | None) -> bool:
     """Whether a host that was told to cease has done so, going by its report."""
     if row.wanted == "run":
         return False
-    return bool(row.fenced) or (generation >= row.since and power is not None and power not in RUNNING)
+    return bool(row.fenced or not row.since) or (
+        generation >= row.since and power is not None and power not in RUNNING
+    )
 
 
 # ── nova-api ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -87,11 +94,11 @@ def begin(
 
 def confirm(tx: Transaction, row: Row[Any]) -> None:
     """The server stays where it is; where it was, nothing is left of it soon."""
-    _finish(tx, row, "confirmed")
+    finish(tx, row, "confirmed")
     if row.move_source == row.move_destination:
         placement.release(tx, row.move_uuid)
         return
-    _tell(tx, row.id, row.move_source, wanted="absent")
+    tell_host(tx, row.id, row.move_source, wanted="absent")
 
 
 def revert(tx: Transaction, row: Row[Any]) -> None:
@@ -107,12 +114,9 @@ def revert(tx: Transaction, row: Row[Any]) -> None:
 def place(tx: Transaction, move: Row[Any], capacity: Capacity, need: Resources) -> None:
     """Give a move its host; ``move``: a migration with its server.  Retry if the server has changed."""
     generation, source, host = move.generation + 1, move.source, capacity.host
-    _change_server(tx, move.server_id, move.generation, flavor_columns(move.new_flavor))
-    dead, now = move.type == EVACUATION, clock.now()
-    held = not dead and host != source
-    unplaced = sa.and_(_m.id == move.id, _m.placed_at.is_(None), _m.finished_at.is_(None))
-    if not tx.write(sa.update(migrations).where(unplaced).values(destination=host, placed_at=now, held=held)):
-        raise Retry(f"migration {move.id} has changed meanwhile")
+    dead = move.type == EVACUATION
+    change_server(tx, move.server_id, move.generation, flavor_columns(move.new_flavor))
+    choose(tx, move, host, held=not dead and host != source)
     placement.hand_over(tx, move.server_id, source, move.uuid)
     placement.claim_all(tx, [Claim(move.server_id, capacity, need)])
     if host == source:
@@ -121,7 +125,7 @@ def place(tx: Transaction, move: Row[Any], capacity: Capacity, need: Resources) 
         tx.hint(f"nova.hosts.{host}", move.server_id)
         return
     launched = tx.value(sa.select(_h.launched_at).where(_h.server_id == move.server_id, _h.host == source))
-    _tell(tx, move.server_id, source, wanted="absent" if dead else "keep", since=generation, fenced=dead)
+    tell_host(tx, move.server_id, source, wanted="absent" if dead else "keep", since=generation, fenced=dead)
     row = {"server_id": move.server_id, "host": host, "wanted": "run", "since": generation, "launched_at": launched}
     tx.write(server_hosts.insert(), row)
     tx.hint(f"nova.hosts.{host}", move.server_id)
@@ -129,6 +133,14 @@ def place(tx: Transaction, move: Row[Any], capacity: Capacity, need: Resources) 
         neutron.activate_ports(tx, move.server_id, host)
     else:
         neutron.bind_ports_also(tx, move.server_id, host)
+
+
+def choose(tx: Transaction, move: Row[Any], host: str, held: bool | None = None) -> None:
+    """Write down where it goes."""
+    unplaced = sa.and_(_m.id == move.id, _m.placed_at.is_(None), _m.finished_at.is_(None))
+    values = {"destination": host, "placed_at": clock.now(), "held": held}
+    if not tx.write(sa.update(migrations).where(unplaced).values(values)):
+        raise Retry(f"migration {move.id} has changed meanwhile")
 
 
 def refuse(tx: Transaction, move: Row[Any], fault: str) -> None:
@@ -141,7 +153,7 @@ def refuse(tx: Transaction, move: Row[Any], fault: str) -> None:
     named = server_actions.c.action.in_(tuple(TYPES))
     tx.write(sa.update(server_actions).where(mine, named).values(finished_at=now, fault=fault))
     row = notices.find_row(tx, move.server_id)
-    if row:
+    if row and move.type != LIVE:
         notices.tell(tx, row, "resize.error", state="active", host=move.source, message=fault)
 
 
@@ -170,11 +182,14 @@ def follow(tx: Transaction, row: Row[Any], action: str, fault: str) -> None:
     if row.move_uuid is None:
         return
     if action == "revertResize":
-        _finish(tx, row, "error" if fault else "reverted")
+        finish(tx, row, "error" if fault else "reverted")
     elif action in TYPES and not fault:
         tx.write(sa.update(migrations).where(_m.id == row.move_id).values(arrived_at=clock.now()))
         if row.move_type == EVACUATION:
-            _finish(tx, row, "done")
+            finish(tx, row, "done")
+        elif row.move_type == LIVE:
+            finish(tx, row, "completed")
+            notices.tell(tx, row, "live_migration.post.dest.end", state="active", host=row.host)
         else:
             notices.tell(tx, row, "finish_resize.end", state="resized", host=row.host)
     elif action in TYPES:
@@ -184,12 +199,21 @@ def follow(tx: Transaction, row: Row[Any], action: str, fault: str) -> None:
 def fall_back(tx: Transaction, row: Row[Any], generation: int) -> None:
     """The move has come to nothing: the server, now of this generation, is what and where it was.
 
-    An evacuated one has nowhere to go back to.
+    An evacuated one has nowhere to go back to, nor has one that has left as it ran.
     """
-    _finish(tx, row, _failed(row.move_type))
-    if row.move_type in ON_TRIAL and row.move_destination:
-        _change_server(tx, row.id, generation, flavor_columns(row.move_old_flavor))
+    aborted = row.move_type == LIVE and row.move_wanted == "abort"
+    finish(tx, row, "cancelled" if aborted else _failed(row.move_type))
+    if row.move_destination is None:
+        return
+    if row.move_type in ON_TRIAL:
+        change_server(tx, row.id, generation, flavor_columns(row.move_old_flavor))
         _return(tx, row, generation + 1)
+    elif row.move_type == LIVE and row.move_left_at is None:
+        change_server(tx, row.id, generation, {})
+        tell_host(tx, row.id, row.move_destination, wanted="absent")
+        tx.hint(f"nova.hosts.{row.move_source}", row.id)
+        neutron.bind_ports(tx, row.id, row.move_source)
+        notices.tell(tx, row, "live_migration._rollback.end", state="active", host=row.move_source)
 
 
 def end(tx: Transaction, server_id: str) -> None:
@@ -200,9 +224,10 @@ def end(tx: Transaction, server_id: str) -> None:
     tx.write(sa.update(migrations).where(open_ones).values(finished_at=clock.now(), outcome="error"))
 
 
-def release_source(tx: Transaction, server_id: str, host: str) -> None:
-    """Nothing of the server is left on ``host``: what its moves from there hold is free."""
-    for row in tx.all(sa.select(_m.uuid).where(_m.server_id == server_id, _m.source == host)):
+def release_moves(tx: Transaction, server_id: str, host: str) -> None:
+    """Nothing of the server is left on ``host``: what its moves hold there is free."""
+    there = sa.or_(_m.source == host, _m.destination == host)
+    for row in tx.all(sa.select(_m.uuid).where(_m.server_id == server_id, there)):
         placement.release(tx, row.uuid, host)
 
 
@@ -214,23 +239,23 @@ def _return(tx: Transaction, row: Row[Any], generation: int) -> None:
         placement.hand_over(tx, row.move_uuid, source, row.id)
         return
     placement.hand_over(tx, row.move_uuid, source, row.id)
-    _tell(tx, row.id, destination, wanted="absent", since=generation)
-    _tell(tx, row.id, source, wanted="run", since=generation)
+    tell_host(tx, row.id, destination, wanted="absent", since=generation)
+    tell_host(tx, row.id, source, wanted="run", since=generation)
     neutron.bind_ports(tx, row.id, source)
 
 
-def _tell(tx: Transaction, server_id: str, host: str, **values: Any) -> None:
+def tell_host(tx: Transaction, server_id: str, host: str, **values: Any) -> None:
     tx.write(sa.update(server_hosts).where(_h.server_id == server_id, _h.host == host).values(values))
     tx.hint(f"nova.hosts.{host}", server_id)
 
 
-def _change_server(tx: Transaction, server_id: str, generation: int, values: Mapping[str, Any]) -> None:
+def change_server(tx: Transaction, server_id: str, generation: int, values: Mapping[str, Any]) -> None:
     same = sa.and_(servers.c.id == server_id, servers.c.generation == generation, servers.c.deleted_at.is_(None))
     if not tx.write(sa.update(servers).where(same).values({**values, "generation": generation + 1})):
         raise Retry(f"server {server_id} has changed meanwhile")
 
 
-def _finish(tx: Transaction, row: Row[Any], outcome: str) -> None:
+def finish(tx: Transaction, row: Row[Any], outcome: str) -> None:
     mine = sa.and_(_m.id == row.move_id, _m.finished_at.is_(None))
     if not tx.write(sa.update(migrations).where(mine).values(finished_at=clock.now(), outcome=outcome)):
         raise Retry(f"the migration of server {row.id} is finished already")

@@ -133,6 +133,8 @@ _OTHERS = {
     "os-evacuate": ADMIN,
     "os-migrate-server:migrate": MANAGER,
     "os-migrate-server:migrate:host": ADMIN,
+    "os-migrate-server:migrate_live": MANAGER,
+    "os-migrate-server:migrate_live:host": ADMIN,
     "os-migrations:index": MANAGER,
     "os-migrations:index:all_projects": ADMIN,
     "os-migrations:index:host": ADMIN,

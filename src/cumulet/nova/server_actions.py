@@ -94,7 +94,7 @@ class Extras(Struct, frozen=True):
 def check_state(row: Row[Any], action: str, vm_states: tuple[str, ...], *, busy: bool = False) -> None:
     """Raise Conflict unless the server is in one of the states, and (unless ``busy``) nothing is under way."""
     attribute, value = "", ""
-    if row.task_state == "deleting" or (row.task_state and not busy):
+    if row.task_state in ("deleting", "migrating") or (row.task_state and not busy):
         attribute, value = "task_state", row.task_state
     if row.vm_state not in vm_states:
         attribute, value = "vm_state", row.vm_state

@@ -100,7 +100,7 @@ def order(tx: Transaction, request: Request, row: Row[Any], what: Order) -> None
     if event and changed:
         notices.tell(tx, changed, f"{event}.start", state=row.vm_state, host=row.host or "")
     tx.hint("nova.servers", row.id)
-    for host in {row.host, row.move_source} - {None}:
+    for host in {row.host, row.move_source, row.move_destination} - {None}:
         tx.hint(f"nova.hosts.{host}", row.id)
 
 

@@ -14,15 +14,16 @@ from sqlalchemy.sql.elements import ColumnElement
 
 from cumulet.core.fixed import fixed
 from cumulet.nova import moves, zones
+from cumulet.nova.model import LIVE
 from cumulet.nova.tables import aggregate_hosts, aggregates, migrations, server_actions, server_hosts, servers
 
 VM_STATES = ("building", "active", "stopped", "paused", "suspended", "resized", "error", "deleted")
 STATUSES = (
     "BUILD", "ACTIVE", "REBOOT", "HARD_REBOOT", "REBUILD", "SHUTOFF", "PAUSED", "SUSPENDED", "ERROR", "DELETED",
-    "RESIZE", "VERIFY_RESIZE", "REVERT_RESIZE",
+    "RESIZE", "VERIFY_RESIZE", "REVERT_RESIZE", "MIGRATING",
 )  # fmt: skip
 UPSTREAM_STATUSES = frozenset(STATUSES) | {
-    "MIGRATING", "PASSWORD", "RESCUE", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED", "UNKNOWN",
+    "PASSWORD", "RESCUE", "SHELVED", "SHELVED_OFFLOADED", "SOFT_DELETED", "UNKNOWN",
 }  # fmt: skip
 """Every status that a client may ask for in a filter; those we never have match nothing."""
 NO_STATE, RUNNING, PAUSED, SHUTDOWN, CRASHED = 0, 1, 3, 4, 6
@@ -71,7 +72,8 @@ _rebooting = sa.and_(_reboot > 0, _s.power == "on")
 _rebuilding = sa.func.coalesce(_verbs.c.rebuild, 0) > 0
 _snapshot = sa.func.coalesce(_verbs.c.snapshot, 0)
 _moves = migrations.c.id.is_not(None)
-_on_trial = sa.and_(_moves, migrations.c.type != moves.EVACUATION)
+_on_trial = sa.and_(_moves, migrations.c.type.in_(moves.ON_TRIAL))
+_live = sa.and_(_moves, migrations.c.type == LIVE)
 _resized = sa.and_(_on_trial, migrations.c.arrived_at.is_not(None))
 _reverting = sa.and_(_on_trial, migrations.c.wanted == "revert")
 _evacuating = sa.and_(_moves, migrations.c.type == moves.EVACUATION)
@@ -82,6 +84,7 @@ vm_state: ColumnElement[str] = sa.case(
     (_faulty, "error"),
     (sa.not_(_launched), "building"),
     (_resized, "resized"),
+    (_live, sa.case((_s.power == "paused", "paused"), else_="active")),
     (sa.or_(_rebuilding, _moves), sa.case((_s.power == "on", "active"), else_="stopped")),
     (_rebooting, "active"),
     (_seen == "on", "active"),
@@ -96,6 +99,7 @@ task_state: ColumnElement[str | None] = sa.case(
     (_faulty, sa.null()),
     (sa.and_(sa.not_(_launched), _h.host.is_(None)), "scheduling"),
     (sa.not_(_launched), "spawning"),
+    (_live, "migrating"),
     (_reverting, "resize_reverting"),
     (_resized, sa.null()),
     (sa.and_(_on_trial, migrations.c.destination.is_(None)), "resize_prep"),
@@ -128,7 +132,7 @@ zone: ColumnElement[str | None] = sa.case(
 
 power_state: ColumnElement[int] = sa.case(
     (sa.or_(_gone, sa.not_(_launched)), NO_STATE),
-    (_seen == "on", RUNNING),
+    (_seen.in_(("on", "sent")), RUNNING),
     (_seen == "paused", PAUSED),
     (_seen.in_(("off", "suspended")), SHUTDOWN),
     (_seen == "crashed", CRASHED),
@@ -143,6 +147,7 @@ status: ColumnElement[str] = sa.case(
     (_faulty, "ERROR"),
     (sa.not_(_launched), "BUILD"),
     (sa.and_(_resized, sa.not_(_deleting)), sa.case((_reverting, "REVERT_RESIZE"), else_="VERIFY_RESIZE")),
+    (_live, sa.case((sa.not_(_deleting), "MIGRATING"), (_s.power == "paused", "PAUSED"), else_="ACTIVE")),
     (sa.and_(sa.or_(_rebuilding, _moves), _deleting), sa.case((_s.power == "on", "ACTIVE"), else_="SHUTOFF")),
     (sa.or_(_rebuilding, _evacuating), "REBUILD"),
     (_moves, "RESIZE"),

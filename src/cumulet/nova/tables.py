@@ -1,6 +1,6 @@
 """nova's data.  Each column has one writer, named here; ``status`` is derived (``nova.status``), never stored."""
 
-from sqlalchemy import JSON, Boolean, Column, Float, ForeignKey, Index, Integer, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, ForeignKey, Index, Integer, String, Table, Text
 
 from cumulet.core.tables import Id, Name, Time, metadata
 
@@ -74,9 +74,12 @@ server_hosts = Table(
     metadata,
     Column("server_id", Id, ForeignKey("servers.id"), primary_key=True),
     Column("host", Name, primary_key=True),
-    # 'run' (one host at most); 'keep': off, with all its files, for it has moved on trial; 'absent' is a tombstone
+    # 'run' (one host at most); 'keep': nothing runs, but all its files stay, for it has moved on trial, or are made
+    # and a running guest may come in (``live_moves``); 'absent' is a tombstone
     Column("wanted", String(8), nullable=False),
-    Column("since", Integer, nullable=False, default=0),  # the server's generation that told it to run, or to cease
+    Column(
+        "since", Integer, nullable=False, default=0
+    ),  # the server's generation that told it to run, or to cease; 0 by a move: it was never told to run
     Column("fenced", Boolean, nullable=False, default=False),  # an administrator says that nothing runs there
     # what was seen: written by nova-conductor from nova-compute's reports
     Column("seen_generation", Integer, nullable=False, default=0),
@@ -133,7 +136,8 @@ migrations = Table(
     Column("new_flavor", JSON, nullable=False),
     Column("more_vcpus", Integer, nullable=False, default=0),  # what the project will use on top: counts at once
     Column("more_memory_mb", Integer, nullable=False, default=0),
-    Column("wanted", String(8), nullable=False, default="move"),  # 'move', or 'revert': back again
+    # 'move'; 'revert': back again; of a live one 'force': soon, even if it stands still; 'abort': not any more
+    Column("wanted", String(8), nullable=False, default="move"),
     # written by nova-scheduler
     Column("destination", Name),
     Column("placed_at", Time),
@@ -143,6 +147,16 @@ migrations = Table(
     Column("arrived_at", Time),  # it is where it should be, as it should be
     Column("finished_at", Time),  # by nova-api where it is confirmed, by nova-scheduler where no host was found
     Column("outcome", String(16)),  # 'confirmed', 'reverted', 'error', 'done', 'completed', …
+    # of a live one
+    Column("ready_at", Time),  # its destination can receive it, so its source may send it
+    Column("asked_generation", Integer),  # it was sent; the destination's word counts from this generation on
+    Column("left_at", Time),  # it is the destination's
+    Column("memory_total", BigInteger),  # bytes, as its source counts them
+    Column("memory_processed", BigInteger),
+    Column("memory_remaining", BigInteger),
+    Column("disk_total", BigInteger),
+    Column("disk_processed", BigInteger),
+    Column("disk_remaining", BigInteger),
 )
 Index("ix_migrations_server", migrations.c.server_id, migrations.c.finished_at)
 Index("ix_migrations_unplaced", migrations.c.finished_at, migrations.c.placed_at)

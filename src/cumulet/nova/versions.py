@@ -192,6 +192,8 @@ CHANGES: tuple[Change, ...] = (
     Change((2, 80), "migration", without("user_id", "project_id")),
     Change((2, 59), "migration", without("uuid")),
     Change((2, 23), "migration", without("migration_type", "links")),
+    Change((2, 80), "server_migration", without("user_id", "project_id")),
+    Change((2, 59), "server_migration", without("uuid")),
 )
 
 _NETWORK_QUOTAS = ("fixed_ips", "floating_ips", "security_group_rules", "security_groups")
@@ -240,11 +242,13 @@ FIELDS: Mapping[str, Mapping[str, Version]] = {
     "flavor": {"description": (2, 55)},
     "lock": {"locked_reason": (2, 73)},
     "migrate": {"host": (2, 56)},
+    "os-migrateLive": {"force": (2, 30)},
     "evacuate": {"force": (2, 29)},
 }
 
 DROPPED: Mapping[str, Mapping[str, Version]] = {
     "evacuate": {"onSharedStorage": (2, 14), "force": (2, 68)},
+    "os-migrateLive": {"disk_over_commit": (2, 25), "force": (2, 68)},
 }
 """Fields that requests may have no more, each with the first version without it."""
 

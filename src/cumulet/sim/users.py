@@ -46,9 +46,9 @@ class Users:
         self.cloud, self.random, self.most = cloud, random, most or Most()
         self.promises = Promises()
         self.wishes: tuple[Callable[[], str], ...] = (
-            self._boot, self._boot, self._power, self._power, self._power, self._move, self._move, self._delete,
-            self._snapshot, self._attach, self._detach, self._network, self._no_network, self._address,
-            self._point, self._no_address,
+            self._boot, self._boot, self._power, self._power, self._power, self._move, self._move, self._go,
+            self._delete, self._snapshot, self._attach, self._detach, self._network, self._no_network,
+            self._address, self._point, self._no_address,
         )  # fmt: skip
         self.renewed: set[str] = set()  # servers whose disks may have lost what was written lately
         self._names = 0
@@ -130,6 +130,16 @@ class Users:
         size = self._some([name for name in self.cloud.sizes if name != now])
         self._order(server, "resize", {"flavorRef": self.cloud.sizes[size]}, "VERIFY_RESIZE", size=size)
         return f"resize {server} to {size}"
+
+    def _go(self) -> str:
+        """To another host as it is; in the end nothing of it is to be seen."""
+        server = self._some(self.promises.servers)
+        status = self._shown(server)["status"] if server else ""
+        if status not in ("ACTIVE", "PAUSED"):
+            return ""
+        wish = {"host": None, "block_migration": "auto"}
+        self._order(server, "os-migrateLive", wish, status, admin=True)
+        return f"live-migrate {server}"
 
     def evacuate(self, host: str) -> list[str]:
         """The administrator says of a host that it is dead, and wants its servers elsewhere; what was asked."""
