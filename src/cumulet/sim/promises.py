@@ -46,13 +46,15 @@ class Promises:
     networks: dict[str, None] = field(default_factory=dict)
     addresses: dict[str, str | None] = field(default_factory=dict)
     unsure: dict[str, str] = field(default_factory=dict)  # server → what it may be if an order got through
+    ordered: set[str] = field(default_factory=set)  # servers of which something was asked lately
     others: frozenset[str] = frozenset()
     power_cut: int = 0  # in so many of the next rounds it may show: a guest that stood still is off, and stays off
 
     def holds(self, server: str, status: str) -> bool:
         """Whether the server may be so."""
         may_be = {self.servers[server], self.unsure.get(server)}
-        return status in may_be or (self.power_cut > 0 and "PAUSED" in may_be and status == "SHUTOFF")
+        memory_lost = "PAUSED" in may_be or ("SUSPENDED" in may_be and server in self.ordered)
+        return status in may_be or (self.power_cut > 0 and memory_lost and status == "SHUTOFF")
 
     def forget(self, server: str) -> None:
         """It is to be gone."""

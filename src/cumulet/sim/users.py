@@ -69,6 +69,7 @@ class Users:
                 self.promises.servers[one["id"]] = one["status"]
                 self.promises.sizes[one["id"]] = (one["flavor"]["original_name"],)
         self.renewed.clear()
+        self.promises.ordered.clear()
         self.promises.power_cut -= 1  # a host that is just back may not have told yet
         self.promises.unsure.clear()
 
@@ -156,6 +157,7 @@ class Users:
     ) -> None:
         """A server shall be ``promised``, and of this flavor if one is named."""
         promises, body = self.promises, {action: value}
+        promises.ordered.add(server)
         if action in ("evacuate", "revertResize"):
             self.renewed.add(server)
         status = self._ask("compute", "POST", f"/servers/{server}/action", body, admin)[0]

@@ -11,7 +11,6 @@ own decision.
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,9 +30,6 @@ from cumulet.nova.compute.tunnel import Tunnel
 from cumulet.nova.model import Progress, Verb
 
 LOG = logging.getLogger(__name__)
-GIB = 1 << 30
-SECONDS_PER_GIB = 800
-"""How long memory and disks may take: a job that has not come to an end by then is broken off."""
 FORCED_DOWNTIME_MS = 600_000
 NO_LIMIT_MIB = 1 << 20
 _FLAGS = (
@@ -54,7 +50,6 @@ class Job:
 
     verb: int
     domain: Any
-    ends_at: float  # on the monotonic clock
     over: threading.Event = field(default_factory=threading.Event)
     failure: str = ""
 
@@ -117,12 +112,8 @@ class Departures:
     def _begin(self, server_id: str, verb: Verb, found: Found) -> None:
         to = Destination(*(verb.args[name] for name in ("host", "address", "port", "ticket")))
         end_copies(self.connection, found)
-        sizes = self.files.measure(server_id)
-        berth = passages.knock(to, server_id, sizes)
-        memory = self.connection.call(lambda _: found.domain.maxMemory()) << 10
-        seconds = max(2.0, (memory + sum(sizes.values())) / GIB) * SECONDS_PER_GIB
-        job = Job(verb.id, found.domain, time.monotonic() + seconds)
-        self._jobs[server_id] = job
+        berth = passages.knock(to, server_id, self.files.measure(server_id))
+        job = self._jobs[server_id] = Job(verb.id, found.domain)
         work = (server_id, job, found, to, berth)
         threading.Thread(target=self._wait, args=work, name="departure", daemon=True).start()
 
@@ -161,7 +152,7 @@ class Departures:
         found.domain.migrateToURI3(daemon, options, _FLAGS)
 
     def _steer(self, job: Job, verb: Verb) -> None:
-        if verb.args.get("abort") or time.monotonic() > job.ends_at:
+        if verb.args.get("abort"):
             self._break_off(job)
         elif verb.args.get("force"):
             with contextlib.suppress(Retry):  # there is nothing to be hurried yet, or no more
