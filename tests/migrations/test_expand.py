@@ -10,6 +10,7 @@ from alembic import command
 from alembic.config import Config as AlembicConfig
 
 from cumulet.cli.prepare import MIGRATIONS
+from cumulet.core.tables import metadata
 from tests import databases
 
 LATER = sorted((MIGRATIONS / "versions").glob("[0-9]*_*.py"))[1:]
@@ -61,6 +62,7 @@ def test_what_does_more_is_refused(call: str) -> None:
 
 def test_rows_of_the_first_version_are_written_into_the_newest_schema(tmp_path: Path) -> None:
     """Each column that the first version knows of has a value; those that came later have none."""
+    databases.load_tables()
     url = databases.url(tmp_path / "old.sqlite", tables=False)
     alembic = AlembicConfig()
     alembic.set_main_option("script_location", str(MIGRATIONS))
@@ -86,9 +88,10 @@ def _pointing(table: sa.Table) -> list[sa.Column[object]]:
 
 
 def _value(column: sa.Column[object]) -> object:
-    kind = column.type
+    """Going by the type that the tables say: MariaDB calls JSON a text, and checks that it is JSON."""
+    kind = metadata.tables[column.table.name].c[column.name].type
+    if isinstance(kind, sa.JSON):
+        return "{}"
     if isinstance(kind, sa.Integer | sa.Numeric | sa.Float | sa.Boolean):
         return 1
-    if isinstance(kind, sa.LargeBinary):
-        return b"x"
-    return {} if isinstance(kind, sa.JSON) else "x"
+    return b"x" if isinstance(kind, sa.LargeBinary) else "x"
