@@ -18,7 +18,7 @@ from tests.host.live_rig import TICKET, Elsewhere, LibvirtPair, awaited, incomin
 
 pytestmark = pytest.mark.host
 SLOW_MIB = 1
-WRITTEN = 5
+WRITTEN = 30
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from cumulet.core import clock as time
 from cumulet.core import heartbeat
 from cumulet.core.bus import LocalBus
-from cumulet.core.config import Config, Node
+from cumulet.core.config import Config, Console, Node
 from cumulet.core.context import Context
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import Database, Transaction
@@ -129,7 +129,11 @@ class World:
         self.effects = Effects()
         self.effects.quiet = True
         self.bus = LocalBus(cut=not hints)
-        self.config = Config(node=Node(name="h1", state_dir=str(place)), etc_dir=str(place))
+        self.config = Config(
+            node=Node(name="h1", state_dir=str(place)),
+            console=Console(token_seconds=86400),  # by the real clock, which a world of another day must not feel
+            etc_dir=str(place),
+        )
         self.now = 0.0
         self.db = CountedDatabase(url or f"sqlite:///{place}/cloud.sqlite", self.bus, self.effects)
         hypervisors: dict[str, SimHypervisor] = {}
