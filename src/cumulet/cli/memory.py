@@ -2,7 +2,8 @@
 
 A child has what its parent has until it writes to it: then it gets a copy of the page.  Two things make it write
 without need, and are done away with here: the garbage collector looks at everything (it shall not look at what is
-there already), and a new object takes the next free place, which may be a small hole among a hundred objects that
+there already; nor does it look after each 700 new objects, when a list of a thousand servers makes a hundred
+thousand that need no collector), and a new object takes the next free place, which may be a small hole among a hundred objects that
 never change.  So the holes are filled, and what a child makes lies together on pages of its own.
 """
 
@@ -20,6 +21,9 @@ object lies behind a header.  A ``bytes`` of no length has 33 bytes."""
 EMPTY_BYTES, POOL, HEADER, IN_A_ROW = 33, 16384, 48, 4
 LARGE = 1 << 16
 """Up to here: larger pieces of memory are rare."""
+
+GARBAGE = 10_000
+"""How many new objects make the collector look."""
 
 _filling: list[Any] = []
 _COUNTED = [
@@ -50,6 +54,7 @@ def settle() -> None:
     _fill_pools()
     _fill_heap(libc)
     gc.freeze()
+    gc.set_threshold(GARBAGE, 10, 10)
     _forget_code(libc)
 
 
