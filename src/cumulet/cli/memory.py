@@ -2,9 +2,9 @@
 
 A child has what its parent has until it writes to it: then it gets a copy of the page.  Two things make it write
 without need, and are done away with here: the garbage collector looks at everything (it shall not look at what is
-there already; nor does it look after each 700 new objects, when a list of a thousand servers makes a hundred
-thousand that need no collector), and a new object takes the next free place, which may be a small hole among a hundred objects that
-never change.  So the holes are filled, and what a child makes lies together on pages of its own.
+there already), and a new object takes the next free place, which may be a small hole among a hundred objects that
+never change.  So the holes are filled, and what a child makes lies together on pages of its own.  And the collector
+looks less often: little of what a request makes has to wait for it.
 """
 
 import ctypes
