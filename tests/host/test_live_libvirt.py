@@ -18,7 +18,8 @@ from tests.host.live_rig import TICKET, Elsewhere, LibvirtPair, awaited, incomin
 
 pytestmark = pytest.mark.host
 SLOW_MIB = 1
-WRITTEN = 30
+LONG, SHORT = 30, 5
+"""MiB on its disk: more than it has time for, and as much as goes in seconds."""
 
 
 @pytest.fixture
@@ -36,11 +37,11 @@ def disk(host: Host, server: ServerIntent) -> str:
     return str(host.config.state / "servers" / server.id / "disk")
 
 
-def on_its_way(pair: LibvirtPair) -> ServerIntent:
-    """With so much on its disk that it takes seconds."""
+def on_its_way(pair: LibvirtPair, written: int = LONG) -> ServerIntent:
+    """With so many MiB on its disk."""
     server = pair.make_server()
     pair.source.make_disk(server, {})
-    run_tool("qemu-io", "-f", "qcow2", "-c", f"write -P 7 64M {WRITTEN}M", disk(pair.hosts[0], server))
+    run_tool("qemu-io", "-f", "qcow2", "-c", f"write -P 7 64M {written}M", disk(pair.hosts[0], server))
     running(pair, server)
     awaited(pair, server)
     assert not pair.source.perform(server, pair.verb(9))
@@ -84,7 +85,7 @@ def test_whoever_dies_the_guest_stays_and_may_be_sent_again(pair: LibvirtPair, d
     until(lambda: state_of(pair.target, server) == "paused", "all of it, the second time")
     pair.target.start(server)
     until(lambda: pair.target.stop(server), "it heard the power button")
-    run_tool("qemu-io", "-f", "qcow2", "-c", f"read -P 7 64M {WRITTEN}M", disk(pair.hosts[1], server))
+    run_tool("qemu-io", "-f", "qcow2", "-c", f"read -P 7 64M {LONG}M", disk(pair.hosts[1], server))
 
 
 @pytest.mark.chaos
@@ -131,7 +132,7 @@ def test_the_end_of_a_move_ends_what_comes_in(pair: LibvirtPair) -> None:
 
 
 def test_it_is_hurried(pair: LibvirtPair) -> None:
-    server = on_its_way(pair)
+    server = on_its_way(pair, SHORT)
     sent(pair, server, pair.verb(9, force=True))
     until(lambda: state_of(pair.target, server) == "paused", "all of it")
 
