@@ -8,6 +8,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from cumulet.core import secrets
+
 HEAVY = (
     "sqlalchemy",
     "starlette",
@@ -128,3 +130,26 @@ def test_a_configuration_that_is_wrong_is_named(config: Path) -> None:
 def test_unknown_services_are_answered_with_those_there_are(config: Path) -> None:
     assert "neutron-server" in one_line(cumulet(config, "logs", "neutron"))
     assert "there is no log" in one_line(cumulet(config, "logs", "keystone"))
+
+
+@root
+def test_a_service_runs_alone_where_its_run_directory_is_gone() -> None:
+    """As after a reboot, or after ``down``, which takes that directory away."""
+    with TemporaryDirectory() as place:  # of a short name: a unix socket's path is bounded
+        lines = [f'{name}_dir = "{place}/{name}"' for name in ("state", "run", "log")]
+        config = Path(place) / "cumulet.toml"
+        config.write_text("\n".join(["[node]", 'user = "root"', *lines]) + "\n")
+        secrets.ensure(Path(place))
+        command = [sys.executable, "-m", "cumulet.cli.main", "--config", str(config), "run", "nova-scheduler"]
+        with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd="/") as service:
+            assert service.stderr
+            said = []
+            for line in service.stderr:
+                said.append(line)
+                if "nova-scheduler started" in line:
+                    break
+            assert service.poll() is None, said
+            assert (Path(place) / "run/status/nova-scheduler.sock").is_socket()
+            service.terminate()
+            service.communicate(timeout=60)
+        assert service.returncode == 0

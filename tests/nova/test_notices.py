@@ -123,6 +123,11 @@ def test_servers(walk: Walk) -> None:
         walk.step("alice", "POST", f"{url}/action", {action: body}, f"{INSTANCE}{verb}.start")
         cloud.report(server, power, reached=True, verbs_done=cloud.verbs(server))
         assert f"{INSTANCE}{verb}.end" in walk.new(), action
+    for state in ("error", "active"):
+        walk.step("admin", "POST", f"{url}/action", {"os-resetState": {"state": state}}, f"{INSTANCE}update")
+    updates = cloud.notified(f"{INSTANCE}update")
+    assert sorted(told["state"] for told in updates) == ["active", "active", "error"]
+    assert {(told["instance_id"], told["host"]) for told in updates} == {(server, "h1")}
     walk.step("alice", "DELETE", url, None, f"{INSTANCE}delete.start")
     (told,) = cloud.notified(f"{INSTANCE}pause.end")
     assert (told["instance_id"], told["state"], told["host"], told["tenant_id"]) == (server, "paused", "h1", "red")

@@ -95,12 +95,21 @@ class Cloud:
         return [found.get(key.removesuffix("s"), found)]
 
     def ensure(self, service: str, path: str, name: str, make: Callable[[], Json]) -> Json:
-        """The thing with this name, made by ``make`` if there is none.  ``make`` gives the body to POST."""
+        """The thing with this name, made by ``make`` if there is none.  ``make`` gives the body to POST.
+
+        Somebody else may make it between the look and the POST: then it is there at a second look.
+        """
         found = self.find(service, path, name)
-        if found is None:
+        if found is not None:
+            return found
+        try:
             answer = self.post(service, path, make())
-            found = next(iter(answer.values())) if len(answer) == 1 else answer
-        return found
+        except Refused as error:
+            made = self.find(service, path, name) if error.status == 409 else None
+            if made is None:
+                raise
+            return made
+        return next(iter(answer.values())) if len(answer) == 1 else answer
 
     def _ask(self, method: str, service: str, path: str, body: Any = None) -> Json:
         if not self._token:

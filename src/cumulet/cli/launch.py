@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cumulet.cli import status
+from cumulet.cli import lock, status
 from cumulet.cli.cloud import Cloud, Refused, wait
 from cumulet.core import config as configuration
 from cumulet.core.config import Config
@@ -68,7 +68,7 @@ def ssh_command(disk: str, address: str) -> list[str]:
 
 def ensure(cloud: Cloud, config: Config, name: str, image: str, flavor: str, network: str) -> Launched:
     """A server called ``name`` that answers ssh on a floating IP; one that is there already is used."""
-    known = cloud.find("compute", "/servers/detail", name) or _create(cloud, name, image, flavor, network)
+    known = cloud.find("compute", "/servers/detail", name) or create(cloud, name, image, flavor, network)
     if known.get("status") == "SHUTOFF" and known["OS-EXT-STS:task_state"] is None:
         cloud.post("compute", f"/servers/{known['id']}/action", {"os-start": None})
     server = wait(f"server {name}", ACTIVE_SECONDS, lambda: _active(cloud, known["id"]))
@@ -82,54 +82,76 @@ def private_key() -> Path:
     path = _home() / "cumulet_ed25519"
     if not path.exists():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with lock.held(path.with_suffix(".lock"), "launch"):
+            _make_key(path)
+    return path
+
+
+def _make_key(path: Path) -> None:
+    if not path.exists():  # somebody else may have made it meanwhile
         partial = path.with_name(f"{path.name}.new")
         partial.unlink(missing_ok=True)
         words = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", KEY, "-f", str(partial)]
         subprocess.run(words, check=True, stdin=subprocess.DEVNULL)
         partial.with_suffix(".new.pub").rename(path.with_suffix(".pub"))
         partial.rename(path)
-    return path
 
 
 def _home() -> Path:
     return Path.home() / ".ssh"
 
 
-def _create(cloud: Cloud, name: str, image: str, flavor: str, network: str) -> dict[str, Any]:
+def create(cloud: Cloud, name: str, image: str, flavor: str, network: str) -> dict[str, Any]:
+    """Order a new server with our key that ssh may reach.  Several may do so at once."""
     public_key = private_key().with_suffix(".pub").read_text().strip()
     wish = {"keypair": {"name": KEY, "public_key": public_key}}
     known = cloud.find("compute", "/os-keypairs", KEY)
     if known is not None and known["public_key"].split()[:2] != public_key.split()[:2]:
         cloud.delete("compute", f"/os-keypairs/{KEY}")
     cloud.ensure("compute", "/os-keypairs", KEY, lambda: wish)
-    group = _security_group(cloud)
     body = {
         "name": name,
         "imageRef": _id(cloud, "image", "/v2/images", image),
         "flavorRef": _id(cloud, "compute", "/flavors", flavor),
         "networks": [{"uuid": _id(cloud, "network", "/v2.0/networks", network)}],
         "key_name": KEY,
-        "security_groups": [{"name": "default"}, {"name": group["name"]}],
+        "security_groups": [{"name": "default"}, {"name": _security_group(cloud)}],
     }
     found: dict[str, Any] = cloud.post("compute", "/servers", {"server": body})["server"]
     return found
 
 
-def _security_group(cloud: Cloud) -> dict[str, Any]:
-    """A group that lets ssh and ping in."""
+def _security_group(cloud: Cloud) -> str:
+    """The id of a group that lets ssh and ping in.
+
+    Names of groups are not unique: two launches at once may make one each.  Of one group both may write the rules.
+    """
     project = cloud.get("identity", "/auth/projects")["projects"][0]["id"]
     group = cloud.find("network", "/v2.0/security-groups", GROUP, project_id=project)
     if group is None:
         wish = {"name": GROUP, "description": "ssh and ping from anywhere"}
         group = dict(cloud.post("network", "/v2.0/security-groups", {"security_group": wish})["security_group"])
-    have = {rule["protocol"] for rule in group["security_group_rules"] if rule["direction"] == "ingress"}
     for protocol, port in (("tcp", 22), ("icmp", None)):
-        if protocol not in have:
+        if protocol not in _let_in(group):
             rule = {"security_group_id": group["id"], "direction": "ingress", "protocol": protocol}
             if port:
                 rule |= {"port_range_min": port, "port_range_max": port}
-            cloud.post("network", "/v2.0/security-group-rules", {"security_group_rule": rule})
-    return group
+            _add_rule(cloud, rule)
+    return str(group["id"])
+
+
+def _let_in(group: dict[str, Any]) -> set[str]:
+    """The protocols that a group lets in."""
+    return {rule["protocol"] for rule in group["security_group_rules"] if rule["direction"] == "ingress"}
+
+
+def _add_rule(cloud: Cloud, rule: dict[str, Any]) -> None:
+    try:
+        cloud.post("network", "/v2.0/security-group-rules", {"security_group_rule": rule})
+    except Refused as error:
+        group = cloud.get("network", f"/v2.0/security-groups/{rule['security_group_id']}")["security_group"]
+        if error.status != 409 or rule["protocol"] not in _let_in(group):
+            raise
 
 
 def _id(cloud: Cloud, service: str, path: str, name: str) -> str:

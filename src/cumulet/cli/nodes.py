@@ -25,7 +25,7 @@ def node(options: argparse.Namespace) -> int:
 
 
 def run(options: argparse.Namespace) -> int:
-    from cumulet.cli import sockets
+    from cumulet.cli import prepare, sockets
 
     service = BY_NAME.get(options.service)
     if service is None:
@@ -37,6 +37,8 @@ def run(options: argparse.Namespace) -> int:
         sys.exit(f"{service.name} runs on this node already")
     if not secrets.path(config.etc).exists():
         sys.exit(f"there is no cloud here yet ({config.etc}/secrets.json is missing): 'cumulet up' makes one")
+    os.umask(0o022)
+    prepare.directories(config)
     api = [sockets.listen(*sockets.api_address(service, config))] if service.port else []
     child.run_service(service, config, sockets.listen_status(config, service.name), api)
     return 0

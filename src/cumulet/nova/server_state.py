@@ -16,7 +16,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import Retry
 from cumulet.core.http import Reply, Request, Route
 from cumulet.core.schema import Strict
-from cumulet.nova import moves, snapshots
+from cumulet.nova import moves, notices, snapshots
 from cumulet.nova.server_actions import URL
 from cumulet.nova.servers import get_server
 from cumulet.nova.tables import server_actions, servers
@@ -46,6 +46,9 @@ def reset_state(request: Request) -> Reply:
         _call_off(tx, row.id)
         if row.move_id and row.move_arrived_at is None and row.deleted_at is None:
             moves.fall_back(tx, row, row.generation + 1)
+        changed, after = notices.find_row(tx, row.id), get_server(tx, request, POLICY)
+        if changed:
+            notices.tell(tx, changed, "update", state=after.vm_state, host=row.host or "")
         tx.hint("nova.servers", row.id)
         if row.host:
             tx.hint(f"nova.hosts.{row.host}", row.id)
