@@ -66,13 +66,17 @@ class Departures:
     wake: Callable[[str], None] = lambda server_id: None
     _jobs: dict[str, Job] = field(default_factory=dict)
 
-    def perform(self, server_id: str, verb: Verb, found: Found | None) -> bool:
-        """``Hypervisor.perform`` of the verb."""
+    def perform(self, server_id: str, verb: Verb, find: Callable[[], Found | None]) -> bool:
+        """``Hypervisor.perform`` of the verb.  ``find`` looks at the domain, once it is known that no job changes it.
+
+        What was seen while a job came to its end says nothing: the guest is off for a moment, and then gone.
+        """
         job = self._jobs.get(server_id)
         if job and not job.over.is_set():
             self._steer(job, verb)
             return False
         self._jobs.pop(server_id, None)
+        found = find()
         if found is None or found.state == "sent":
             return True
         if job and job.verb == verb.id and job.failure:

@@ -276,7 +276,7 @@ class LibvirtHypervisor:
 
     def perform(self, server: ServerIntent, verb: Verb) -> bool:
         if verb.name == LIVE:
-            return self._departures.perform(server.id, verb, self._find(server.id))
+            return self._departures.perform(server.id, verb, partial(self._find, server.id))
         work = {
             "reboot": self._reboot,
             "createImage": self._copy,
