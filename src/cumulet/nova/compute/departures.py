@@ -67,7 +67,7 @@ class Departures:
     _jobs: dict[str, Job] = field(default_factory=dict)
 
     def perform(self, server_id: str, verb: Verb, find: Callable[[], Found | None]) -> bool:
-        """``Hypervisor.perform`` of the verb.  ``find`` looks at the domain, once it is known that no job changes it.
+        """``Hypervisor.perform`` of the verb.  ``find`` looks at the domain, once no job changes it any more.
 
         What was seen while a job came to its end says nothing: the guest is off for a moment, and then gone.
         """
