@@ -82,7 +82,7 @@ def _server(number: int) -> dict[str, object]:
         "hostname": "s",
         "created_at": now,
         "updated_at": now,
-        "flavor": {"name": "tiny"},
+        "flavor": {"name": "tiny", "disk": 1},
         "vcpus": 1,
         "memory_mb": 512,
         "root_gb": 1,
