@@ -27,8 +27,9 @@ def test_the_reference_is_what_the_generator_writes(name: str) -> None:
     assert (DOCS / "reference" / name).read_text() == written[name], "run tools/reference"
 
 
-def test_the_map_is_what_the_generator_draws() -> None:
-    assert (DOCS / "map.svg").read_text() == tool("map").picture(), "run tools/map"
+@pytest.mark.parametrize("name", ["map.svg", "four-nodes.svg"])
+def test_the_map_is_what_the_generator_draws(name: str) -> None:
+    assert (DOCS / name).read_text() == tool("map").pictures()[name], "run tools/map"
 
 
 def test_no_other_page_is_among_the_generated_ones() -> None:
