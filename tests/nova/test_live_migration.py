@@ -7,6 +7,7 @@ import sqlalchemy as sa
 
 from cumulet.core import clock
 from cumulet.core.tables import notifications
+from cumulet.neutron.tables import port_bindings, ports
 from cumulet.nova.live_moves import Deadlines
 from cumulet.nova.model import Progress, Verb
 from cumulet.nova.tables import migrations
@@ -33,6 +34,18 @@ class Living(Moving):
     def order(self, server: str, version: str = "2.67", user: str = "admin", **wish: Any) -> tuple[int, Any]:
         body = {"os-migrateLive": {**ANYWHERE, **wish}}
         return self.call(user, "POST", f"/servers/{server}/action", body, version)[:2]
+
+    def on_two_of_three(self) -> tuple[str, str, str]:
+        """One with a port that is on, its host, and another host."""
+        server = self.running(networks=[{"uuid": self.network()}])
+        (host,) = self.wanted(server)
+        return server, host, min({"h1", "h2", "h3"} - {host})
+
+    def wired(self, server: str) -> set[str]:
+        """The hosts that are to wire its ports."""
+        bound = sa.select(port_bindings.c.host).join(ports).where(ports.c.server_id == server)
+        with self.db.read() as tx:
+            return {row.host for row in tx.all(bound)}
 
     def verb(self, server: str, host: str) -> Verb | None:
         found = [verb for verb in self.intent(server, host).verbs if verb.name == "live-migration"]
@@ -251,6 +264,22 @@ def test_a_deadline_and_a_dead_destination(cloud: Living) -> None:
         deadlines.end(row)
     assert cloud.migrations()[0]["status"] == "error"
     assert cloud.wanted(server) == {source: "run", other: "absent"}
+
+
+def test_the_late_word_of_a_host_that_it_was_evacuated_from_takes_no_wire_away(cloud: Living) -> None:
+    cloud.add_host("h3")
+    server, dead, other = cloud.on_two_of_three()
+    cloud.set_agent(dead, forced_down=True)
+    cloud.good("admin", "POST", f"/servers/{server}/action", {"evacuate": {"host": other}}, "2.67")
+    cloud.schedule()
+    cloud.says(server, other, "on")
+    assert cloud.order(server)[0] == 202
+    cloud.schedule()
+    (third,) = {"h1", "h2", "h3"} - {dead, other}
+    assert cloud.wired(server) == {other, third}
+    cloud.says(server, dead, "absent")
+    assert cloud.wanted(server) == {other: "run", third: "keep"}
+    assert cloud.wired(server) == {other, third}
 
 
 def test_deleted_on_its_way(cloud: Living) -> None:

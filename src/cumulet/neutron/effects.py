@@ -77,12 +77,15 @@ def bind_also(tx: Transaction, port_id: str, network_id: str, host: str) -> None
         tx.hint(f"neutron.ports.{name}", port_id)
 
 
-def activate(tx: Transaction, port_id: str, network_id: str, host: str) -> None:
-    """From now on ``host`` wires the port and no other; what it has wired already stays as it is."""
+def activate(tx: Transaction, port_id: str, network_id: str, host: str, leaving: str) -> None:
+    """From now on ``host`` wires the port instead of ``leaving``; what it has wired already stays as it is.
+
+    So does what a third host has wired: the server may be on its way there already.
+    """
     bind_also(tx, port_id, network_id, host)
     hint_port(tx, port_id)
     mine, here = port_bindings.c.port_id == port_id, port_bindings.c.host == host
-    tx.write(sa.delete(port_bindings).where(mine, sa.not_(here)))
+    tx.write(sa.delete(port_bindings).where(mine, port_bindings.c.host == leaving))
     tx.write(sa.update(port_bindings).where(mine, here, sa.not_(port_bindings.c.active)).values(active=True))
 
 

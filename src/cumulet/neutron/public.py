@@ -118,10 +118,10 @@ def bind_ports_also(tx: Transaction, server_id: str, host: str) -> None:
         effects.bind_also(tx, row.id, row.network_id, host)
 
 
-def activate_ports(tx: Transaction, server_id: str, host: str) -> None:
-    """The server is on ``host`` now: its ports are wired there and nowhere else."""
+def activate_ports(tx: Transaction, server_id: str, host: str, leaving: str) -> None:
+    """The server is on ``host`` now: its ports are wired there, and not on ``leaving`` any more."""
     for row in tx.all(_PORTS_OF, {"server": server_id}):
-        effects.activate(tx, row.id, row.network_id, host)
+        effects.activate(tx, row.id, row.network_id, host, leaving)
 
 
 def list_server_ports(tx: Transaction, server_ids: Sequence[str]) -> dict[str, list[Port]]:

@@ -141,7 +141,7 @@ def _hand_over(tx: Transaction, row: Row[Any]) -> None:
     moves.tell_host(tx, row.id, destination, **run)
     placement.hand_over(tx, row.id, source, row.move_uuid)
     placement.hand_over(tx, row.move_uuid, destination, row.id)
-    neutron.activate_ports(tx, row.id, destination)
+    neutron.activate_ports(tx, row.id, destination, source)
     _close(tx, row.id, verb=False)
     notices.tell(tx, row, "live_migration._post.end", state="active", host=source)
     notices.tell(tx, row, "live_migration.post.dest.start", state="active", host=destination)

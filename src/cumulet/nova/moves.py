@@ -130,7 +130,7 @@ def place(tx: Transaction, move: Row[Any], capacity: Capacity, need: Resources) 
     tx.write(server_hosts.insert(), row)
     tx.hint(f"nova.hosts.{host}", move.server_id)
     if dead:
-        neutron.activate_ports(tx, move.server_id, host)
+        neutron.activate_ports(tx, move.server_id, host, source)
     else:
         neutron.bind_ports_also(tx, move.server_id, host)
 
@@ -163,7 +163,7 @@ def refuse(tx: Transaction, move: Row[Any], fault: str) -> None:
 def cease(tx: Transaction, row: Row[Any]) -> None:
     """The host ``row`` is of has ceased to run the server: who is to run it now may."""
     for other in tx.all(sa.select(_h.host).where(_h.server_id == row.id, _h.wanted == "run")):
-        neutron.activate_ports(tx, row.id, other.host)
+        neutron.activate_ports(tx, row.id, other.host, row.host)
         tx.hint(f"nova.hosts.{other.host}", row.id)
 
 
