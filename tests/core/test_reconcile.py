@@ -81,6 +81,17 @@ def test_hints_of_prompt_keys_do_not_wait() -> None:
     assert world.pass_after(loop, 0.5) == ["a", "b"]
 
 
+def test_hints_for_everything_are_gathered_longer() -> None:
+    world = make("a", "b")
+    loop = world.loop(spacing=0.25, gathering=1.0)
+    world.pass_after(loop, 0)
+    loop.wake(EVERYTHING)
+    loop.wake("a")
+    assert world.pass_after(loop, 0.25) == ["a"]
+    assert world.pass_after(loop, 0.5) == []
+    assert world.pass_after(loop, 0.25) == ["a", "b"]
+
+
 def test_a_full_pass_at_start_and_then_only_at_the_resync() -> None:
     world = make("a", "b")
     loop = world.loop(resync_seconds=30)

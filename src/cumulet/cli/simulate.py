@@ -38,6 +38,7 @@ def main(options: argparse.Namespace) -> int:
     found = Machine("controller", RUN, DISKS / "controller")
     if machine.find(found):
         sys.exit("there is a simulation already: one at a time")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal; nothing of it is left"))
     try:
         _start(found)
         return _play(found, options)

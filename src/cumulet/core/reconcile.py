@@ -58,7 +58,8 @@ class Reconciler(Generic[Intent]):
     With ``workers`` above 1 keys are worked off side by side, one key never twice at once.  Without ``events``
     the service's own source of events (libvirt, OVSDB) does not wake it.  A hint that comes less than ``spacing``
     seconds after a pass began waits for the rest of them: the first of many is obeyed at once, those that follow it
-    closely, together.  Those that name one of the ``prompt`` keys never wait.
+    closely, together.  Those that name one of the ``prompt`` keys never wait, those that name none (``EVERYTHING``)
+    wait for ``gathering`` seconds, if that is longer.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Reconciler(Generic[Intent]):
     workers: int = 1
     events: bool = True
     spacing: float = 0.0
+    gathering: float = 0.0
     prompt: frozenset[str] = frozenset()
 
 
@@ -119,7 +121,7 @@ class Loop(Generic[Intent]):
     _due: dict[str, float] = field(default_factory=dict)
     _busy: set[str] = field(default_factory=set)
     _next_resync: float = float("-inf")
-    _rests_until: float = float("-inf")
+    _began: float = float("-inf")
     _read_tries: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _stopping: bool = False
@@ -133,9 +135,13 @@ class Loop(Generic[Intent]):
         """Look at ``key`` as soon as possible; safe from any thread, and as often as one likes."""
         with self._changed:
             now = self.clock()
-            soonest = now if key in self.reconciler.prompt else max(now, self._rests_until)
+            soonest = now if key in self.reconciler.prompt else max(now, self._began + self._rest(key))
             self._due[key] = min(self._due.get(key, soonest), soonest)
             self._changed.notify_all()
+
+    def _rest(self, key: str) -> float:
+        spacing = self.reconciler.spacing
+        return max(spacing, self.reconciler.gathering) if key == EVERYTHING else spacing
 
     def run(self) -> None:
         """Work until ``stop``; the body of a thread."""
@@ -168,7 +174,7 @@ class Loop(Generic[Intent]):
             full = now >= self._next_resync
         if not ready and not full:
             return
-        self._rests_until = now + self.reconciler.spacing
+        self._began = now
         REQUEST_ID.set(new_request_id())
         intents = self._read(now)
         if intents is None:

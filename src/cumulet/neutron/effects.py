@@ -6,7 +6,7 @@ with gateway, interfaces, floating IPs, routes and address scopes (``bump_router
 need no generation: the L2 agent reads them as part of its one document, and is only hinted.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import sqlalchemy as sa
@@ -59,8 +59,9 @@ def bind(tx: Transaction, port_id: str, network_id: str, host: str) -> bool:
     if before:
         unbind(tx, port_id)
     tx.write(port_bindings.insert(), {"port_id": port_id, "host": host, "generation": generation})
-    for name in {host} if host in peers else {host, *peers}:
-        tx.hint(f"neutron.ports.{name}", port_id)
+    tx.hint(f"neutron.ports.{host}", port_id)
+    if host not in peers:
+        _hint_all(tx, peers)
     return True
 
 
@@ -73,8 +74,8 @@ def bind_also(tx: Transaction, port_id: str, network_id: str, host: str) -> None
     generation = max((row.generation for row in before), default=0) + 1
     row = {"port_id": port_id, "host": host, "generation": generation, "active": not before}
     tx.write(port_bindings.insert(), row)
-    for name in {host, *peers}:
-        tx.hint(f"neutron.ports.{name}", port_id)
+    tx.hint(f"neutron.ports.{host}", port_id)
+    _hint_all(tx, peers - {host})
 
 
 def activate(tx: Transaction, port_id: str, network_id: str, host: str, leaving: str) -> None:
@@ -112,8 +113,7 @@ def hint_port(tx: Transaction, port_id: str) -> None:
 
 def hint_network(tx: Transaction, network_id: str) -> None:
     """Every host that wires a port of the network."""
-    for row in tx.all(_HOSTS_OF_NETWORK, {"network": network_id}):
-        tx.hint(f"neutron.ports.{row.host}", "*")
+    _hint_all(tx, {row.host for row in tx.all(_HOSTS_OF_NETWORK, {"network": network_id})})
 
 
 def hint_members(tx: Transaction, group_ids: Collection[str]) -> None:
@@ -127,8 +127,14 @@ def hint_users(tx: Transaction, group_ids: Collection[str]) -> None:
 
 
 def _hint_hosts(tx: Transaction, statement: sa.Select[Any], group_ids: Collection[str]) -> None:
-    for row in tx.all(statement, {"groups": sorted(group_ids)}) if group_ids else ():
-        tx.hint(f"neutron.ports.{row.host}", "*")
+    if group_ids:
+        _hint_all(tx, {row.host for row in tx.all(statement, {"groups": sorted(group_ids)})})
+
+
+def _hint_all(tx: Transaction, hosts: Iterable[str]) -> None:
+    """Something that more hosts than a port's own have to know."""
+    for host in hosts:
+        tx.hint(f"neutron.ports.{host}", "*")
 
 
 def bump_dhcp(tx: Transaction, network_id: str) -> None:

@@ -38,9 +38,10 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 SWITCH = "switch"
 """The key of the wiring as a whole: there also when the host has no port."""
-SPACING_SECONDS = 0.1
-"""Each new member of a security group concerns all hosts that let its members in: many new ones cost one pass.
-What happens at the switch does not wait: a device that appears is a guest that wants to start."""
+SPACING_SECONDS, GATHERING_SECONDS = 0.1, 1.0
+"""Each new member of a security group concerns all hosts that let its members in, each new host of a network all
+that have it: many new ones cost one pass.  What happens at the switch does not wait: a device that appears is a
+guest that wants to start."""
 
 
 class Switch(Protocol):
@@ -94,6 +95,7 @@ class L2Agent:
             topics=(f"neutron.ports.{self._host}",),
             resync_seconds=self._resync_seconds,
             spacing=SPACING_SECONDS,
+            gathering=GATHERING_SECONDS,
             prompt=frozenset({SWITCH}),
         )
 
