@@ -1,5 +1,6 @@
 """What the L2 agent of one host has to know: one document, a constant number of queries."""
 
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -123,8 +124,10 @@ def _port(row: Row[Any], ips: Rows, pairs: Rows, groups: Rows) -> WirePort:
 
 
 def _segments(tx: Transaction, here: dict[str, str]) -> dict[str, Segment]:
-    tunnels = {row.host: _tunnel_address(row.details) for row in tx.all(TUNNELS)}
-    peers = grouped(tx.all(PEERS, here), "network_id")
+    tunnels = {row[0]: _tunnel_address(row[1]) for row in tx.all(TUNNELS)}
+    peers: dict[str, list[str]] = {}
+    for row in tx.all(PEERS, here):
+        peers.setdefault(row[0], []).append(row[1])
     return {
         row.id: Segment(
             network_id=row.id,
@@ -144,8 +147,9 @@ def _tunnel_address(details: str) -> str:
     return str(msgspec.json.decode(details).get("tunnel_address") or "")
 
 
-def _ends(peers: list[Row[Any]] | tuple[()], tunnels: dict[str, str]) -> tuple[str, ...]:
-    return tuple(sorted({tunnels[peer.host] for peer in peers if tunnels.get(peer.host)}))
+def _ends(peers: Iterable[str], tunnels: Mapping[str, str]) -> tuple[str, ...]:
+    """Where the tunnels of these hosts end; some have none yet."""
+    return tuple(sorted(set(filter(None, map(tunnels.get, peers)))))
 
 
 def _rule(row: Row[Any]) -> Rule:
@@ -166,7 +170,7 @@ def _members(tx: Transaction, here: dict[str, str], remote: set[str | None]) -> 
     if not found:
         return {}
     for row in tx.all(MEMBERS, here):
-        found.setdefault(row.security_group_id, set()).add(row.ip)
+        found.setdefault(row[0], set()).add(row[1])
     for row in tx.all(MEMBER_PAIRS, here):
-        found.setdefault(row.security_group_id, set()).add(ipam.bare(row.prefix))
+        found.setdefault(row[0], set()).add(ipam.bare(row[1]))
     return {group: tuple(sorted(ips)) for group, ips in sorted(found.items())}
