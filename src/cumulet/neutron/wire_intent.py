@@ -124,10 +124,10 @@ def _port(row: Row[Any], ips: Rows, pairs: Rows, groups: Rows) -> WirePort:
 
 
 def _segments(tx: Transaction, here: dict[str, str]) -> dict[str, Segment]:
-    tunnels = {row[0]: _tunnel_address(row[1]) for row in tx.all(TUNNELS)}
+    tunnels = {row.host: _tunnel_address(row.details) for row in tx.all(TUNNELS)}
     peers: dict[str, list[str]] = {}
     for row in tx.all(PEERS, here):
-        peers.setdefault(row[0], []).append(row[1])
+        peers.setdefault(row.network_id, []).append(row.host)
     return {
         row.id: Segment(
             network_id=row.id,
@@ -170,7 +170,7 @@ def _members(tx: Transaction, here: dict[str, str], remote: set[str | None]) -> 
     if not found:
         return {}
     for row in tx.all(MEMBERS, here):
-        found.setdefault(row[0], set()).add(row[1])
+        found.setdefault(row.security_group_id, set()).add(row.ip)
     for row in tx.all(MEMBER_PAIRS, here):
-        found.setdefault(row[0], set()).add(ipam.bare(row[1]))
+        found.setdefault(row.security_group_id, set()).add(ipam.bare(row.prefix))
     return {group: tuple(sorted(ips)) for group, ips in sorted(found.items())}
