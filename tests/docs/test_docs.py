@@ -27,6 +27,14 @@ def test_the_reference_is_what_the_generator_writes(name: str) -> None:
     assert (DOCS / "reference" / name).read_text() == written[name], "run tools/reference"
 
 
+def test_every_call_of_everyday_clients_is_built() -> None:
+    found = tool("reference").survey()
+    routes = [row for rows, _ in found.values() for row in rows]
+    assert sum(row[-1] == "P0" for row in routes) > 140
+    missing = [call for _, calls in found.values() for call in calls]
+    assert [call for call in missing if call.priority == "P0"] == []
+
+
 @pytest.mark.parametrize("name", ["map.svg", "four-nodes.svg"])
 def test_the_map_is_what_the_generator_draws(name: str) -> None:
     assert (DOCS / name).read_text() == tool("map").pictures()[name], "run tools/map"
