@@ -97,7 +97,7 @@ def run_service(
         api_sockets=api_sockets,
         beat=made.beat,
         heartbeat_seconds=config.agents.heartbeat_seconds,
-        certificate="" if service.agent else certificates.serving(config),
+        certificate=certificates.serving(config, service.agent),
     )
 
 
