@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from cumulet.core.tables import agents
+from cumulet.nova.tables import migrations
 from cumulet.sim.effects import Crash
 from cumulet.sim.machine import Machine
 from cumulet.sim.world import World
@@ -144,17 +145,18 @@ def resize_in_vain(world: World) -> None:
     world.stop_agents("h2")
 
 
-def is_back(world: World) -> None:
+def is_back(world: World, hosts: int = 1) -> None:
     """Of its old size on its old host, which may have switched it off meanwhile."""
     boots = machines(world)["h1"].boots
     assert boots in (1, 2)
-    sized("ACTIVE", 512, boots, 0, 1)(world)
+    sized("ACTIVE", 512, boots, 0, hosts)(world)
 
 
 send = as_admin("os-migrateLive", {"host": None, "block_migration": "auto"})
 LIVELY = Operation("live", send, runs_on("completed", "error"), running)
 resized = moved(running, "resize", BIGGER)
 resized_here = moved(alone_on_its_host, "resize", BIGGER)
+MIGRATE = Operation("migrate", as_admin("migrate"), sized("VERIFY_RESIZE", 512, 2, 0, 2), running)
 OPERATIONS = (
     Operation("resize", act("resize", BIGGER), sized("VERIFY_RESIZE", 1024, 2, 0, 2), running),
     Operation("confirm", act("confirmResize"), sized("ACTIVE", 1024, 2, 0, 1), resized),
@@ -162,7 +164,7 @@ OPERATIONS = (
     Operation("resize here", act("resize", BIGGER), sized("VERIFY_RESIZE", 1024, 2, 1, 1), alone_on_its_host),
     Operation("confirm here", act("confirmResize"), sized("ACTIVE", 1024, 2, 0, 1), resized_here),
     Operation("revert here", act("revertResize"), sized("ACTIVE", 512, 2, 0, 1), resized_here),
-    Operation("migrate", as_admin("migrate"), sized("VERIFY_RESIZE", 512, 2, 0, 2), running),
+    MIGRATE,
     Operation("delete on trial", delete, gone, resized),
     Operation("fall back", resize_in_vain, is_back, running),
     LIVELY,
@@ -179,6 +181,7 @@ def first_of(operation: Operation) -> int:
 
 CASES = [(one, number) for one in OPERATIONS for number in range(first_of(one), len(effects_of(one)))]
 MOMENTS = range(len(effects_of(LIVELY)))
+FETCHED = next(number for number, effect in enumerate(effects_of(MIGRATE)) if effect.startswith("fetched disk"))
 
 
 @pytest.mark.parametrize(("when", "hints"), [("before", True), ("after", False)], ids=["before", "after, no hints"])
@@ -241,6 +244,34 @@ def test_a_host_loses_power_on_its_way(prepared: Prepared, number: int, name: st
     ((_, here),) = machines(world).items()
     sized("ACTIVE", 512, here.boots, 0, 1)(world)
     assert here.boots in (1, 2)
+    delete(world)
+    world.settle()
+    gone(world)
+
+
+@pytest.mark.parametrize("number", range(len(effects_of(MIGRATE))))
+def test_a_destination_dies_for_good(prepared: Prepared, number: int) -> None:
+    """Nobody waits for it as long as it was not told that the server may run there."""
+    world = prepared(running, number % 2 == 0)
+    world.effects.crash_at = (len(world.effects.log) + number, "after")
+    with pytest.raises(Crash):
+        MIGRATE.ask(world)
+        world.settle()
+    world.hosts["h2"].cut_power()
+    world.stop_agents("h2")
+    MIGRATE.ask(world)
+    world.settle()
+    with world.db.read() as tx:
+        begun = tx.value(sa.select(migrations.c.held).order_by(migrations.c.id.desc())) is False
+    assert number > FETCHED or not begun
+    if not begun:
+        is_back(world, len(machines(world)))
+    world.start_agents()
+    world.settle()
+    if begun:
+        assert world.status(find(world)) == "VERIFY_RESIZE"
+    else:
+        is_back(world)
     delete(world)
     world.settle()
     gone(world)

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from cumulet.nova.compute.plan import (
+    FETCHED,
     LOST_DISK,
     OTHER_DISK,
     Plan,
@@ -22,6 +23,7 @@ from cumulet.nova.model import LIVE, Domain, Fetch, ImageSource, Nic, Progress, 
 BOOT = "this boot"
 IMAGE = ImageSource("image", "qcow2", 1, 1, "", "")
 PORTS = ("p1", "p2")
+FETCH = Fetch("h2", "192.0.2.2", 1, "ticket")
 
 nics = st.lists(
     st.builds(Nic, st.sampled_from(PORTS), st.just("m"), st.just(1450), st.just("n"), st.booleans()),
@@ -55,8 +57,15 @@ intents = st.builds(
     start_generation=st.sampled_from([0, 2, 3]),
     launched=st.booleans(),
     held=st.booleans(),
-    fetch=st.none() | st.just(Fetch("h2", "192.0.2.2", 1, "ticket")),
-).map(lambda intent: replace(intent, launched=intent.launched and intent.fetch is None))
+    fetching=st.booleans(),
+    fetch=st.none() | st.just(FETCH),
+).map(
+    lambda intent: replace(
+        intent,
+        launched=intent.launched and intent.fetch is None,
+        fetching=intent.fetching and intent.held and intent.fetch is not None,
+    )
+)
 ports = st.frozensets(st.sampled_from(PORTS))
 domains = st.builds(
     Domain,
@@ -174,9 +183,24 @@ def test_a_disk_with_data_is_never_made_anew(wanted: ServerIntent, actual: Domai
 @settings(max_examples=300)
 @given(intents, domains)
 def test_nothing_starts_while_its_other_host_has_it(wanted: ServerIntent, actual: Domain) -> None:
-    plan = plan_server(replace(wanted, held=True, absent=False), actual, BOOT)
-    assert not {Step.START, Step.FETCH_DISK} & set(plan.steps)
+    held = replace(wanted, held=True, absent=False)
+    plan = plan_server(held, actual, BOOT)
+    assert not {Step.START, *([] if held.fetching else [Step.FETCH_DISK])} & set(plan.steps)
     assert not {"reboot", "rebuild"} & {verb.name for verb in plan.verbs}
+
+
+@settings(max_examples=300)
+@given(intents, domains)
+def test_a_disk_that_may_come_comes_and_is_told_of(wanted: ServerIntent, actual: Domain) -> None:
+    """But for a rebuild, which would make it anew."""
+    coming = replace(wanted, held=True, fetching=True, fetch=FETCH, launched=False, absent=False, verbs=())
+    there = replace(actual, disk=False, defined=False, state="off", nics=frozenset(), progress=None)
+    plan = plan_server(coming, there, BOOT)
+    assert Step.FETCH_DISK in plan.steps
+    assert plan.waiting_for == (FETCHED if wanted.power == "on" else "")
+    after = carry_out(plan, coming, there)
+    assert (after.disk, after.state) == (True, "off")
+    assert (what_was_seen(coming, there, BOOT).ready, what_was_seen(coming, after, BOOT).ready) == (False, True)
 
 
 @settings(max_examples=300)

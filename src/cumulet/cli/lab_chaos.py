@@ -3,7 +3,8 @@
 The users, what they were promised and what is said of it are those of the simulated campaign (``sim.users``); what
 is broken is real: kill -9 of any process that a node's parent looks after, libvirtd, the switch, database and
 broker among them, a power cut, a cable.  After each round it waits until everything is as it was promised, every
-agent is up, and nothing is on any node (``lab_leaks``) that nobody has.
+agent is up, and nothing is on any node (``lab_leaks``) that nobody has.  Guests that nothing is done to have to
+answer all the time (``lab_traffic``).
 
 What was in the lab before is left alone, what is made here is taken away at the end.  Only a cloud that its own
 topology calls a lab is touched.
@@ -23,6 +24,7 @@ import msgspec
 from cumulet.cli import cloud, lab, lab_leaks
 from cumulet.cli.cloud import Refused
 from cumulet.cli.lab import Lab
+from cumulet.cli.lab_traffic import Traffic
 from cumulet.cli.record import State
 from cumulet.core import topology as topologies
 from cumulet.core.errors import BadRequest, Retry
@@ -108,16 +110,20 @@ class LabCampaign:
             raise BadRequest(f"the cloud {where.name!r} is not marked as a lab ({mark}): it is left alone")
         self.lab, self.random, self.report, self._tell = where, Random(seed), Report(seed), tell
         self.cloud = LabCloud(where)
+        self.traffic = Traffic(where, self.cloud)
         self.users = Users(self.cloud, self.random, MOST)
         self.users.promises.others = everything(self.cloud)
         self._just_asked: list[str] = []
 
     def play(self, rounds: int) -> Report:
         try:
+            self.traffic.find()
+            self.users.promises.others = everything(self.cloud)
             for _ in range(rounds):
                 self._round()
         finally:
             self._mend()
+            self.traffic.leave()
         self._just_asked = ["all was deleted"]
         self.users.leave()
         for image in self.users.promises.images:
@@ -128,6 +134,7 @@ class LabCampaign:
     def _round(self) -> None:
         self.report.rounds += 1
         self._just_asked = []
+        self.traffic.begin()
         self._act(0, 2)
         chance = self.random.random()
         if chance < 0.6:
@@ -162,6 +169,7 @@ class LabCampaign:
             victim = self.random.choice(living)
             self.report.deaths += 1
             self._did(f"kill -9 {victim.name} on {name}")
+            self.traffic.hit(name, victim.name)
             lab.try_on(node, ["kill", "-9", str(victim.pid)])
 
     def _cut(self) -> None:
@@ -180,6 +188,7 @@ class LabCampaign:
         self.report.power_cuts += 1
         self.users.promises.power_cut = 2
         self._did(f"power cut of {name}")
+        self.traffic.hit(name)
         machine.stop(self.lab.machine(name))
         if name != self.lab.controller():
             self._act(0, 2)
@@ -223,7 +232,7 @@ class LabCampaign:
                 time.sleep(LOOK_SECONDS)
         if not found:
             self.users.rest()
-        found += self.cloud.faults
+        found += self.cloud.faults + self.traffic.end(self.report)
         self.cloud.faults = []
         took = time.monotonic() - since
         self.report.add(took, found, self._just_asked)
@@ -232,7 +241,7 @@ class LabCampaign:
     def problems(self) -> list[str]:
         promises = self.users.promises
         found = [*broken(self.cloud, promises), *self._unstored(), *self._down()]
-        return found or list(lab_leaks.leaks(self.lab, self.cloud, promises))
+        return found or [*lab_leaks.leaks(self.lab, self.cloud, promises), *self.traffic.dumb()]
 
     def _unstored(self) -> Iterator[str]:
         for image, server in self.users.promises.images.items():

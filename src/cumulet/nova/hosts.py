@@ -183,7 +183,7 @@ def _known(row: Row[Any]) -> Seen | None:
         waiting=row.seen_waiting or "",
         boot_id=row.seen_boot_id or "",
         reached=bool(row.seen_reached),
-        ready=live_moves.is_receiving(row) and row.move_ready_at is not None,
+        ready=row.move_ready_at is not None and (live_moves.is_receiving(row) or moves.is_arriving(row)),
     )
 
 
@@ -229,6 +229,8 @@ def record(tx: Transaction, host: str, reports: Mapping[str, Seen]) -> None:
             changes.append(_change(row, seen, now))
         if row.move_type == LIVE:
             moving.append((row, seen))
+        elif row.move_type in moves.ON_TRIAL:
+            stranded_moves.note_fetched(tx, row, seen)
         _obey(tx, row, seen, actions.get(row.id, ()), now)
     if changes:
         tx.write(_SEE, changes)

@@ -14,6 +14,8 @@ LONGEST_REASON = 4000
 """A fault or a wait in more words is cut off, by who says it and by who writes it down."""
 LIVE = "live-migration"
 """The verb that sends a running server to another host, and the type of its migration."""
+FETCHES = "fetches_while_held"
+"""What a nova-compute says of itself that knows of ``ServerIntent.fetching``."""
 Counter = Annotated[int, Meta(ge=0, le=0x7FFFFFFFFFFFFFFF)]
 Power = Annotated[str, Meta(pattern="^(on|off|paused|suspended|crashed|absent|incoming|sent)$")]
 HostAddress = Annotated[str, Meta(pattern=r"^[][0-9A-Za-z_.:-]{0,255}$")]
@@ -101,6 +103,7 @@ class ServerIntent(Struct, frozen=True):
     ticket: str = ""  # for which its files are given to the host that it moves to, or its guest is let in here
     held: bool = False  # its other host has yet to cease: nothing may start it here
     fetch: Fetch | None = None  # its disk comes from there, once that host has ceased
+    fetching: bool = False  # that host has ceased: though the server is held, its disk may be fetched
     receiving: bool = False  # its guest may come in here, and stands still until the controller has decided
 
 
@@ -120,7 +123,7 @@ class Seen(Struct, frozen=True):
     verb_faults: dict[str, str] = {}  # verb id → why it could not be done
     boot_id: Annotated[str, Meta(max_length=64)] = ""  # of the host when this was seen
     reached: bool = False  # it was on as ordered since that boot: if it is off now, it went off by itself
-    ready: bool = False  # to receive the guest
+    ready: bool = False  # to receive the guest, or its disk is fetched and only the controller's word is missing
     progress: Progress | None = None  # of sending it away
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Row
 from cumulet.core.secrets import sign
 from cumulet.nova import live_moves, moves
 from cumulet.nova.console_tokens import CONSOLE_PORT
-from cumulet.nova.model import LIVE, Fetch, ServerIntent, Verb
+from cumulet.nova.model import FETCHES, LIVE, Fetch, ServerIntent, Verb
 from cumulet.nova.services import host_address
 
 
@@ -40,7 +40,15 @@ def add(
     if row.move_type in moves.ON_TRIAL:
         address = host_address(hosts.get(row.move_source))
         fetch = Fetch(row.move_source, address, CONSOLE_PORT, _files_ticket(row, secret))
+        if not held and _fetches_first(row, hosts):
+            return replace(intent, held=True, fetching=True, fetch=fetch, launched=False)
     return replace(intent, held=held, fetch=fetch, launched=False)
+
+
+def _fetches_first(row: Row[Any], hosts: Mapping[str, Row[Any]]) -> bool:
+    """Whether the disk is fetched before the host is let go on; a host of the version before does both at once."""
+    host = hosts.get(row.host)
+    return bool(row.move_held and row.move_ready_at is None and host and host.details.get(FETCHES))
 
 
 def _receiving(intent: ServerIntent, row: Row[Any], hosts: Mapping[str, Row[Any]], secret: str) -> ServerIntent:

@@ -1,10 +1,12 @@
 """A move falls back by itself if its destination dies before it was let go on.
 
-The destination of a server that goes off and on again is held until the old host is quiet.  Then it is let go on
-when it asks for its intent, and that is written down before it is answered (``let_go``).  As long as nothing is
-written down, it has never been told to fetch or to start the server, and whoever gives the move up changes the same
-row, so that it never will be (``give_up``): the server is free to run where it was, without a word from the
-destination.  A destination that dies later may have started it; nobody but an administrator can know.
+The destination of a server that goes off and on again is held until the old host is quiet.  Then it fetches the
+disk, which may take long, and says that it has it (``note_fetched``).  It is let go on when it next asks for its
+intent, and that is written down before it is answered (``let_go``).  As long as nothing is written down, it has
+never been told to start the server, and whoever gives the move up changes the same row, so that it never will be
+(``give_up``): the server is free to run where it was, without a word from the destination, which takes away what it
+has begun when it comes back.  A destination that dies later may have started it; nobody but an administrator can
+know.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,6 +21,7 @@ from cumulet.core.db import Database, Transaction
 from cumulet.core.errors import Retry
 from cumulet.core.reconcile import Reconciler
 from cumulet.nova import moves, notices
+from cumulet.nova.model import Seen
 from cumulet.nova.services import is_up, list_hosts
 from cumulet.nova.tables import migrations, server_actions, server_hosts, servers
 
@@ -33,6 +36,14 @@ _WAITING = (
 )
 
 
+def note_fetched(tx: Transaction, row: Row[Any], seen: Seen) -> None:
+    """A host has reported of a server that moves: if its disk has come, it may be let go on."""
+    if not seen.ready or seen.generation < row.since or row.move_ready_at is not None or not moves.is_arriving(row):
+        return
+    if tx.write(sa.update(migrations).where(_m.id == row.move_id, _HELD).values(ready_at=clock.now())):
+        tx.hint(f"nova.hosts.{row.host}", row.id)
+
+
 def let_go(tx: Transaction, numbers: Sequence[int]) -> None:
     """The destinations of these moves are about to be told that they may begin."""
     tx.write(sa.update(migrations).where(_m.id.in_(numbers), _HELD).values(held=False))
@@ -40,7 +51,8 @@ def let_go(tx: Transaction, numbers: Sequence[int]) -> None:
 
 def give_up(tx: Transaction, row: Row[Any]) -> None:
     """``row``: a server with its unfinished move.  Retry if its destination has asked meanwhile."""
-    if not tx.write(sa.update(migrations).where(_m.id == row.move_id, _HELD).values(held=None)):
+    waiting = sa.and_(_m.id == row.move_id, _HELD, _m.arrived_at.is_(None))
+    if not tx.write(sa.update(migrations).where(waiting).values(held=None)):
         raise Retry(f"the migration of server {row.id} has changed meanwhile")
     fault = DEAD.format(row.move_destination)
     mine = sa.and_(server_actions.c.server_id == row.id, server_actions.c.finished_at.is_(None))

@@ -147,8 +147,8 @@ migrations = Table(
     Column("arrived_at", Time),  # it is where it should be, as it should be
     Column("finished_at", Time),  # by nova-api where it is confirmed, by nova-scheduler where no host was found
     Column("outcome", String(16)),  # 'confirmed', 'reverted', 'error', 'done', 'completed', …
+    Column("ready_at", Time),  # of a live one: its destination can receive it; of another: it has fetched the disk
     # of a live one
-    Column("ready_at", Time),  # its destination can receive it, so its source may send it
     Column("asked_generation", Integer),  # it was sent; the destination's word counts from this generation on
     Column("left_at", Time),  # it is the destination's
     Column("memory_total", BigInteger),  # bytes, as its source counts them

@@ -18,7 +18,7 @@ from typing import Any
 
 from cumulet.core.http import App
 from cumulet.sim.effects import Crash, Impossible
-from cumulet.sim.promises import Promises, Unanswered, broken, everything, list_servers
+from cumulet.sim.promises import Promises, Unanswered, broken, everything, get, list_servers
 from cumulet.sim.report import Report
 from cumulet.sim.users import Users
 from cumulet.sim.world import IMAGE, OTHER_IMAGE, World
@@ -64,7 +64,7 @@ class Campaign:
             if self.random.random() < 0.05:
                 self._cut_power(self.random.choice(HOSTS))
             if self.random.random() < 0.05 and not self.world.dead:
-                self._lose(self.random.choice(HOSTS))
+                self._lose(self.random.choice(self._destinations() or HOSTS))
             for _ in range(self.random.randint(0, 3)):
                 self._pass(self.random.choice((0.1, 1.0, 10.0)))
         if self.world.dead:
@@ -127,6 +127,13 @@ class Campaign:
         self.world.hosts[name].cut_power()
         for owner in sorted({owner for owner in self.world.owners if owner.endswith(f"@{name}")}):
             self.world.restart(owner)
+
+    def _destinations(self) -> list[str]:
+        """Hosts that servers are on their way to."""
+        moves = get(self.cloud, "compute", "/os-migrations", True)["migrations"]
+        return sorted(
+            {one["dest_compute"] for one in moves if one["status"] in ("migrating", "preparing", "running")}
+        )
 
     def _lose(self, name: str) -> None:
         """A host goes dark, somebody says so, and its servers are wanted elsewhere."""

@@ -53,8 +53,15 @@ class Promises:
     def holds(self, server: str, status: str) -> bool:
         """Whether the server may be so."""
         may_be = {self.servers[server], self.unsure.get(server)}
+        if self.power_cut > 0 and server in self.ordered and "VERIFY_RESIZE" in may_be:
+            may_be.add(self.before[server][0])  # its destination was lost, and it has fallen back
         memory_lost = "PAUSED" in may_be or ("SUSPENDED" in may_be and server in self.ordered)
         return status in may_be or (self.power_cut > 0 and memory_lost and status == "SHUTOFF")
+
+    def has_fallen_back(self, server: str, status: str, size: str) -> bool:
+        """Whether it is as it was before a move that a power cut has brought to nothing."""
+        lost = self.power_cut > 0 and server in self.ordered and self.servers[server] == "VERIFY_RESIZE"
+        return lost and self.before[server] == (status, size)
 
     def forget(self, server: str) -> None:
         """It is to be gone."""
@@ -96,7 +103,7 @@ def broken(cloud: Cloud, promises: Promises) -> Iterator[str]:
         shown_as, task, size = found["status"], found["OS-EXT-STS:task_state"], found["flavor"]["original_name"]
         if task or not promises.holds(server, shown_as):
             yield f"stuck: server {server} is {shown_as} ({task}), not {status}"
-        if size not in promises.sizes[server]:
+        if size not in promises.sizes[server] and not promises.has_fallen_back(server, shown_as, size):
             yield f"lost: server {server} has flavor {size}, not {promises.sizes[server]}"
         yield from _broken_ports(server, status, promises.ports[server], ports.get(server, []))
     yield from (f"stuck: server {server} is not gone" for server in shown.keys() - promises.servers.keys())

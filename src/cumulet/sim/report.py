@@ -19,7 +19,11 @@ class Report(msgspec.Struct):
     stuck: int = 0
     leaked: int = 0
     lost: int = 0
+    silent: int = 0  # a guest of a lab that nothing was done to did not answer
     impossible: int = 0  # simulated hosts insist on some things: that no server runs on two of them
+    pings: int = 0  # of guests that nothing was done to
+    pings_lost: int = 0
+    longest_silence_s: float = 0.0
     slowest_recovery_s: float = 0.0
     problems: list[str] = []
 

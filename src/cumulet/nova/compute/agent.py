@@ -31,7 +31,7 @@ from cumulet.nova.compute.identity import Identity, Signed
 from cumulet.nova.compute.plan import Plan, Step, is_news, of_this_boot, plan_server, what_was_seen
 from cumulet.nova.compute.screens import Screens
 from cumulet.nova.compute.uptime import read_uptime
-from cumulet.nova.model import Domain, ImageSource, Inventory, Seen, ServerIntent, Verb
+from cumulet.nova.model import FETCHES, Domain, ImageSource, Inventory, Seen, ServerIntent, Verb
 
 LOG = logging.getLogger(__name__)
 WORKERS = 4
@@ -127,7 +127,7 @@ class ComputeAgent:
 
     def details(self) -> dict[str, Any]:
         """Told with each heartbeat."""
-        found: dict[str, Any] = {"unknown": self._unknown}
+        found: dict[str, Any] = {"unknown": self._unknown, FETCHES: True}
         with contextlib.suppress(Retry):  # a hypervisor that does not answer yet
             found["inventory"] = msgspec.to_builtins(self._inventory or self._hypervisor.inventory())
         if self._too_many:

@@ -16,8 +16,9 @@ it is woken first, then it gets and loses NICs.
 A rebuild makes the disk anew, once: until its verb is done nothing else may start the machine.  A disk of another
 image than the wanted one, with no rebuild to come, is what a failed rebuild leaves; the plan says so and stops.
 
-A server that moves here is prepared while its other host still has it; its disk is fetched, and it is started, when
-that host has ceased.  A server that has left on trial is off here and keeps its files.
+A server that moves here is prepared while its other host still has it; its disk is fetched when that host has
+ceased ('fetching'), and it is started when it is held no more.  A server that has left on trial is off here and
+keeps its files.
 
 A guest that shall be sent elsewhere as it runs is sent and nothing else; once it has been sent ('sent', or its
 domain is gone) nothing starts it here again, as long as it shall be sent.  Where it shall come in, all that it
@@ -70,6 +71,7 @@ class Plan:
 
 WIRING = "ports to be wired"
 HELD = "the server to be off on its other host"
+FETCHED = "the word that it may run here"
 LOST_DISK = "The server's disk is not on its host any more."
 COMING_IN = "its guest to come in, or not to"
 NOT_SURVIVED = "The server has come here, and has gone off before it was let go on."
@@ -116,6 +118,7 @@ def plan_server(wanted: ServerIntent, actual: Domain, boot_id: str) -> Plan:
     unwired = wanted.power != "off" and not all(nic.wired for nic in wanted.nics)
     waits = wanted.held or unwired
     coming = wanted.fetch is not None and not actual.disk
+    barred = coming and wanted.held and not wanted.fetching
     asleep = actual.state == "suspended" and wanted.power != "off" and not _begins(verbs)
     define = must_define and not rebuilt and not (unwired and running)
     steps = [
@@ -124,21 +127,19 @@ def plan_server(wanted: ServerIntent, actual: Domain, boot_id: str) -> Plan:
             (Step.RECALL, actual.progress is not None),
             (Step.CLEAR, bool(stale)),
             (Step.MAKE_DISK, not actual.disk and not rebuilt and not coming),
-            (Step.FETCH_DISK, coming and not wanted.held),
+            (Step.FETCH_DISK, coming and not barred),
             (Step.UNPLUG, bool(surplus) and not asleep),
             (Step.PLUG, not actual.taps >= nics),
             (Step.STOP, wanted.power == "off" and (running or actual.state == "suspended")),
             (Step.PAUSE, wanted.power == "paused" and running and actual.state == "on"),
-            (Step.DEFINE, define and not asleep and not (coming and wanted.held)),
+            (Step.DEFINE, define and not asleep and not barred),
             (Step.SUSPEND, wanted.power == "suspended" and running),
         )
         if due
     ]
     stays = running and wanted.power in _RUNNING
     ready = _before_beginning(verbs) if waits else verbs
-    waiting = waits and (
-        (coming and wanted.held) or must_start or len(ready) < len(verbs) or (unwired and must_define and stays)
-    )
+    waiting = waits and (barred or must_start or len(ready) < len(verbs) or (unwired and must_define and stays))
     if must_start and not waiting and not _begins(verbs):
         steps.append(Step.START)
         if asleep:
@@ -147,12 +148,18 @@ def plan_server(wanted: ServerIntent, actual: Domain, boot_id: str) -> Plan:
         steps.append(Step.VERB)
     return Plan(
         tuple(steps),
-        waiting_for=(HELD if wanted.held else WIRING) if waiting else "",
+        waiting_for=_what_holds(wanted) if waiting else "",
         surplus=surplus,
         verbs=ready,
         stale=stale,
         at_rest=at_rest,
     )
+
+
+def _what_holds(wanted: ServerIntent) -> str:
+    if wanted.held:
+        return FETCHED if wanted.fetching else HELD
+    return WIRING
 
 
 def _plan_kept(actual: Domain) -> Plan:
@@ -178,7 +185,9 @@ def _plan_receiving(wanted: ServerIntent, actual: Domain) -> Plan:
 
 
 def is_ready(wanted: ServerIntent, actual: Domain) -> bool:
-    """Whether the guest can come in."""
+    """Whether the guest can come in, or the disk of one that is held has come."""
+    if wanted.fetching and not wanted.receiving:
+        return actual.disk
     wired = all(nic.wired and nic.port_id in actual.taps for nic in wanted.nics)
     return wanted.receiving and actual.disk and wired
 
