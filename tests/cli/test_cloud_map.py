@@ -25,6 +25,9 @@ TOPOLOGY = """
 [database]
 url = "sqlite:///{place}/cumulet.sqlite"
 
+[tls]
+on = false
+
 [[node]]
 name = "c1"
 address = "127.77.0.1"

@@ -1,6 +1,7 @@
 """TLS between agents and controllers: who is believed, for how long, and what a node is given of it."""
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import threading
@@ -11,17 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from msgspec.structs import replace
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from cumulet.core import certificates, run, secrets
-from cumulet.core.client import Controller
+from cumulet.core.client import Controller, connect_host
 from cumulet.core.config import Api, Broker, Config, Tls
-from cumulet.core.errors import Retry
+from cumulet.core.errors import BadRequest, Retry
 
 NOW = datetime.now(UTC)
 NAMES = ("127.0.0.1", "localhost")
+RSA_KEY = (
+    rsa.generate_private_key(65537, 2048)
+    .public_key()
+    .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    .decode()
+)
 
 
 @pytest.fixture(scope="module")
@@ -130,3 +139,38 @@ def test_a_host_gets_the_authoritys_certificate_and_no_key(tmp_path: Path) -> No
     config.etc_dir = str(tmp_path)
     certificates.prepare(config, own.authority, None)
     assert not certificates.server_path(config).exists()
+
+
+def test_a_host_is_known_by_its_name_wherever_it_is(tmp_path: Path, authority: str) -> None:
+    key = certificates.make_key()
+    pem = key + certificates.sign(authority, certificates.public_key(key), ["c1"], NOW, certificates.HOST_DAYS)
+    (tmp_path / "ca.pem").write_text(certificates.certificate_of(authority))
+    trust = certificates.client_context(tmp_path / "ca.pem")
+    with server(tmp_path, pem) as url:
+        port = int(url.rpartition(":")[2])
+        connection = connect_host("c1", "127.0.0.1", port, trust, 5.0)
+        connection.request("GET", "/x")
+        assert connection.getresponse().read() == b'{"a": 1}'
+        connection.close()
+        with pytest.raises(ssl.SSLCertVerificationError, match="Hostname mismatch"):
+            connect_host("c2", "127.0.0.1", port, trust, 5.0).connect()
+
+
+def test_a_certificate_is_exchanged_while_it_is_served_with(tmp_path: Path, authority: str) -> None:
+    (tmp_path / "ca.pem").write_text(certificates.certificate_of(authority))
+    trust = certificates.client_context(tmp_path / "ca.pem")
+    nobodys = certificates.issue(certificates.make_authority(), ["c1"], NOW)
+    with server(tmp_path, nobodys) as url:
+        port = int(url.rpartition(":")[2])
+        with pytest.raises(ssl.SSLCertVerificationError):
+            connect_host("c1", "127.0.0.1", port, trust, 5.0).connect()
+        (tmp_path / "server.pem").write_text(certificates.issue(authority, ["c1"], NOW))
+        with contextlib.suppress(ssl.SSLCertVerificationError):  # whoever finds out may still be shown the old one
+            connect_host("c1", "127.0.0.1", port, trust, 5.0).connect()
+        connect_host("c1", "127.0.0.1", port, trust, 5.0).connect()
+
+
+@pytest.mark.parametrize("wrong", ["", "no key", RSA_KEY])
+def test_only_keys_of_one_kind_are_signed(authority: str, wrong: str) -> None:
+    with pytest.raises(BadRequest, match="no public key"):
+        certificates.sign(authority, wrong, ["c1"], NOW, 1)

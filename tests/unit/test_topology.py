@@ -96,24 +96,25 @@ def test_a_controller_has_the_database_and_the_others_do_not() -> None:
 def test_everybody_finds_the_controller_and_listens_on_the_management_network() -> None:
     for name, address in (("controller", "10.0.0.1"), ("network", "10.0.0.2"), ("compute2", "10.0.0.4")):
         config = config_of(FOUR, name)
-        assert config.controller_urls(8783) == ["http://10.0.0.1:8783"]
+        assert config.controller_urls(8783) == ["https://10.0.0.1:8783"]
         assert config.api.internal_bind == address
-        assert config.keystone_url == "http://192.0.2.1:5000/v3"
+        assert config.keystone_url == "https://192.0.2.1:5000/v3"
         assert config.node.region == "north"
         assert config.network.mtu == 1450
     assert config_of(FOUR, "controller").api.bind == "192.0.2.1"
 
 
-@pytest.mark.parametrize(
-    ("tls", "url"), [("", "amqp://10.0.0.1:5672"), ("[tls]\non = true", "amqps://10.0.0.1:5671")]
-)
+SECURE, PLAIN = "amqps://10.0.0.1:5671", "amqp://10.0.0.1:5672"
+
+
+@pytest.mark.parametrize(("tls", "url"), [("", SECURE), ("[tls]\non = true", SECURE), ("[tls]\non = false", PLAIN)])
 def test_several_nodes_share_a_broker_of_the_first_controllers(tls: str, url: str) -> None:
     for name in ("controller", "network", "compute1"):
         found = config_of(FOUR + tls, name)
         assert found.broker.url == url
         assert found.broker.private is (name == "controller")
-        assert found.tls.on is bool(tls)
-        assert found.scheme == ("https" if tls else "http")
+        assert found.tls.on is (url == SECURE)
+        assert found.scheme == ("https" if url == SECURE else "http")
 
 
 def test_a_broker_of_somebody_elses_is_not_started_and_one_node_needs_none() -> None:
@@ -122,6 +123,7 @@ def test_a_broker_of_somebody_elses_is_not_started_and_one_node_needs_none() -> 
         assert config_of(FOUR + '[broker]\nurl = "amqp://a:b@broker/"', name).broker == given
     alone = node(name="one", address="10.0.0.1", roles=["controller", "network", "compute"])
     assert config_of(alone, "one").broker == configuration.Broker()
+    assert not config_of(alone, "one").tls.on
 
 
 def test_tunnels_end_at_the_tunnel_address_or_else_at_the_nodes_own() -> None:
@@ -139,7 +141,7 @@ def test_a_controller_of_several_asks_itself_first() -> None:
     text = FOUR + node(name="c2", address="10.0.0.5", roles=["controller"])
     assert config_of(text, "c2").api.controllers == ["10.0.0.5", "10.0.0.1"]
     assert config_of(text, "compute1").api.controllers == ["10.0.0.1", "10.0.0.5"]
-    assert config_of(text, "c2").keystone_url == "http://192.0.2.1:5000/v3"
+    assert config_of(text, "c2").keystone_url == "https://192.0.2.1:5000/v3"
 
 
 def test_several_controllers_share_the_first_ones_mariadb_unless_there_is_another() -> None:

@@ -6,6 +6,9 @@ is called by, when its node starts: a new one if those changed, if the authority
 is over.  So there is nothing to order, to copy or to remember but a restart of the node once a year.
 
 Who calls a controller checks its certificate against the authority, and that it is for the address that was called.
+
+A host that others call (nova-compute) has a certificate for its name.  It makes the key itself and has a controller
+sign it, which knows the host by its token; who calls the host checks the name, whatever the address is.
 """
 
 import functools
@@ -19,14 +22,15 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from cumulet.core.config import Config
+from cumulet.core.errors import BadRequest
 
 if TYPE_CHECKING:
     from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 AUTHORITY_YEARS = 20
-SERVER_DAYS = 825
-"""As long as clients take a server's certificate for."""
+SERVER_DAYS, HOST_DAYS = 825, 30
+"""As long as clients take a server's certificate for; a host gets itself a new one in time."""
 EARLIER = timedelta(hours=1)  # clocks differ
 
 
@@ -38,6 +42,11 @@ def authority_path(config: Config) -> Path:
 def server_path(config: Config) -> Path:
     """A controller's key and certificate, for its services to read."""
     return config.etc / "tls" / "server.pem"
+
+
+def host_path(config: Config) -> Path:
+    """A host's key and certificate."""
+    return config.etc / "tls" / "host.pem"
 
 
 def trust(config: Config) -> ssl.SSLContext | None:
@@ -56,9 +65,10 @@ def broker_trust(config: Config) -> ssl.SSLContext | None:
     return ssl.create_default_context() if url.username is not None else trust(config)
 
 
-def serving(config: Config) -> str:
-    """The file that a controller's services serve with; empty where TLS is off."""
-    return str(server_path(config)) if config.tls.on else ""
+def serving(config: Config, agent: bool = False) -> str:
+    """The file that a controller's services, or a host's agents, serve with; empty where TLS is off."""
+    path = host_path(config) if agent else server_path(config)
+    return str(path) if config.tls.on else ""
 
 
 @functools.lru_cache(maxsize=4)
@@ -81,16 +91,24 @@ def prepare(config: Config, authority: str, group: int | None) -> None:
     """Write what this node needs, as root.
 
     On controllers ``authority`` has its key, and ``group`` may read what the services serve with.
+    A host begins with a certificate that nobody trusts, until a controller has signed another one.
     """
-    place = config.etc / "tls"
-    place.mkdir(mode=0o755, exist_ok=True)
-    _write(authority_path(config), certificate_of(authority), 0o644, 0)
+    keep_authority(config, authority)
+    if not host_path(config).exists():
+        write_host(config, issue(make_authority(), [config.node.name], datetime.now(UTC)))
     if group is None:
         return
     path = server_path(config)
     old = path.read_text() if path.exists() else ""
     if not still_good(old, authority, names(config), datetime.now(UTC)):
         _write(path, issue(authority, names(config), datetime.now(UTC)), 0o640, group)
+
+
+def keep_authority(config: Config, authority: str) -> None:
+    """Write down whom to believe: the authority's certificate, without its key."""
+    path = authority_path(config)
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    _write(path, certificate_of(authority), 0o644, 0)
 
 
 def make_authority(now: datetime | None = None) -> str:
@@ -113,29 +131,48 @@ def make_authority(now: datetime | None = None) -> str:
         decipher_only=False,
     )
     builder = (
-        _builder(subject, subject, key, begin, timedelta(days=365 * AUTHORITY_YEARS))
+        _builder(subject, subject, key.public_key(), begin, timedelta(days=365 * AUTHORITY_YEARS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(usage, critical=True)
     )
-    return _sign_with(builder, key, key)
+    return _private(key) + _sign(builder, key)
 
 
 def issue(authority: str, called: Collection[str], now: datetime, days: int = SERVER_DAYS) -> str:
     """A key and a certificate of the authority's for a server of these names and addresses."""
-    from cryptography import x509
+    key = make_key()
+    return key + sign(authority, public_key(key), called, now, days)
+
+
+def make_key() -> str:
+    """A new private key."""
     from cryptography.hazmat.primitives.asymmetric import ec
+
+    return _private(ec.generate_private_key(ec.SECP256R1()))
+
+
+def public_key(private: str) -> str:
+    """What a private key is signed by."""
+    from cryptography.hazmat.primitives import serialization
+
+    form = serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    return _key(private).public_key().public_bytes(*form).decode()
+
+
+def sign(authority: str, public: str, called: Collection[str], now: datetime, days: int) -> str:
+    """A certificate for who has the private part of this key; BadRequest if it is not of the kind used here."""
+    from cryptography import x509
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
     signer, issuer = _key(authority), _certificate(authority)
-    key = ec.generate_private_key(ec.SECP256R1())
     builder = (
-        _builder(_name("Cumulet controller"), issuer.subject, key, now, timedelta(days=days))
+        _builder(_name("Cumulet server"), issuer.subject, _public(public), now, timedelta(days=days))
         .add_extension(x509.SubjectAlternativeName([_general(name) for name in called]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
-    return _sign_with(builder, key, signer)
+    return _sign(builder, signer)
 
 
 def still_good(pem: str, authority: str, called: Collection[str], now: datetime) -> bool:
@@ -160,7 +197,7 @@ def certificate_of(pem: str) -> str:
 
 
 def _builder(
-    subject: "x509.Name", issuer: "x509.Name", key: "EllipticCurvePrivateKey", begin: datetime, life: timedelta
+    subject: "x509.Name", issuer: "x509.Name", public: "EllipticCurvePublicKey", begin: datetime, life: timedelta
 ) -> "x509.CertificateBuilder":
     from cryptography import x509
 
@@ -168,22 +205,25 @@ def _builder(
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
-        .public_key(key.public_key())
+        .public_key(public)
         .serial_number(x509.random_serial_number())
         .not_valid_before(begin - EARLIER)
         .not_valid_after(begin + life)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
     )
 
 
-def _sign_with(
-    builder: "x509.CertificateBuilder", key: "EllipticCurvePrivateKey", signer: "EllipticCurvePrivateKey"
-) -> str:
+def _sign(builder: "x509.CertificateBuilder", signer: "EllipticCurvePrivateKey") -> str:
     from cryptography.hazmat.primitives import hashes, serialization
 
+    return builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM).decode()
+
+
+def _private(key: "EllipticCurvePrivateKey") -> str:
+    from cryptography.hazmat.primitives import serialization
+
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    certificate = builder.sign(signer, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
-    return (key.private_bytes(*form) + certificate).decode()
+    return key.private_bytes(*form).decode()
 
 
 def _name(text: str) -> "x509.Name":
@@ -210,10 +250,29 @@ def _key(pem: str) -> "EllipticCurvePrivateKey":
     return found
 
 
+def _public(pem: str) -> "EllipticCurvePublicKey":
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        found = load_pem_public_key(pem.encode())
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise BadRequest("this is no public key") from error
+    if not isinstance(found, EllipticCurvePublicKey) or not isinstance(found.curve, SECP256R1):
+        raise BadRequest("this is no public key on the curve P-256")
+    return found
+
+
 def _certificate(pem: str) -> "x509.Certificate":
     from cryptography import x509
 
     return x509.load_pem_x509_certificate(certificate_of(pem).encode())
+
+
+def write_host(config: Config, pem: str) -> None:
+    """Keep what a host serves with."""
+    _write(host_path(config), pem, 0o600, -1)
 
 
 def _write(path: Path, text: str, mode: int, group: int) -> None:

@@ -33,6 +33,28 @@ def connect(host: str, port: int, trust: ssl.SSLContext | None, seconds: float) 
     return http.client.HTTPSConnection(host, port, timeout=seconds, context=trust)
 
 
+class HostConnection(http.client.HTTPConnection):
+    """HTTPS to a host, which is known by its name, wherever it is."""
+
+    def __init__(self, name: str, address: str, port: int, trust: ssl.SSLContext, seconds: float) -> None:
+        super().__init__(address, port, timeout=seconds)
+        self._name, self._trust = name, trust
+
+    def connect(self) -> None:
+        super().connect()
+        self.sock = self._trust.wrap_socket(self.sock, server_hostname=self._name)
+
+
+def connect_host(
+    name: str, address: str, port: int, trust: ssl.SSLContext | None, seconds: float
+) -> http.client.HTTPConnection:
+    """To what a host listens on for others, at an address as it is told (IPv6 in brackets); not connected yet."""
+    bare = address.strip("[]")
+    if trust is None:
+        return http.client.HTTPConnection(bare, port, timeout=seconds)
+    return HostConnection(name, bare, port, trust, seconds)
+
+
 class Controller:
     """One controller service, e.g. nova-conductor, as the agent of ``host`` sees it."""
 
@@ -82,8 +104,15 @@ class Controller:
 
     def ask(self, path: str, body: Any, kind: type[T]) -> T:
         """What the controller answers to what is posted to it."""
+        found = self.tell(path, body, kind)
+        if found is None:
+            raise Retry(f"{self._service} has no answer for {path}")
+        return found
+
+    def tell(self, path: str, body: Any, kind: type[T]) -> T | None:
+        """The same, or None if it has nothing to say."""
         raw = self._request("POST", path, msgspec.json.encode(body), {"Content-Type": "application/json"})[2]
-        return msgspec.json.decode(raw, type=kind)
+        return msgspec.json.decode(raw, type=kind) if raw else None
 
     def download(self, path: str, write: Any, headers: dict[str, str] | None = None) -> None:
         """Stream the bytes at ``path`` into ``write``, in constant memory, on a connection of its own."""

@@ -12,6 +12,7 @@ import os
 import select
 import signal
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -210,23 +211,45 @@ def _wait_for_one_of(*descriptors: int | socket.socket) -> None:
 
 def _server(app: Any, websockets: bool, certificate: str = "") -> _Server:
     return _Server(
-        uvicorn.Config(
-            app,
-            http=BoundedHttp,
-            ws="cumulet.core.websocket:BoundedWebsocket" if websockets else "none",
-            ws_max_size=LONGEST_MESSAGE,
-            ws_per_message_deflate=False,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,  # ``core.asgi`` writes it
-            proxy_headers=False,  # who calls is who is connected
-            timeout_keep_alive=KEEP_ALIVE_SECONDS,
-            timeout_graceful_shutdown=GRACE_SECONDS,
-            ssl_certfile=certificate or None,
+        _with_the_latest(
+            certificate,
+            uvicorn.Config(
+                app,
+                http=BoundedHttp,
+                ws="cumulet.core.websocket:BoundedWebsocket" if websockets else "none",
+                ws_max_size=LONGEST_MESSAGE,
+                ws_per_message_deflate=False,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                date_header=False,  # ``core.asgi`` writes it
+                proxy_headers=False,  # who calls is who is connected
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=GRACE_SECONDS,
+                ssl_certfile=certificate or None,
+            ),
         )
     )
+
+
+def _with_the_latest(certificate: str, config: uvicorn.Config) -> uvicorn.Config:
+    """A certificate may be exchanged while it is served with: whoever comes next is shown the new one."""
+    if not certificate:
+        return config
+    config.load()
+    assert config.ssl
+    seen = os.stat(certificate).st_mtime_ns
+
+    def look(connection: object, name: str | None, context: ssl.SSLContext) -> None:
+        nonlocal seen
+        now = os.stat(certificate).st_mtime_ns
+        if now != seen:
+            context.load_cert_chain(certificate)
+            seen = now
+
+    config.ssl.sni_callback = look  # called at every connection, with or without a name
+    return config
 
 
 def signs_of_life(

@@ -49,7 +49,7 @@ class Broker(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Tls(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    on: bool = False
+    on: bool | None = None  # None: in clouds of several nodes
 
 
 class Node(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -136,6 +136,11 @@ def controllers(topology: Topology) -> tuple[Node, ...]:
     return tuple(node for node in topology.nodes if controls(node))
 
 
+def speaks_tls(topology: Topology) -> bool:
+    """Whether services are reached by HTTPS: where a network is between nodes, unless it says otherwise."""
+    return len(topology.nodes) > 1 if topology.tls.on is None else topology.tls.on
+
+
 def public_host(topology: Topology) -> str:
     """What the catalogue's URLs lead to."""
     first = controllers(topology)[0]
@@ -183,7 +188,7 @@ def node_config(topology: Topology, node: Node) -> Config:
         ),
         database=_database(topology, node),
         broker=_broker(topology, node),
-        tls=configuration.Tls(topology.tls.on),
+        tls=configuration.Tls(speaks_tls(topology)),
         identity=topology.identity,
         images=topology.images,
         compute=topology.compute,
@@ -211,7 +216,7 @@ def _broker(topology: Topology, node: Node) -> configuration.Broker:
     if topology.broker.url or len(topology.nodes) < 2:
         return configuration.Broker(topology.broker.url)
     first = controllers(topology)[0]
-    place = "amqps://{}:5671" if topology.tls.on else "amqp://{}:5672"
+    place = "amqps://{}:5671" if speaks_tls(topology) else "amqp://{}:5672"
     return configuration.Broker(place.format(bracketed(first.address)), private=node == first)
 
 

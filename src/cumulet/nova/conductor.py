@@ -1,6 +1,7 @@
 """nova-conductor: stands between nova-compute and the database, and tidies up.
 
-It serves ``nova.hosts`` and ``nova.host_inventories``, lets nodes join (``core.joining``) and runs four loops.
+It serves ``nova.hosts`` and ``nova.host_inventories``, lets nodes join (``core.joining``), signs certificates of
+hosts (``core.signing``) and runs four loops.
 ``release`` gives back what servers hold that were deleted before any host had them; what hosts had is released by
 their reports.  ``live-moves`` gives up live migrations that come to no end, ``stranded-moves`` other moves whose
 destination died before it began.  ``history`` forgets gone servers after a week, a bounded batch at a time.
@@ -12,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
-from cumulet.core import clock, heartbeat, joining
+from cumulet.core import clock, heartbeat, joining, signing, tracing
 from cumulet.core.config import Config
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import Database, Transaction
@@ -113,6 +114,8 @@ def build_app(env: ControllerEnv) -> App:
         *host_inventories.ROUTES,
         heartbeat.route(frozenset({"nova-compute"}), lambda details: convert(details, ComputeDetails)),
         *joining.routes(env.secrets.host_secret),
+        signing.route(env.secrets.authority),
+        tracing.ROUTE,
         Route("GET", "/healthcheck", show_health, PUBLIC),
     ]
     return App(

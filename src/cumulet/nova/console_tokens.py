@@ -50,6 +50,7 @@ class Place(Struct):
 class Screen(Place):
     """A place, and how the host and who comes to it know each other (``console_tickets``)."""
 
+    host: str
     ticket: str
     proof: str
 

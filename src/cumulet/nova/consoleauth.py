@@ -105,7 +105,8 @@ def take_token(request: Request) -> Taken:
         return Taken()
     by_host = partial(sign, host_token(request.app.extras, screen.host))
     ticket = make_ticket(by_host, screen.server_id, time.time())
-    return Taken(Screen(screen.server_id, host_address(screen), ticket, make_proof(by_host, ticket)))
+    proof = make_proof(by_host, ticket)
+    return Taken(Screen(screen.server_id, host_address(screen), screen.host, ticket, proof))
 
 
 def _find_token(tx: Transaction, token: str) -> Row[Any] | None:

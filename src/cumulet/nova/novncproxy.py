@@ -11,6 +11,7 @@ The connection ends when the server's QEMU does.  Nothing is kept: after a crash
 
 import asyncio
 import logging
+import ssl
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from cumulet.core import certificates
 from cumulet.core.config import Config
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.errors import Unavailable
@@ -61,6 +63,7 @@ class Proxy:
     tokens: ConsoleTokens
     origin: str
     console_port: int = CONSOLE_PORT
+    trust: ssl.SSLContext | None = None  # by what hosts are known
     screens: set[asyncio.Task[Any] | None] = field(default_factory=set)
 
     async def show(self, socket: WebSocket) -> None:
@@ -80,8 +83,10 @@ class Proxy:
         if screen is None:
             await console_pipes.close(socket)
             return
+        secured: dict[str, Any] = {"ssl": self.trust, "server_hostname": screen.host} if self.trust else {}
         opening = connect(
-            f"ws://nova-compute{screen.path}", host=screen.address.strip("[]"), port=self.console_port,
+            f"{'wss' if self.trust else 'ws'}://nova-compute{screen.path}",
+            host=screen.address.strip("[]"), port=self.console_port, **secured,
             additional_headers={TICKET: screen.ticket}, compression=None, proxy=None, user_agent_header=None,
             open_timeout=CONNECT_SECONDS, close_timeout=CONNECT_SECONDS, max_size=LONGEST_MESSAGE,
         )  # fmt: skip
@@ -170,7 +175,7 @@ def show_health(request: Request) -> Response:
 
 
 def build_app(config: Config, tokens: ConsoleTokens, console_port: int = CONSOLE_PORT) -> Starlette:
-    proxy = Proxy(tokens, origin_of(config.console_url), console_port)
+    proxy = Proxy(tokens, origin_of(config.console_url), console_port, certificates.trust(config))
     show_file = _server_of(list_files(find_novnc()))
     return Starlette(
         routes=[

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from msgspec import Struct, field
 from sqlalchemy.engine import Row
 
+from cumulet.core import certificates
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
 from cumulet.core.http import App, Json, Reply, Request, Route
@@ -205,7 +206,7 @@ def show_console_output(request: Request) -> Json:
         row = get_server(tx, request, "os_compute_api:os-console-output")
         check_placed(row)
         agent = tx.find(sa.select(agents).where(agents.c.binary == COMPUTE, agents.c.host == row.host))
-    log = _fetch(request.app.extras, row.host, host_address(agent), row.id, length)
+    log = _fetch(request, row.host, host_address(agent), row.id, length)
     return {"output": _UNPRINTABLE.sub("", log.decode(errors="replace"))}
 
 
@@ -218,9 +219,10 @@ def _length(asked: int | str | None) -> int | None:
     return None if int(asked) < 0 else int(asked)
 
 
-def _fetch(extras: Extras, host: str, address: str, server_id: str, length: int | None) -> bytes:
+def _fetch(request: Request, host: str, address: str, server_id: str, length: int | None) -> bytes:
     path = f"/servers/{quote(server_id)}/console" + ("" if length is None else f"?length={length}")
-    status, log = ask_host(extras.host_secret, host, address, extras.console_port, path, server_id)
+    extras, trust = request.app.extras, certificates.trust(request.config)
+    status, log = ask_host(extras.host_secret, trust, host, address, extras.console_port, path, server_id)
     if status == 404:
         raise NotFound("Guest does not have a console available.", kind="ConsoleNotAvailable")
     if status != 200:

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
-from cumulet.core import clock
+from cumulet.core import certificates, clock
 from cumulet.core.errors import ApiError, Conflict, Unavailable
 from cumulet.core.http import Json, Request, Route
 from cumulet.core.schema import decode
@@ -41,9 +41,9 @@ def show_diagnostics(request: Request) -> Json:
 
 
 def _ask(request: Request, row: Row[Any], address: str) -> Diagnostics:
-    extras = request.app.extras
+    extras, trust = request.app.extras, certificates.trust(request.config)
     path = f"/servers/{quote(row.id)}/diagnostics"
-    code, body = ask_host(extras.host_secret, row.host, address, extras.console_port, path, row.id)
+    code, body = ask_host(extras.host_secret, trust, row.host, address, extras.console_port, path, row.id)
     if code == 404:
         raise Conflict(f"Cannot 'get_diagnostics' instance {row.id} while it is not running")
     if code != 200:

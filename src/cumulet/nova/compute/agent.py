@@ -27,6 +27,7 @@ from cumulet.host.boot import read_boot_id
 from cumulet.nova.compute.console import console_app
 from cumulet.nova.compute.file_gifts import Gifts
 from cumulet.nova.compute.hypervisor import Hypervisor
+from cumulet.nova.compute.identity import Identity, Signed
 from cumulet.nova.compute.plan import Plan, Step, is_news, of_this_boot, plan_server, what_was_seen
 from cumulet.nova.compute.screens import Screens
 from cumulet.nova.compute.uptime import read_uptime
@@ -286,6 +287,10 @@ def build(env: HostEnv) -> Service:
         intent = conductor.read().get(server_id)
         return intent.ticket if intent and intent.receiving else ""
 
+    def sign(public_key: str) -> str:
+        path = f"/hosts/{env.host}/certificate"
+        return env.nova.ask(path, {"public_key": public_key}, Signed).certificate
+
     hypervisor = LibvirtHypervisor(env.config, env.host, fetch_image, store_image, guest_ticket=guest_ticket)
 
     agent = ComputeAgent(
@@ -304,7 +309,7 @@ def build(env: HostEnv) -> Service:
             Gifts(files_ticket, hypervisor.find_gift),
             hypervisor.arrivals,
         ),
-        loops=agent.reconcilers(),
+        loops=[*agent.reconcilers(), Identity(env.config, env.host, sign).reconciler()],
         start=hypervisor.listen,
         stop=hypervisor.close,
         details=lambda: {**agent.details(), "uptime": read_uptime()},

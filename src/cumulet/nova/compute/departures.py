@@ -10,6 +10,7 @@ own decision.
 
 import contextlib
 import logging
+import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -56,13 +57,15 @@ class Job:
 
 @dataclass
 class Departures:
-    """``ids``: user and group of QEMU.  ``bandwidth``: MiB a second, 0 for as much as there is."""
+    """``ids``: user and group of QEMU.  ``trust``: by what other hosts are known.
+    ``bandwidth``: MiB a second, 0 for as much as there is."""
 
     connection: Connection
     files: ServerFiles
     run: Path
     bandwidth: int
     ids: Callable[[], tuple[int, int]]
+    trust: Callable[[], ssl.SSLContext | None] = lambda: None
     wake: Callable[[str], None] = lambda server_id: None
     _jobs: dict[str, Job] = field(default_factory=dict)
 
@@ -116,7 +119,7 @@ class Departures:
     def _begin(self, server_id: str, verb: Verb, found: Found) -> None:
         to = Destination(*(verb.args[name] for name in ("host", "address", "port", "ticket")))
         end_copies(self.connection, found)
-        berth = passages.knock(to, server_id, self.files.measure(server_id))
+        berth = passages.knock(to, self.trust(), server_id, self.files.measure(server_id))
         job = self._jobs[server_id] = Job(verb.id, found.domain)
         work = (server_id, job, found, to, berth)
         threading.Thread(target=self._wait, args=work, name="departure", daemon=True).start()
@@ -126,7 +129,7 @@ class Departures:
         try:
             group = self.ids()[1]
             place = passages.make_place(self.run, server_id, 0, group, 0o710)
-            with Tunnel(place, group, server_id, to):
+            with Tunnel(place, group, server_id, to, self.trust()):
                 self.connection.call(lambda _: self._migrate(server_id, found, berth))
         except (Retry, OSError, libvirt.libvirtError) as error:
             job.failure = str(error.__cause__ or error) or "The live migration failed."

@@ -6,6 +6,7 @@ of the ticket opens nothing.  Only a server that is kept here and off is given a
 """
 
 import http.client
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from cumulet.core.client import connect_host
 from cumulet.core.errors import Retry, Terminal
 from cumulet.core.secrets import same
 from cumulet.nova.model import Fetch
@@ -47,11 +49,17 @@ class Gifts:
         return FileResponse(path) if path else PlainTextResponse(f"there is no file {name!r}", 404)
 
 
-def take_file(fetch: Fetch, server_id: str, name: str, write: Callable[[bytes], object]) -> bool:
+def take_file(
+    fetch: Fetch,
+    server_id: str,
+    name: str,
+    write: Callable[[bytes], object],
+    trust: Callable[[], ssl.SSLContext | None] = lambda: None,
+) -> bool:
     """Stream a file from the host that has it; Retry if that breaks off."""
     if not fetch.address:
         raise Retry(f"{fetch.host} has not said where it can be asked")
-    connection = http.client.HTTPConnection(fetch.address.strip("[]"), fetch.port, timeout=SECONDS)
+    connection = connect_host(fetch.host, fetch.address, fetch.port, trust(), SECONDS)
     try:
         connection.request("GET", f"/servers/{server_id}/files/{name}", headers={TICKET: fetch.ticket})
         response = connection.getresponse()

@@ -20,11 +20,12 @@ from socket import socket
 
 import libvirt
 
+from cumulet.core import certificates
 from cumulet.core.config import Config
 from cumulet.core.errors import Retry, Terminal
 from cumulet.host import kvm, libvirtd, openvswitch
 from cumulet.host.ovsdb import Ovsdb
-from cumulet.nova.compute import domain_xml, host_inventory
+from cumulet.nova.compute import domain_xml, file_gifts, host_inventory
 from cumulet.nova.compute.arrivals import Arrivals
 from cumulet.nova.compute.berths import Berths
 from cumulet.nova.compute.connection import Connection
@@ -42,7 +43,7 @@ from cumulet.nova.compute.domains import (
     list_domains,
     unless_gone,
 )
-from cumulet.nova.compute.file_gifts import BASE, Take, take_file
+from cumulet.nova.compute.file_gifts import BASE, Take
 from cumulet.nova.compute.image_cache import Base, Fetch, ImageCache
 from cumulet.nova.compute.passages import remove_place
 from cumulet.nova.compute.server_files import GIB, ServerFiles, direct_io
@@ -76,10 +77,12 @@ class LibvirtHypervisor:
         fetch_image: Fetch,
         store_image: Store,
         qemu_user: str = libvirtd.QEMU_USER,
-        take_file: Take = take_file,
+        take_file: Take | None = None,
         guest_ticket: Callable[[str], str] = lambda server_id: "",
     ) -> None:
-        self._config, self.host, self._store_image, self._take_file = config, host, store_image, take_file
+        trust = partial(certificates.trust, config)
+        self._config, self.host, self._store_image = config, host, store_image
+        self._take_file = take_file or partial(file_gifts.take_file, trust=trust)
         self._connection = Connection(libvirtd.uri(config.run))
         switch = openvswitch.database_socket(str(config.run / "openvswitch"))
         self._taps = Taps(Ovsdb(switch), qemu_user)
@@ -93,7 +96,7 @@ class LibvirtHypervisor:
             lambda: pwd.getpwnam(qemu_user).pw_gid,
         )
         moving = (self._connection, self._files, config.run)
-        self._departures = Departures(*moving, config.compute.live_migration_mib, self._files.ids)
+        self._departures = Departures(*moving, config.compute.live_migration_mib, self._files.ids, trust)
         berths = Berths(*moving, self._files.ids, lambda: self._traits[2])
         self.arrivals = Arrivals(guest_ticket, berths.prepare, berths.find_way)
         self._pressed: dict[str, float] = {}  # when a power button was pressed: only to not press it too often

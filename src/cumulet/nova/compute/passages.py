@@ -8,6 +8,7 @@ to the destination's (``arrivals``).
 
 import http.client
 import shutil
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from urllib.parse import urlencode
 import msgspec
 from msgspec import Meta, Struct
 
+from cumulet.core.client import connect_host
 from cumulet.core.errors import Retry, Terminal
 from cumulet.nova.compute.domain_xml import Files
 
@@ -42,9 +44,8 @@ class Destination(Struct, frozen=True):
     port: int
     ticket: str
 
-    @property
-    def endpoint(self) -> tuple[str, int]:
-        return self.address.strip("[]"), self.port
+    def reach(self, trust: ssl.SSLContext | None, seconds: float) -> http.client.HTTPConnection:
+        return connect_host(self.host, self.address, self.port, trust, seconds)
 
 
 def place(run: Path, server_id: str) -> Path:
@@ -71,11 +72,11 @@ def remove_place(run: Path, server_id: str) -> None:
     shutil.rmtree(place(run, server_id), ignore_errors=True)
 
 
-def knock(to: Destination, server_id: str, sizes: Mapping[str, int]) -> Berth:
+def knock(to: Destination, trust: ssl.SSLContext | None, server_id: str, sizes: Mapping[str, int]) -> Berth:
     """Ask the destination to let a server with disks of these sizes in.  Terminal: it never will."""
     if not to.address:
         raise Retry(f"{to.host} has not said where it can be asked")
-    connection = http.client.HTTPConnection(*to.endpoint, timeout=SECONDS)
+    connection = to.reach(trust, SECONDS)
     try:
         connection.request("POST", f"/servers/{server_id}/arrival?{urlencode(sizes)}", headers={TICKET: to.ticket})
         response = connection.getresponse()

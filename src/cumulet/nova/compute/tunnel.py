@@ -9,7 +9,9 @@ import contextlib
 import logging
 import os
 import socket
+import ssl
 import threading
+from http.client import HTTPException
 from pathlib import Path
 
 from websockets.exceptions import WebSocketException
@@ -26,8 +28,11 @@ CONNECT_SECONDS = 10.0
 class Tunnel:
     """``directory`` is there and empty.  QEMU's ``group`` may use the ways, but not the one to libvirtd."""
 
-    def __init__(self, directory: Path, group: int, server_id: str, to: Destination) -> None:
-        self._directory, self._group, self._server_id, self._to = directory, group, server_id, to
+    def __init__(
+        self, directory: Path, group: int, server_id: str, to: Destination, trust: ssl.SSLContext | None
+    ) -> None:
+        self._directory, self._group, self._server_id = directory, group, server_id
+        self._to, self._trust = to, trust
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
@@ -72,14 +77,16 @@ class Tunnel:
         with contextlib.ExitStack() as stack:
             stack.enter_context(local)
             try:
-                raw = stack.enter_context(socket.create_connection(self._to.endpoint, CONNECT_SECONDS))
+                reached = self._to.reach(self._trust, CONNECT_SECONDS)
+                reached.connect()
+                raw = stack.enter_context(reached.sock)
                 if not (self._keep(local, stack) and self._keep(raw, stack)):
                     return
                 remote = stack.enter_context(self._connect(way, raw))
                 self._start(_send, local, remote)
                 for piece in remote:
                     local.sendall(piece if isinstance(piece, bytes) else piece.encode())
-            except (OSError, WebSocketException) as error:
+            except (OSError, HTTPException, WebSocketException) as error:
                 LOG.info("server %s, %s: the way to %s is closed: %s", self._server_id, way, self._to.host, error)
             _shut(local)
 
