@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from cumulet.cli import audit, events, happenings, loops, trace
-from cumulet.core import clock, heartbeat
+from cumulet.core import clock, heartbeat, moments
 from cumulet.core.errors import BadRequest
 from cumulet.core.heartbeat import Heartbeat
 from cumulet.core.reconcile import KeyStatus, LoopStatus
@@ -111,10 +111,10 @@ def test_a_trace_puts_logs_and_rows_of_all_services_in_order(make_world: Any, tm
         {**record, "request_id": "", "message": f"POST /x 202 [{request}]", "level": "WARNING"},
     ]
     log.write_bytes(b"not json\n" + b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
-    found = list(trace.logged(log, "h1", request))
+    found = list(moments.logged(log, "h1", request))
     assert [moment.text for moment in found] == ["server: stop", f"WARNING POST /x 202 [{request}]"]
     assert "nova-compute" in trace.line(found[0])
-    assert list(trace.logged(tmp_path / "none.log", "h1", request)) == []
+    assert list(moments.logged(tmp_path / "none.log", "h1", request)) == []
 
 
 def test_loops_of_other_nodes_are_those_of_their_last_sign(make_world: Any) -> None:

@@ -1,5 +1,6 @@
 """The life of a server with a real guest: what a pause, a sleep, an image and a rebuild leave of it."""
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -8,6 +9,7 @@ from tests.machine import Machine, wait_for
 
 pytestmark = pytest.mark.host
 NAME = "life"
+METADATA = "http://169.254.169.254/openstack/latest/meta_data.json"
 
 
 def status(cloud: Machine) -> str:
@@ -53,8 +55,12 @@ def test_a_pause_and_a_sleep_are_not_noticed_by_a_process(cloud: Machine, server
 def test_an_interface_comes_and_goes_while_the_guest_runs(cloud: Machine, server: str) -> None:
     before = devices(cloud, server)
     port = cloud.ask("port", "create", "--network", "private", "more")["id"]
-    cloud.openstack("server", "add", "port", server, port)
+    cloud.openstack("--os-compute-api-version", "2.49", "server", "add", "port", "--tag", "more", server, port)
     wait_for(lambda: devices(cloud, server) == before + 1, 60, "another device")
+    (told,) = json.loads(cloud.ssh(server, "wget", "-qO-", METADATA))["devices"]
+    assert (told["type"], told["tags"]) == ("nic", ["more"])
+    place = f"/sys/bus/pci/devices/{told['address']}"
+    assert cloud.ssh(server, "cat", f"{place}/virtio*/net/*/address").strip() == told["mac"]
     cloud.openstack("server", "remove", "port", server, port)
     wait_for(lambda: devices(cloud, server) == before, 60, "one device less")
     assert lives_on(cloud, server)

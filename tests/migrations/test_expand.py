@@ -13,7 +13,8 @@ from cumulet.cli.prepare import MIGRATIONS
 from cumulet.core.tables import metadata
 from tests import databases
 
-LATER = sorted((MIGRATIONS / "versions").glob("[0-9]*_*.py"))[1:]
+FILES = sorted((MIGRATIONS / "versions").glob("[0-9]*_*.py"))
+LATER, OLDER = FILES[1:], [file.name.partition("_")[0] for file in FILES[:-1]]
 ADDING = frozenset({"create_table", "create_index", "add_column", "batch_alter_table", "f"})
 REFUSED = """
 def upgrade():
@@ -60,19 +61,20 @@ def test_what_does_more_is_refused(call: str) -> None:
     assert len(list(mistakes(REFUSED.format(call=call)))) == 1
 
 
-def test_rows_of_the_first_version_are_written_into_the_newest_schema(tmp_path: Path) -> None:
-    """Each column that the first version knows of has a value; those that came later have none."""
+@pytest.mark.parametrize("version", OLDER)
+def test_rows_of_each_older_version_are_written_into_the_newest_schema(version: str, tmp_path: Path) -> None:
+    """Each column that the older version knows of has a value; those that came later have none."""
     databases.load_tables()
     url = databases.url(tmp_path / "old.sqlite", tables=False)
     alembic = AlembicConfig()
     alembic.set_main_option("script_location", str(MIGRATIONS))
     alembic.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
-    command.upgrade(alembic, "0001")
-    engine, first = sa.create_engine(url), sa.MetaData()
-    first.reflect(engine)
+    command.upgrade(alembic, version)
+    engine, older = sa.create_engine(url), sa.MetaData()
+    older.reflect(engine)
     command.upgrade(alembic, "head")
     with engine.begin() as connection:
-        for table in first.sorted_tables:
+        for table in older.sorted_tables:
             if table.name != "alembic_version":
                 row = {column.name: _value(column) for column in table.columns if not column.foreign_keys}
                 others = {one.name: _value(next(iter(one.foreign_keys)).column) for one in _pointing(table)}

@@ -181,7 +181,7 @@ def test_interfaces(cloud: Cloud) -> None:
         {"net_id": network, "port_id": "x"},
         {"fixed_ips": [{"ip_address": "10.1.0.9"}]},
         {"net_id": network, "fixed_ips": [{"ip_address": "x"}]},
-        {"net_id": network, "tag": "x"},
+        {"net_id": network, "tag": "a,b"},
         {},
     ):
         assert cloud.refused("alice", "POST", url, {"interfaceAttachment": bad})[0] == 400

@@ -3,6 +3,7 @@
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -61,6 +62,17 @@ def test_disks_beside_the_root_disk_follow_it() -> None:
     assert found == [
         ("vda", "/s/disk", "root"), ("vdb", "/s/ephemeral", "ephemeral"), ("vdc", "/s/swap", "swap"),
     ]  # fmt: skip
+
+
+def test_what_the_guest_was_told_of_is_where_it_was_told() -> None:
+    nics = (NICS[0], msgspec.structs.replace(NICS[1], bus=9))
+    devices = ET.fromstring(render(server(nics=nics, root_bus=10), Marks(), FILES, TCG)).find("devices")
+    assert devices is not None
+    found = [device.get("bus") for device in devices.findall("*/address")]
+    assert found == ["10", "9"]
+    assert {"10", "9"} <= {port.get("index") for port in devices.findall("controller[@model='pcie-root-port']")}
+    assert "<address" not in render(server(), Marks(), FILES, TCG)
+    assert 'bus="9"' in render_nic(nics[1], TCG)
 
 
 @given(marks, st.lists(st.sampled_from(NICS), unique=True))

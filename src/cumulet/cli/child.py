@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from cumulet.cli import parts
-from cumulet.core import certificates, heartbeat, log, run, secrets
+from cumulet.core import certificates, heartbeat, log, moments, run, secrets, tracing
 from cumulet.core.bus import Bus, SocketBus
 from cumulet.core.client import Controller
 from cumulet.core.config import Config
-from cumulet.core.heartbeat import Heartbeat
+from cumulet.core.heartbeat import Heartbeat, Wishes
 from cumulet.core.service import HostEnv, Service
 from cumulet.services import BY_NAME, Named
 
@@ -142,9 +142,16 @@ def _controller_service(
     db = Database(config.database_url, bus)
     made = build(ControllerEnv(config, db, bus, known, build_authenticator(config, db)))
 
+    host, alone = config.node.name, not any(one.agent for one in config.services)
+
     def beat(sign: Heartbeat) -> None:
         with db.transaction() as tx:
-            heartbeat.beat(tx, service.name, config.node.name, sign)
+            heartbeat.beat(tx, service.name, host, sign)
+            wanted = tracing.wishes(tx, host) if alone else []  # agents answer for it, and may read all logs
+        for request_id in wanted:
+            told = moments.gather(config.logs, host, request_id)
+            with db.transaction() as tx:
+                tracing.answer(tx, host, request_id, told)
 
     return Built(made, bus, beat if made.loops else None)
 
@@ -169,4 +176,12 @@ def _host_env(config: Config, bus: Bus, own: secrets.HostSecrets) -> HostEnv:
 
 def _agent_beat(service: Named, env: HostEnv) -> Callable[[Heartbeat], None]:
     controller = env.nova if service.name.startswith("nova-") else env.neutron
-    return functools.partial(controller.post, f"/hosts/{env.host}/heartbeat/{service.name}")
+    here = f"/hosts/{env.host}"
+
+    def beat(sign: Heartbeat) -> None:
+        wishes = controller.tell(f"{here}/heartbeat/{service.name}", sign, Wishes)
+        for request_id in wishes.traces if wishes else ():
+            told = moments.gather(env.config.logs, env.host, request_id)
+            controller.post(f"{here}/traces/{request_id}", told)
+
+    return beat

@@ -1,4 +1,4 @@
-"""The database as commands that only look read it: where there is none, they say so and make none."""
+"""The database as commands use it: where there is none, those that look say so and make none."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,4 +19,11 @@ def reading(config: Config) -> Iterator[Transaction]:
     if file != config.database_url and not Path(file).exists():
         raise Unavailable(f"there is no database in {file}: 'cumulet up' makes it")
     with Database(config.database_url, LocalBus()).read() as tx:
+        yield tx
+
+
+@contextmanager
+def writing(config: Config) -> Iterator[Transaction]:
+    """A change by an operator's command; nobody is hinted at it."""
+    with Database(config.database_url, LocalBus()).transaction() as tx:
         yield tx

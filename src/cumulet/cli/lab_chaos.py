@@ -26,6 +26,7 @@ from cumulet.cli.cloud import Refused
 from cumulet.cli.lab import Lab
 from cumulet.cli.lab_traffic import Traffic
 from cumulet.cli.record import State
+from cumulet.core import certificates
 from cumulet.core import topology as topologies
 from cumulet.core.errors import BadRequest, Retry
 from cumulet.host import machine, netns
@@ -46,7 +47,9 @@ class LabCloud(cloud.Cloud):
         self.lab = where
         controller = topologies.get_node(where.topology, where.controller())
         config = topologies.node_config(where.topology, controller)
-        super().__init__(msgspec.structs.replace(config, etc_dir=str(where.run)))
+        outside = msgspec.structs.replace(config, etc_dir=str(where.run))
+        certificates.keep_authority(outside, lab.known_secrets(where).authority)
+        super().__init__(outside)
         self.faults: list[str] = []  # answers that no cloud should give
         self._since: float | None = None  # nothing is answered
         self.network, self.public = (

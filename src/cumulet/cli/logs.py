@@ -12,13 +12,11 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from cumulet.cli import record, times
 from cumulet.core import config as configuration
 from cumulet.core.config import Config
+from cumulet.core.moments import decode
 from cumulet.services import SERVICES
 
 PARTS = ("ovsdb-server", "ovs-vswitchd", "libvirtd")
@@ -112,12 +110,3 @@ def _follow(files: dict[str, Path], quiet: bool) -> None:
                 name = os.path.basename(match[1])
             elif line.strip() and not (quiet and ROUTINE.search(line)):
                 print(readable(line if line.startswith("{") else f"{name}: {line}"), flush=True)
-
-
-def decode(line: str) -> dict[str, Any]:
-    """The record of a JSON line, empty for any other."""
-    try:
-        found = msgspec.json.decode(line)
-    except (msgspec.DecodeError, ValueError):
-        return {}
-    return found if isinstance(found, dict) and {"time", "service", "level", "message"} <= found.keys() else {}

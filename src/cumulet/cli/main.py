@@ -97,6 +97,7 @@ def _sight(command: Command) -> None:
     trace = command("trace", "trace:main", "what every service did for a request, as one timeline")
     trace.add_argument("request", metavar="REQUEST-ID", help="of an answer's X-Openstack-Request-Id")
     trace.add_argument("--json", action="store_true")
+    trace.add_argument("--wait", type=float, metavar="SECONDS", help="for other nodes; default: until they are due")
     events = command("events", "events:main", "what has happened in the cloud")
     events.add_argument("--follow", "-f", action="store_true")
     events.add_argument("--lines", "-n", type=int, default=40)

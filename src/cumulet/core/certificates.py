@@ -93,9 +93,7 @@ def prepare(config: Config, authority: str, group: int | None) -> None:
     On controllers ``authority`` has its key, and ``group`` may read what the services serve with.
     A host begins with a certificate that nobody trusts, until a controller has signed another one.
     """
-    place = config.etc / "tls"
-    place.mkdir(mode=0o755, exist_ok=True)
-    _write(authority_path(config), certificate_of(authority), 0o644, 0)
+    keep_authority(config, authority)
     if not host_path(config).exists():
         write_host(config, issue(make_authority(), [config.node.name], datetime.now(UTC)))
     if group is None:
@@ -104,6 +102,13 @@ def prepare(config: Config, authority: str, group: int | None) -> None:
     old = path.read_text() if path.exists() else ""
     if not still_good(old, authority, names(config), datetime.now(UTC)):
         _write(path, issue(authority, names(config), datetime.now(UTC)), 0o640, group)
+
+
+def keep_authority(config: Config, authority: str) -> None:
+    """Write down whom to believe: the authority's certificate, without its key."""
+    path = authority_path(config)
+    path.parent.mkdir(mode=0o755, exist_ok=True)
+    _write(path, certificate_of(authority), 0o644, 0)
 
 
 def make_authority(now: datetime | None = None) -> str:

@@ -104,8 +104,15 @@ class Controller:
 
     def ask(self, path: str, body: Any, kind: type[T]) -> T:
         """What the controller answers to what is posted to it."""
+        found = self.tell(path, body, kind)
+        if found is None:
+            raise Retry(f"{self._service} has no answer for {path}")
+        return found
+
+    def tell(self, path: str, body: Any, kind: type[T]) -> T | None:
+        """The same, or None if it has nothing to say."""
         raw = self._request("POST", path, msgspec.json.encode(body), {"Content-Type": "application/json"})[2]
-        return msgspec.json.decode(raw, type=kind)
+        return msgspec.json.decode(raw, type=kind) if raw else None
 
     def download(self, path: str, write: Any, headers: dict[str, str] | None = None) -> None:
         """Stream the bytes at ``path`` into ``write``, in constant memory, on a connection of its own."""

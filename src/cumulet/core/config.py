@@ -54,7 +54,7 @@ class Broker(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Tls(msgspec.Struct, forbid_unknown_fields=True):
-    on: Annotated[bool, Meta(description="controllers speak HTTPS, with certificates of the cloud's own")] = False
+    on: Annotated[bool, Meta(description="services speak HTTPS, with certificates of the cloud's own")] = False
 
 
 class Identity(msgspec.Struct, forbid_unknown_fields=True):

@@ -11,10 +11,10 @@ from typing import Annotated, Any
 import msgspec
 import sqlalchemy as sa
 
-from cumulet.core import clock
+from cumulet.core import clock, tracing
 from cumulet.core.db import Transaction
 from cumulet.core.errors import BadRequest
-from cumulet.core.http import Request, Route
+from cumulet.core.http import Reply, Request, Route
 from cumulet.core.policy import HOST
 from cumulet.core.reconcile import LoopStatus
 from cumulet.core.tables import agents
@@ -29,6 +29,12 @@ class Heartbeat(msgspec.Struct, forbid_unknown_fields=True):
     started_at: str
     details: dict[str, Any]
     loops: Annotated[list[LoopStatus], msgspec.Meta(max_length=20)] = []
+
+
+class Wishes(msgspec.Struct):
+    """What a host is asked for when it says that it lives, if anything."""
+
+    traces: list[str] = []  # ids of requests of which it is to tell (``core.tracing``)
 
 
 def agent_id(binary: str, host: str) -> str:
@@ -60,14 +66,17 @@ def route(binaries: frozenset[str], check: Callable[[dict[str, Any]], object] = 
     lies must not break the views of those that do not.
     """
 
-    def report(request: Request) -> None:
-        if request.params["binary"] in binaries:
-            check_time(request.body.started_at)
-            check(request.body.details)
-            with request.db.transaction() as tx:
-                beat(tx, request.params["binary"], request.params["host"], request.body)
+    def report(request: Request) -> Reply | None:
+        if request.params["binary"] not in binaries:
+            return None
+        check_time(request.body.started_at)
+        check(request.body.details)
+        with request.db.transaction() as tx:
+            beat(tx, request.params["binary"], request.params["host"], request.body)
+            wanted = tracing.wishes(tx, request.params["host"])
+        return Reply(Wishes(wanted), 200) if wanted else None
 
-    return Route("POST", "/hosts/{host}/heartbeat/{binary}", report, HOST, 204, body=Heartbeat)
+    return Route("POST", "/hosts/{host}/heartbeat/{binary}", report, HOST, 204, body=Heartbeat, also=(200,))
 
 
 def check_time(text: str) -> None:

@@ -24,7 +24,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from cumulet.core import access, asgi, microversion, openapi, schema
+from cumulet.core import access, asgi, microversion, openapi, routing, schema
 from cumulet.core.config import Config
 from cumulet.core.context import REQUEST_ID, Context, new_request_id
 from cumulet.core.db import Database
@@ -197,7 +197,7 @@ class App:
         if unknown:
             raise PolicyError(f"{name}: routes name rules that nobody has defined: {', '.join(sorted(unknown))}")
         self._caller, self.render_error = caller, render_error
-        self._tree = _tree(self.routes)
+        self._tree = routing.tree(self.routes)
         self._workers, self._losers = workers, threading.Lock()
         self._request_id_headers = ["X-Openstack-Request-Id", *([request_id_header] if request_id_header else [])]
         self._legacy_roots = legacy_roots or {}
@@ -299,10 +299,10 @@ class App:
         if len(request.path) > 4096 or "\0" in request.path or len(request.query) > MOST_PARAMETERS:
             raise BadRequest(f"the URL is too long, has more than {MOST_PARAMETERS} parameters, or a NUL in it")
         parts = [part for part in request.path.split("/") if part]
-        node, values = _descend(self._tree, parts)
+        node, values = routing.descend(self._tree, parts)
         if node is None and parts and parts[0] in self._legacy_roots:
             request.legacy = True
-            node, values = _descend(self._tree, [self._legacy_roots[parts[0]], *parts[1:]])
+            node, values = routing.descend(self._tree, [self._legacy_roots[parts[0]], *parts[1:]])
         if not self._slash_ends and len(parts) > 1 and request.path.endswith("/"):
             node = None
         if node is None:
@@ -403,55 +403,9 @@ class App:
         ACCESS.info("%s %s %d %.1f ms %s", request.method, request.shown_path, status, seconds * 1000, who)
 
 
-@dataclass
-class _Node:
-    children: dict[str, "_Node"] = field(default_factory=dict)
-    any_child: "_Node | None" = None
-    rest_child: "_Node | None" = None
-    routes: dict[str, list[Route]] = field(default_factory=dict)
-    names: dict[str, list[str]] = field(default_factory=dict)
-
-
 def _openapi(request: Request) -> Json:
     """This API, described."""
     return openapi.document(request.app)
-
-
-def _tree(routes: Iterable[Route]) -> _Node:
-    """A tree by path segments.  ``{name}`` matches one segment, ``{name:path}`` all that follow."""
-    root = _Node()
-    for route in routes:
-        node, names = root, []
-        for part in (part for part in route.path.split("/") if part):
-            if part.startswith("{"):
-                name, _, kind = part[1:-1].partition(":")
-                names.append(name)
-                if kind == "path":
-                    node.rest_child = node = node.rest_child or _Node()
-                else:
-                    node.any_child = node = node.any_child or _Node()
-            else:
-                node = node.children.setdefault(part, _Node())
-        node.routes.setdefault(route.method, []).append(route)
-        node.names[route.method] = names
-    return root
-
-
-def _descend(node: _Node, parts: Sequence[str]) -> tuple[_Node | None, list[str]]:
-    """The node of a path and the values of its names; a literal segment goes before a name."""
-    if not parts:
-        return (node, []) if node.routes else (None, [])
-    if parts[0] in node.children:
-        found, values = _descend(node.children[parts[0]], parts[1:])
-        if found:
-            return found, values
-    if node.any_child:
-        found, values = _descend(node.any_child, parts[1:])
-        if found:
-            return found, [parts[0], *values]
-    if node.rest_child and node.rest_child.routes:
-        return node.rest_child, ["/".join(parts)]
-    return None, []
 
 
 def _bytes(reply: Reply) -> bytes:

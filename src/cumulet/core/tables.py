@@ -64,6 +64,22 @@ join_tokens = Table(
     Column("used_at", Time),
 )
 
+# Requests that somebody traces over all nodes: written by ``cumulet trace``, answered by hosts, kept for an hour.
+traces = Table(
+    "traces",
+    metadata,
+    Column("request_id", Id, primary_key=True),
+    Column("asked_at", Time, nullable=False),
+)
+trace_answers = Table(
+    "trace_answers",
+    metadata,
+    Column("request_id", Id, primary_key=True),
+    Column("host", Name, primary_key=True),
+    Column("answered_at", Time, nullable=False),
+    Column("moments", JSON, nullable=False),  # core.moments.Moment
+)
+
 # Small facts of the whole cloud that must be agreed on, e.g. when the schema was made.
 facts = Table(
     "facts",

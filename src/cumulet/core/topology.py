@@ -137,7 +137,7 @@ def controllers(topology: Topology) -> tuple[Node, ...]:
 
 
 def speaks_tls(topology: Topology) -> bool:
-    """Whether nodes and users reach services by HTTPS: where a network is between them, unless it says otherwise."""
+    """Whether services are reached by HTTPS: where a network is between nodes, unless it says otherwise."""
     return len(topology.nodes) > 1 if topology.tls.on is None else topology.tls.on
 
 

@@ -1,6 +1,6 @@
 """neutron-server: the network API, the agents' intent and reports, and the loop that gives bindings."""
 
-from cumulet.core import schema
+from cumulet.core import schema, tracing
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.errors import ApiError
 from cumulet.core.heartbeat import route as heartbeat
@@ -115,6 +115,7 @@ ROUTES = [
     Route("GET", "/healthcheck", show_health, PUBLIC),
     Route("GET", "/v2.0", list_resources, PUBLIC),
     heartbeat(AGENTS, agents.check_details),
+    tracing.ROUTE,
     *hosts.ROUTES,
     *(route for resource in RESOURCES for route in resource.ROUTES),
 ]

@@ -13,7 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
-from cumulet.core import clock, heartbeat, joining, signing
+from cumulet.core import clock, heartbeat, joining, signing, tracing
 from cumulet.core.config import Config
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.db import Database, Transaction
@@ -115,6 +115,7 @@ def build_app(env: ControllerEnv) -> App:
         heartbeat.route(frozenset({"nova-compute"}), lambda details: convert(details, ComputeDetails)),
         *joining.routes(env.secrets.host_secret),
         signing.route(env.secrets.authority),
+        tracing.ROUTE,
         Route("GET", "/healthcheck", show_health, PUBLIC),
     ]
     return App(

@@ -27,7 +27,16 @@ from cumulet.core.policy import HOST
 from cumulet.glance import public as glance
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import Port
-from cumulet.nova import live_moves, metadata_documents, move_intents, moves, notices, snapshots, stranded_moves
+from cumulet.nova import (
+    device_tags,
+    live_moves,
+    metadata_documents,
+    move_intents,
+    moves,
+    notices,
+    snapshots,
+    stranded_moves,
+)
 from cumulet.nova.model import LIVE, LONGEST_REASON, ImageSource, Nic, Seen, ServerIntent, Verb
 from cumulet.nova.services import list_hosts
 from cumulet.nova.tables import migrations, server_actions, server_hosts, servers
@@ -145,8 +154,7 @@ def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], s
         absent=absent,
         generation=row.generation,
         nics=tuple(
-            Nic(port.id, port.mac, port.mtu, port.network_id, port.wired, port.wired_in)
-            for port in sorted(() if absent else ports, key=lambda port: port.id)
+            _nic(port, row.device_tags) for port in sorted(() if absent else ports, key=lambda port: port.id)
         ),
         verbs=() if absent else tuple(_verb(action, row.host, secret) for action in actions if action.verb),
         config_drive=row.config_drive,
@@ -156,7 +164,13 @@ def _intent(row: Row[Any], actions: Sequence[Row[Any]], ports: Sequence[Port], s
         launched=row.launched_at is not None,
         ephemeral_gb=row.flavor.get("ephemeral", 0),
         swap_mb=row.flavor.get("swap") or 0,
+        root_bus=device_tags.bus_of(row.device_tags, device_tags.ROOT),
     )
+
+
+def _nic(port: Port, tags: device_tags.Tags | None) -> Nic:
+    bus = device_tags.bus_of(tags, port.id)
+    return Nic(port.id, port.mac, port.mtu, port.network_id, port.wired, port.wired_in, bus)
 
 
 def _verb(action: Row[Any], host: str, secret: str) -> Verb:

@@ -15,7 +15,7 @@ from cumulet.core.http import Json, Reply, Request, Route
 from cumulet.core.schema import Strict
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import Port, PortWish
-from cumulet.nova import versions
+from cumulet.nova import device_tags, versions
 from cumulet.nova.server_actions import check_state
 from cumulet.nova.server_views import addresses
 from cumulet.nova.servers import Order, check_unlocked, get_server, order
@@ -43,34 +43,36 @@ class AttachInterface(Strict):
 
 
 def list_interfaces(request: Request) -> Json:
-    _, ports = _read(request, ATTACH + "list")
-    return {"interfaceAttachments": [_view(request, port) for port in ports]}
+    _, ports, tags = _read_tagged(request, ATTACH + "list")
+    return {"interfaceAttachments": [_view(request, port, tags) for port in ports]}
 
 
 def show_interface(request: Request) -> Json:
-    server, ports = _read(request, ATTACH + "show")
+    server, ports, tags = _read_tagged(request, ATTACH + "show")
     port_id = request.params["port_id"]
     for port in ports:
         if port.id == port_id:
-            return {"interfaceAttachment": _view(request, port)}
+            return {"interfaceAttachment": _view(request, port, tags)}
     raise NotFound(f"Instance {server.id} does not have a port with id {port_id}")
 
 
 def attach_interface(request: Request) -> Json:
-    wish = _wish(request.body.interfaceAttachment)
+    new: NewInterface = request.body.interfaceAttachment
+    wish, tag = _wish(new), device_tags.check_tag(new.tag, known=request.version >= (2, 49))
     with request.db.transaction() as tx:
         row = _changeable(tx, request, "create", "attach_interface")
         port = _attach(tx, request, row, wish)
-        order(tx, request, row, Order("attach_interface"))
-    return {"interfaceAttachment": _view(request, port)}
+        tags = _tags_left(tx, row.id)
+        if tag:
+            tags = device_tags.add(tags, port.id, tag)
+        order(tx, request, row, Order("attach_interface", {"device_tags": tags}))
+    return {"interfaceAttachment": _view(request, port, tags)}
 
 
 def _wish(new: NewInterface) -> PortWish:
     """At most one of network, port; an address with a network only."""
     if new.net_id and new.port_id:
         raise BadRequest("Must not input both network_id and port_id")
-    if isinstance(new.tag, str):
-        raise BadRequest("Tags of network interfaces are not supported")
     if len(new.fixed_ips) > 1:
         raise BadRequest("Invalid input for field/attribute fixed_ips. It has one address at most")
     address = new.fixed_ips[0].ip_address if new.fixed_ips else ""
@@ -103,8 +105,14 @@ def detach_interface(request: Request) -> Reply:
     with request.db.transaction() as tx:
         row = _changeable(tx, request, "delete", "detach_interface")
         neutron.detach_port(tx, row.id, request.params["port_id"])
-        order(tx, request, row, Order("detach_interface"))
+        order(tx, request, row, Order("detach_interface", {"device_tags": _tags_left(tx, row.id)}))
     return Reply()
+
+
+def _tags_left(tx: Transaction, server_id: str) -> device_tags.Tags:
+    """The tags of the devices that the server has now."""
+    ports = neutron.list_server_ports(tx, [server_id]).get(server_id, ())
+    return device_tags.only(device_tags.find(tx, server_id), {port.id for port in ports})
 
 
 def _changeable(tx: Transaction, request: Request, verb: str, action: str) -> Row[Any]:
@@ -114,20 +122,27 @@ def _changeable(tx: Transaction, request: Request, verb: str, action: str) -> Ro
     return row
 
 
+def _read_tagged(request: Request, rule: str) -> tuple[Row[Any], list[Port], device_tags.Tags]:
+    with request.db.read() as tx:
+        server = get_server(tx, request, rule)
+        ports = neutron.list_server_ports(tx, [server.id]).get(server.id, [])
+        return server, ports, device_tags.find(tx, server.id)
+
+
 def _read(request: Request, rule: str) -> tuple[Row[Any], list[Port]]:
     with request.db.read() as tx:
         server = get_server(tx, request, rule)
         return server, neutron.list_server_ports(tx, [server.id]).get(server.id, [])
 
 
-def _view(request: Request, port: Port) -> Json:
+def _view(request: Request, port: Port, tags: device_tags.Tags) -> Json:
     document = {
         "net_id": port.network_id,
         "port_id": port.id,
         "mac_addr": port.mac,
         "port_state": port.status,
         "fixed_ips": [{"subnet_id": address.subnet_id, "ip_address": address.ip} for address in port.addresses],
-        "tag": None,
+        "tag": tags[port.id]["tag"] if port.id in tags else None,
     }
     return versions.render("interface", document, request.version)
 

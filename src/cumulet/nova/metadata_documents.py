@@ -19,7 +19,7 @@ from cumulet.core.db import Transaction
 from cumulet.core.errors import NotFound
 from cumulet.neutron import public as neutron
 from cumulet.neutron.model import Address, Port, device_name
-from cumulet.nova import status, zones
+from cumulet.nova import device_tags, status, zones
 from cumulet.nova.tables import servers
 
 Json = dict[str, Any]
@@ -61,6 +61,7 @@ class Guest:
     password: str
     ports: Sequence[Port]
     zone: str
+    device_tags: device_tags.Tags
 
     @property
     def fixed(self) -> list[Address]:
@@ -75,7 +76,7 @@ def find_guest(tx: Transaction, server_id: str) -> Guest | None:
     """The guest of a server that is not gone."""
     columns = (
         "id", "project_id", "name", "hostname", "flavor", "image_id", "reservation_id", "launch_index", "metadata",
-        "key", "user_data", "encrypted_password",
+        "key", "user_data", "encrypted_password", "device_tags",
     )  # fmt: skip
     statement = sa.select(*(servers.c[name] for name in columns), status.zone.label("zone"))
     statement = statement.select_from(status.STATES)
@@ -98,6 +99,7 @@ def find_guest(tx: Transaction, server_id: str) -> Guest | None:
         password=row.encrypted_password or "",
         ports=neutron.list_server_ports(tx, [row.id]).get(row.id, []),
         zone=row.zone or zones.DEFAULT,
+        device_tags=row.device_tags or {},
     )
 
 
@@ -154,7 +156,7 @@ def meta_data(guest: Guest, version: str, seed: bytes | None = None) -> Json:
     added: Sequence[tuple[str, str, Any]] = (
         ("2013-04-04", "random_seed", base64.b64encode(seed or os.urandom(SEED_BYTES)).decode()),
         ("2015-10-15", "project_id", guest.project_id),
-        ("2016-06-30", "devices", []),
+        ("2016-06-30", "devices", device_tags.documents(guest.device_tags, guest.ports)),
         ("2020-10-14", "dedicated_cpus", []),
     )
     return document | {name: value for since, name, value in added if version == LATEST or version >= since}

@@ -16,6 +16,8 @@ LIVE = "live-migration"
 """The verb that sends a running server to another host, and the type of its migration."""
 FETCHES = "fetches_while_held"
 """What a nova-compute says of itself that knows of ``ServerIntent.fetching``."""
+PCI_BUSES = 10
+"""Of a guest, each for one device; without a free one a running guest takes no new NIC or disk."""
 Counter = Annotated[int, Meta(ge=0, le=0x7FFFFFFFFFFFFFFF)]
 Power = Annotated[str, Meta(pattern="^(on|off|paused|suspended|crashed|absent|incoming|sent)$")]
 HostAddress = Annotated[str, Meta(pattern=r"^[][0-9A-Za-z_.:-]{0,255}$")]
@@ -30,6 +32,7 @@ class Nic(Struct, frozen=True):
     network_id: str
     wired: bool  # the L2 agent of this host has its flows in place
     wired_in: str = ""  # which boot of this host; '': not known
+    bus: int = 0  # the PCI bus that it must have; 0: any
 
     @property
     def tap(self) -> str:
@@ -99,6 +102,7 @@ class ServerIntent(Struct, frozen=True):
     launched: bool = False  # it has been on, on this host: its disk holds the user's data
     ephemeral_gb: int = 0  # a second disk with an empty file system
     swap_mb: int = 0  # one more, of swap space
+    root_bus: int = 0  # the PCI bus that the root disk must have; 0: any
     kept: bool = False  # off, with its files, while it is on trial on another host
     ticket: str = ""  # for which its files are given to the host that it moves to, or its guest is let in here
     held: bool = False  # its other host has yet to cease: nothing may start it here

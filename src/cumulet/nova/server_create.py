@@ -27,6 +27,7 @@ from cumulet.glance.model import Image
 from cumulet.neutron.model import PortWish
 from cumulet.nova import (
     availability_zones,
+    device_tags,
     moves,
     notices,
     quotas,
@@ -70,6 +71,7 @@ class Wanted:
     most: int
     hostname: str | None
     tags: Sequence[str]
+    devices: device_tags.Wished
     password: str
 
 
@@ -124,6 +126,7 @@ def _check(request: Request, wish: NewServer) -> Wanted:
         most=most,
         hostname=hostname,
         tags=() if wish.tags is UNSET else check_tags(wish.tags),
+        devices=device_tags.wished(wish, request.version),
         password=make_password() if wish.adminPass is UNSET else wish.adminPass,
     )
 
@@ -172,8 +175,6 @@ def _image_id(wish: NewServer) -> str:
     if len(devices) > 1:
         raise BadRequest("Block Device Mapping is Invalid: this cloud has no volumes; give one device, the image")
     for device in devices:
-        if isinstance(device.tag, str):
-            raise BadRequest("Tags of block devices are not supported")
         source = device.uuid or device.image_id
         plain = device.source_type == "image" and device.destination_type == "local"
         if not plain or str(device.boot_index) != "0" or not source:
@@ -257,7 +258,8 @@ def _create(tx: Transaction, request: Request, wanted: Wanted) -> tuple[list[str
     tx.write(servers.insert(), rows)
     for row in rows:
         record(tx, request, row["id"], request.context.project_id, Order("create"), generation=1)
-        create_ports(tx, request, row, ports, wanted.groups)
+        made = create_ports(tx, request, row, ports, wanted.groups)
+        device_tags.write(tx, row["id"], wanted.devices, made)
         if wanted.tags:
             write_tags(tx, row["id"], wanted.tags)
         told = notices.find_row(tx, row["id"])

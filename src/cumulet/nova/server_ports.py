@@ -30,14 +30,17 @@ def choose_ports(
 
 def create_ports(
     tx: Transaction, request: Request, row: Mapping[str, Any], ports: Sequence[PortWish], groups: Sequence[str]
-) -> None:
-    """neutron's refusals as nova words them: what the body names and is not there is a bad request."""
+) -> list[str]:
+    """Their ids, in order.  neutron's refusals as nova words them: what the body names and is not there is a bad
+    request.
+    """
     try:
-        neutron.create_server_ports(tx, request.context, row["id"], row["hostname"], ports, groups)
+        found = neutron.create_server_ports(tx, request.context, row["id"], row["hostname"], ports, groups)
     except NotFound as error:
         raise BadRequest(error.message, kind=error.kind) from error
     except Conflict as error:
         raise _port_conflict(error) from error
+    return [port.id for port in found]
 
 
 def _port_conflict(error: Conflict) -> ApiError:

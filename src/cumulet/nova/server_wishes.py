@@ -102,8 +102,6 @@ def port_wishes(networks: Sequence[NetworkWish] | str | UnsetType, version: Vers
 
 
 def _port_wish(network: NetworkWish) -> PortWish:
-    if isinstance(network.tag, str):
-        raise BadRequest("Tags of network interfaces are not supported")
     if network.port:
         if network.fixed_ip:
             raise BadRequest(

@@ -40,6 +40,7 @@ servers = Table(
     Column("locked", Boolean, nullable=False, default=False),
     Column("locked_by", String(8)),  # 'owner' or 'admin'
     Column("locked_reason", Name),
+    Column("device_tags", JSON),  # ``device_tags.Tags``; null: no device has one
     Column("power", String(16), nullable=False),  # wanted: 'on', 'off', 'paused' or 'suspended'
     Column("forced_error", Boolean, nullable=False, default=False),  # an administrator says that it is broken
     Column("deleted_at", Time),  # an order to destroy, not yet a fact

@@ -65,7 +65,8 @@ class Users:
     def rest(self) -> None:
         """All is as it may be: from now on each server is to stay as it is."""
         for one in list_servers(self.cloud):
-            if self.promises.holds(one["id"], one["status"]):
+            mine = one["id"] in self.promises.servers  # others may have some in a lab
+            if mine and self.promises.holds(one["id"], one["status"]):
                 self.promises.servers[one["id"]] = one["status"]
                 self.promises.sizes[one["id"]] = (one["flavor"]["original_name"],)
         self.renewed.clear()

@@ -15,12 +15,11 @@ import xml.etree.ElementTree as ET
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from cumulet.nova.model import Nic, ServerIntent
+from cumulet.nova.model import PCI_BUSES, Nic, ServerIntent
 
 NAMESPACE = "urn:cumulet:1"
 METADATA_KEY = "cumulet"
 NAME_PREFIX = "instance-"
-HOT_PLUGS = 10  # spare PCIe slots: without one a running domain takes no new NIC or disk
 MACHINE = "pc-q35-7.2"  # one version, so that a guest's hardware does not change under it
 _SERVER = f"{{{NAMESPACE}}}server"
 _ALIAS = "ua-"  # libvirt takes an alias of ours only with this prefix
@@ -103,7 +102,7 @@ def render(server: ServerIntent, marks: Marks, files: Files, traits: Traits) -> 
     devices = _add(domain, "devices")
     _add(devices, "emulator", text=traits.emulator)
     _add_controllers(devices)
-    _add_disks(devices, files, traits)
+    _add_disks(devices, files, traits, server.root_bus)
     for nic in server.nics:
         devices.append(_nic_element(nic, traits))
     _add_consoles(devices, files)
@@ -249,12 +248,12 @@ def _add_cpu(domain: ET.Element, traits: Traits) -> None:
 def _add_controllers(devices: ET.Element) -> None:
     """Slots for the devices below and for later ones.  No USB: it costs a guest a second at boot."""
     _add(devices, "controller", type="pci", index="0", model="pcie-root")
-    for _ in range(HOT_PLUGS):
-        _add(devices, "controller", type="pci", model="pcie-root-port")
+    for index in range(1, PCI_BUSES + 1):
+        _add(devices, "controller", type="pci", index=str(index), model="pcie-root-port")
     _add(devices, "controller", type="usb", model="none")
 
 
-def _add_disks(devices: ET.Element, files: Files, traits: Traits) -> None:
+def _add_disks(devices: ET.Element, files: Files, traits: Traits, root_bus: int) -> None:
     disk = _add(devices, "disk", type="file", device="disk")
     # "stop": a full host pauses the guest, nothing is lost; "report" would give it I/O errors
     policy = {"cache": traits.disk_cache, "discard": "unmap", "error_policy": "stop"}
@@ -268,6 +267,7 @@ def _add_disks(devices: ET.Element, files: Files, traits: Traits) -> None:
     _add(below, "backingStore")
     _add(disk, "target", dev="vda", bus="virtio")
     _add(disk, "serial", text="root")
+    _add_address(disk, root_bus)
     for letter, (path, serial) in zip("bc", files.spares, strict=False):
         spare = _add(devices, "disk", type="file", device="disk")
         _add(spare, "driver", name="qemu", type="raw", **policy)
@@ -295,7 +295,14 @@ def _nic_element(nic: Nic, traits: Traits) -> ET.Element:
     _add(interface, "mtu", size=str(nic.mtu))
     _add(interface, "rom", enabled="no")
     _add(interface, "alias", name=f"{_ALIAS}{nic.port_id}")
+    _add_address(interface, nic.bus)
     return interface
+
+
+def _add_address(device: ET.Element, bus: int) -> None:
+    """Of a device that the guest was told where to find; libvirt finds a place for others."""
+    if bus:
+        _add(device, "address", type="pci", domain="0", bus=str(bus), slot="0", function="0")
 
 
 def _add_consoles(devices: ET.Element, files: Files) -> None:

@@ -17,6 +17,7 @@ function connect(RFB) {
   rfb.addEventListener("connect", () => {
     status.textContent = "Connected";
     keys.hidden = false;
+    rfb.focus(); // what is typed goes to the server at once, not only after a click
   });
   rfb.addEventListener("desktopname", (event) => {
     document.title = status.textContent = event.detail.name;
@@ -27,7 +28,10 @@ function connect(RFB) {
       ? "The server has closed the connection. Ask for a new URL to come back."
       : "No connection. A URL is good once and for some minutes: ask for a new one.";
   });
-  keys.addEventListener("click", () => rfb.sendCtrlAltDel());
+  keys.addEventListener("click", () => {
+    rfb.sendCtrlAltDel();
+    rfb.focus();
+  });
 }
 
 if (!token) {
