@@ -9,6 +9,10 @@ upstream does, and ``os-start`` asks for it again.  One that has yet to be reach
 a server that is to be on and stands still (its disk is full, say) is shown PAUSED, and ``unpause`` asks again.
 """
 
+from functools import lru_cache
+from typing import Any
+
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -165,10 +169,23 @@ BRIEF = sa.select(
     _s.id, _s.name, _s.project_id, _s.user_id, _s.created_at, _h.host, vm_state.label("vm_state")
 ).select_from(STATES)  # fmt: skip
 
-_NOT_SHOWN = {"user_data", "key", "image", "scheduler_hints", "encrypted_password"}
+
+class SharedJson(sa.TypeDecorator[Any]):
+    """JSON of which many rows have the same: it is decoded once, and nobody changes what comes of it."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:
+        return None if value is None else _decoded(value)
+
+
+_decoded = lru_cache(4096)(msgspec.json.decode)
+_NOT_SHOWN = {"user_data", "key", "image", "scheduler_hints", "encrypted_password", "device_tags"}
+_SHARED = ("flavor", "metadata")
 
 DETAIL = sa.select(
-    *(column for column in servers.c if column.name not in _NOT_SHOWN),
+    *(column for column in servers.c if column.name not in {*_NOT_SHOWN, *_SHARED}),
     _h.host,
     _h.seen_fault,
     _h.seen_fault_at,
@@ -179,6 +196,7 @@ DETAIL = sa.select(
     power_state.label("power_state"),
     status.label("status"),
     zone.label("zone"),
+    *(sa.type_coerce(servers.c[name], SharedJson()).label(name) for name in _SHARED),
     *(sa.type_coerce(servers.c[name], sa.Text).label(f"{name}_json") for name in ("image", "scheduler_hints")),
     *moves.COLUMNS,
 ).select_from(STATES)
