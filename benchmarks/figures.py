@@ -84,8 +84,8 @@ LIMITS: dict[str, str] = {
     "one more member, and reads and plans its wiring anew",
     "token_validate_ms": "the request itself: off the socket, a thread, one query that asks whether anything of "
     "identity has changed, its line in the log. Runs on this machine differ by a fifth either way",
-    "boot_sim_cpu_s": "what each of six services and two agents does once for each boot; runs on this machine differ "
-    "by a fifth either way",
+    "boot_sim_cpu_s": "what each of six services and two agents does once for each boot; runs on this machine "
+    "differ by a fifth either way",
     "images_list_ms": "two processes answer, glance-api and glance-registry, each with a request of its own",
 }
 """Name → what limits it, for the page of figures; only of those that are known to miss their targets."""
