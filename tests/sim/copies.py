@@ -18,7 +18,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from cumulet.core.tables import metadata
-from cumulet.sim.world import SimHost, World
+from cumulet.sim.host import SimHost
+from cumulet.sim.world import World
 
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 Prepare = Callable[[World], None]

@@ -17,8 +17,9 @@ import sqlalchemy as sa
 
 from cumulet.glance.tables import images
 from cumulet.nova.tables import console_tokens
+from cumulet.sim.host import SimHost
 from cumulet.sim.machine import Machine
-from cumulet.sim.world import OTHER_IMAGE, SimHost, World
+from cumulet.sim.world import OTHER_IMAGE, World
 from tests.nova.consoles import token_of
 from tests.sim.copies import MEMORY, Prepared, as_after, nothing
 

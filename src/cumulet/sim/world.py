@@ -39,10 +39,9 @@ from cumulet.nova.console_tokens import API, PROXY, ConsoleTokens
 from cumulet.nova.model import Verb
 from cumulet.placement import tables as placement_tables
 from cumulet.sim.effects import Crash, Effects, Impossible
+from cumulet.sim.host import SimHost
 from cumulet.sim.hypervisor import SimHypervisor
 from cumulet.sim.in_process import InProcess
-from cumulet.sim.network import SimDhcp, SimRouters
-from cumulet.sim.switch import SimSwitch
 
 T = TypeVar("T")
 IMAGE = "11111111-1111-4111-8111-111111111111"
@@ -77,43 +76,6 @@ class CountedDatabase(Database):
         if tx.wrote:
             self.writes += 1
             self._effects.after("commit")
-
-
-class SimHost:
-    """One host: its hypervisor, its switch, its DHCP servers and routers."""
-
-    def __init__(
-        self, name: str, effects: Effects, upload: Callable[[Verb], None], others: dict[str, SimHypervisor]
-    ) -> None:
-        self.name = name
-        self.switch = SimSwitch()
-        self.hypervisor = SimHypervisor(on_tap=self._on_tap, is_wired=self._is_wired, upload=upload, others=others)
-        others[name] = self.hypervisor
-        self.dhcp = SimDhcp(self.switch)
-        self.routers = SimRouters(self.switch)
-        for part in (self.switch, self.hypervisor, self.dhcp, self.routers):
-            part.effect = effects.effect  # type: ignore[method-assign]
-
-    def _on_tap(self, port_id: str) -> None:
-        if port_id in self.hypervisor.taps:
-            self.switch.add_device(port_id)
-        else:
-            self.switch.remove_device(port_id)
-
-    def _is_wired(self, port_id: str) -> bool:
-        return self.switch.is_wired(port_id)
-
-    def cut_power(self) -> None:
-        """The host goes dark and boots again."""
-        for part in (self.hypervisor, self.dhcp, self.routers):
-            part.cut_power()
-        self.switch.devices.clear()
-        self.switch.restart()
-
-    def left_over(self) -> list[object]:
-        """Everything on this host that belongs to a server, a network or a router."""
-        places = (self.hypervisor.machines, self.hypervisor.taps, *self.switch.holdings())
-        return [place for place in (*places, *self.dhcp.holdings(), *self.routers.holdings()) if place]
 
 
 class World:
