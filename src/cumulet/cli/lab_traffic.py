@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -99,7 +100,7 @@ class Traffic:
     def leave(self) -> None:
         self._stop()
         for service, path in self._made:
-            _wait(f"{path} cannot be deleted", lambda service=service, path=path: self._delete(service, path))  # type: ignore[misc]
+            _wait(f"{path} cannot be deleted", partial(self._delete, service, path))
         self._made.clear()
         self.watched.clear()
 
@@ -140,12 +141,8 @@ class Traffic:
         server = self._new("compute", "/servers", "server", wish)
         _wait("the witness is not placed", lambda: any(self._home(server)))
         (port,) = get(self.cloud, "network", f"/v2.0/ports?device_id={server}")["ports"]
-        self._new(
-            "network",
-            "/v2.0/floatingips",
-            "floatingip",
-            {"floating_network_id": self.cloud.public, "port_id": port["id"]},
-        )
+        address = {"floating_network_id": self.cloud.public, "port_id": port["id"]}
+        self._new("network", "/v2.0/floatingips", "floatingip", address)
         return server
 
     def _home(self, server: str) -> list[str]:
