@@ -28,7 +28,8 @@ from cumulet.nova.compute.file_gifts import Gifts, take_file
 from cumulet.nova.compute.screens import Screens
 from cumulet.nova.model import Diagnostics, Domain, Fetch, ImageSource, Inventory, Nic, Seen, ServerIntent, Verb
 from cumulet.sim.effects import Crash, Effects
-from cumulet.sim.hypervisor import INVENTORY, Latency, SimHypervisor
+from cumulet.sim.guests import INVENTORY, Latency
+from cumulet.sim.hypervisor import SimHypervisor
 from tests.nova.consoles import serving
 
 NO_SCREENS = Screens(lambda text: "", lambda server_id: socket.socket())

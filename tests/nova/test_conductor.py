@@ -24,7 +24,8 @@ from cumulet.nova.tables import server_actions, server_hosts, servers
 from cumulet.placement import public as placement
 from cumulet.placement.model import Resources
 from cumulet.placement.tables import allocations
-from cumulet.sim.hypervisor import INVENTORY, SimHypervisor
+from cumulet.sim.guests import INVENTORY
+from cumulet.sim.hypervisor import SimHypervisor
 from tests.nova.engine_cloud import SECRETS, Cloud
 
 WEEK_AGO = clock.later(-8 * 86400)

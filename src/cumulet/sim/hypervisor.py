@@ -1,15 +1,11 @@
 """A hypervisor made of dictionaries: enough to run the whole cloud in one process, and to make it fail.
 
 It keeps the promises of ``nova.compute.hypervisor.Hypervisor`` and no more; the same contract tests run against
-this and against libvirt.  ``effect`` surrounds every lasting change, so that a test can count them all and die
-just before or just after any one, in the middle of a method too.  Time is virtual: ``Latency`` says what the real
-thing takes, and ``pause`` is called with it.
+this and against libvirt.  What lies and runs on the host, and what a test does to it, are ``sim.guests``.
 """
 
 import socket
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 
 from cumulet.core.errors import Retry, Terminal
 from cumulet.nova.model import (
@@ -23,76 +19,16 @@ from cumulet.nova.model import (
     ServerIntent,
     Verb,
 )
+from cumulet.sim.guests import SimGuests
 from cumulet.sim.machine import EMPTY, SHOWING, Machine
 from cumulet.sim.screen import open_screen
 
 GIB = 1 << 30
 MEMORY = 256 << 20
-INVENTORY = Inventory(
-    vcpus=4,
-    memory_mb=8192,
-    disk_gb=100,
-    virt_type="qemu",
-    hypervisor_version=9000000,
-    cpu_model="sim",
-    address="sim",
-)
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Seconds that each method takes; ``stop`` is the guest's own time, during which ``stop`` is called again."""
-
-    make_disk: float = 0.0
-    plug: float = 0.0
-    define: float = 0.0
-    start: float = 0.0
-    stop: float = 0.0
-    destroy: float = 0.0
-
-
-REAL = Latency(make_disk=0.4, plug=0.02, define=0.03, start=0.5, stop=5.0, destroy=0.2)
-"""About what libvirt and QEMU take on a small machine, the image being in the cache."""
-
-
-class SimHypervisor:
-    """Failure knobs: ``fail_next``, ``refused_images``, ``deaf`` (guests that hear no shutdown request)."""
-
-    def __init__(
-        self,
-        inventory: Inventory = INVENTORY,
-        *,
-        latency: Latency | None = None,
-        clock: Callable[[], float] = lambda: 0.0,
-        pause: Callable[[float], None] = lambda seconds: None,
-        stop_seconds: float = 60.0,
-        on_tap: Callable[[str], None] = lambda port_id: None,
-        is_wired: Callable[[str], bool] = lambda port_id: True,
-        upload: Callable[[Verb], None] = lambda verb: None,
-        others: Mapping[str, "SimHypervisor"] | None = None,
-    ) -> None:
-        self.machines: dict[str, Machine] = {}
-        self.taps: dict[str, str] = {}  # port id → server id
-        self.boots = 1
-        self.refused_images: dict[str, str] = {}  # image id → why
-        self.deaf: set[str] = set()  # servers
-        self._failures: dict[str, list[Exception]] = {}
-        self._inventory, self._latency = inventory, latency or Latency()
-        self._clock, self._pause, self._stop_seconds = clock, pause, stop_seconds
-        self._on_tap, self._is_wired, self._upload = on_tap, is_wired, upload
-        self._wake: Callable[[str], None] = lambda server_id: None
-        self._others = {} if others is None else others  # by host: where disks come from
-
-    @property
-    def boot_id(self) -> str:
-        return f"boot-{self.boots}"
-
-    @contextmanager
-    def effect(self, name: str) -> Iterator[None]:
-        """A seam: around every lasting change."""
-        yield
-
-    # ── what the agent calls ─────────────────────────────────────────────────────────────────────────────────
+class SimHypervisor(SimGuests):
+    """What the agent calls, and how far each call comes before the next effect."""
 
     def look(self) -> Mapping[str, Domain]:
         taps: dict[str, set[str]] = {}
@@ -325,53 +261,6 @@ class SimHypervisor:
     def close(self) -> None:
         self._wake = lambda server_id: None
 
-    # ── what the world does to it ────────────────────────────────────────────────────────────────────────────
-
-    def fail_next(self, method: str, *errors: Exception) -> None:
-        """The next calls of ``method`` raise these, before they have changed anything."""
-        self._failures.setdefault(method, []).extend(errors)
-
-    def end_guest(self, server_id: str, state: str = "off") -> None:
-        """The guest shuts itself down ('off') or dies ('crashed')."""
-        self._end(server_id, state)
-
-    def cut_power(self) -> None:
-        """The host goes dark and boots again: nothing runs, no tap is left, what is on disk stays."""
-        self.boots += 1
-        self.taps.clear()
-        self.lose_process()
-        for machine in self.machines.values():
-            machine.state = "suspended" if machine.state == "suspended" else "off"
-            machine.stop_at = None
-
-    def break_off(self, server_id: str) -> None:
-        """What is on its way, to or from this host, does not come through; the guest runs on where it was."""
-        for machine in (host.machines.get(server_id) for host in self._others.values()):
-            if machine:
-                machine.break_off()
-
-    def lose_process(self) -> None:
-        """nova-compute has died, and with it every connection to another host."""
-        for server_id, machine in self.machines.items():
-            if machine.progress or machine.state == "incoming":
-                self.break_off(server_id)
-
-    def change_inventory(self, inventory: Inventory) -> None:
-        self._inventory = inventory
-
-    @property
-    def running(self) -> list[str]:
-        return sorted(key for key, machine in self.machines.items() if machine.state == "on")
-
-    def _domain(self, server_id: str, taps: frozenset[str]) -> Domain:
-        machine = self.machines.get(server_id)
-        if machine is None:
-            return Domain(taps=taps)
-        return machine.domain(taps)
-
-    def _machine(self, server_id: str) -> Machine:
-        return self.machines.setdefault(server_id, Machine())
-
     def _resize(self, machine: Machine, server: ServerIntent, verb: Verb) -> bool:
         """The disk as it was is kept, taken back or forgotten."""
         if verb.name != "confirmResize" and machine.state != "off":
@@ -426,18 +315,6 @@ class SimHypervisor:
             machine.defined, machine.nics, machine.state = False, frozenset(), "off"
         return True
 
-    def _boot(self, machine: Machine, server: ServerIntent) -> None:
-        self._check_alone(server.id)
-        machine.state, machine.stop_at, machine.written = "on", None, True
-        machine.boots, machine.memory_mb = machine.boots + 1, server.memory_mb
-        machine.starts += 1
-        machine.console += f"{server.name} boots, time {machine.starts}\n".encode()
-
-    def _check_alone(self, server_id: str) -> None:
-        for other in self._others.values():
-            rival = other.machines.get(server_id)
-            assert other is self or rival is None or rival.state != "on", "a server runs on two hosts"
-
     def _copy(self, server_id: str, machine: Machine, verb: Verb) -> bool:
         """Two calls: the copy, then its way to glance."""
         if verb.id not in machine.copies:
@@ -457,21 +334,3 @@ class SimHypervisor:
             raise Terminal(self.refused_images[image.id])
         if image and server.root_gb and image.virtual_size > server.root_gb * GIB:
             raise Terminal(f"image {image.id} is larger than the flavor's disk of {server.root_gb} GB")
-
-    def _end(self, server_id: str, state: str) -> None:
-        machine = self.machines[server_id]
-        with self.effect(f"{server_id} is {state}"):
-            machine.state, machine.stop_at = state, None
-        self._wake(server_id)
-
-    def _begin(self, method: str, seconds: float) -> None:
-        """Take the method's time, and fail if it is to fail."""
-        if seconds:
-            self._pause(seconds)
-        errors = self._failures.get(method)
-        if errors:
-            raise errors.pop(0)
-
-    def _check_wired(self, port_ids: frozenset[str]) -> None:
-        for port_id in port_ids:
-            assert self._is_wired(port_id), f"a guest got port {port_id} before it was wired"
