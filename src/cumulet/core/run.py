@@ -92,6 +92,7 @@ def serve(
 
     ``certificate``: a file with key and certificate, to serve the API by HTTPS.
     """
+    ended, told = _listen_for_the_end()
     started_at = clock.now()
     loops: list[Loop[Any]] = [Loop(reconciler) for reconciler in service.loops]
     woken = [loop for loop in loops if loop.reconciler.events]
@@ -114,7 +115,7 @@ def serve(
     LOG.info("%s started", name)
     ending = Ending(loops)
     try:
-        _until_the_end(service, api_sockets, ending, certificate)
+        _until_the_end(service, api_sockets, ending, certificate, ended, told)
     finally:
         ending.begin()
         ending.wait(threads)
@@ -141,17 +142,21 @@ class Ending:
 
 
 def _until_the_end(
-    service: Service, api_sockets: Sequence[socket.socket], ending: Ending, certificate: str
+    service: Service,
+    api_sockets: Sequence[socket.socket],
+    ending: Ending,
+    certificate: str,
+    ended: Sequence[int],
+    told: int,
 ) -> None:
     """What the main thread does: it serves the API, if there is one, as soon as somebody asks it."""
-    ended, reader = _listen_for_the_end()
     if service.app and api_sockets:
-        _wait_for_one_of(reader, *api_sockets)
+        _wait_for_one_of(told, *api_sockets)
         if not ended:
             with asyncio.Runner(loop_factory=event_loop) as runner:
                 runner.run(_serve(service, api_sockets, ending, certificate, ended))
     else:
-        _wait_for_one_of(reader)
+        _wait_for_one_of(told)
 
 
 def event_loop() -> asyncio.AbstractEventLoop:
