@@ -20,8 +20,10 @@ from cumulet.core.outbound import Outbound
 from cumulet.core.reconcile import Loop
 from cumulet.core.secrets import Secrets
 from cumulet.glance import app, registry
+from cumulet.glance.copies import Copies
 from cumulet.glance.imports import Imports
 from cumulet.glance.leftovers import Leftovers
+from cumulet.glance.peers import Peers
 from cumulet.glance.registry_client import InProcessTransport, RegistryClient
 from cumulet.glance.store import Store
 from cumulet.glance.wiring import Wiring
@@ -118,6 +120,7 @@ class Glance:
     config: Config
     loop: Loop[Any]
     imports: Loop[Any]
+    copies: Loop[Any]
 
     def call(self, who: str, method: str, url: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         given = {"X-Auth-Token": who, **{k.replace("_", "-"): v for k, v in headers.items()}}
@@ -189,21 +192,29 @@ def make_env(db: Database, bus: LocalBus, config: Config) -> ControllerEnv:
 
 
 def make_glance(
-    db: Database, bus: LocalBus, config: Config, store: Store, directory: Path, outbound: Outbound | None = None
+    db: Database,
+    bus: LocalBus,
+    config: Config,
+    store: Store,
+    directory: Path,
+    outbound: Outbound | None = None,
+    peers: Peers | None = None,
 ) -> Glance:
+    """Of the node that ``config`` names.  ``peers``: the other controllers."""
     env = make_env(db, bus, config)
     registry_app = registry.build_app(env)
     transport = InProcessTransport(registry_app)
     client = RegistryClient(transport, SECRETS.registry_secret)
-    wiring = Wiring(client, store, "node-1", SECRETS.host_secret, idle_seconds=5, renew_seconds=0)
-    wiring = replace(wiring, outbound=outbound or Outbound(refuse_all))
+    wiring = Wiring(client, store, config.node.name, SECRETS.host_secret, idle_seconds=5, renew_seconds=0)
+    wiring = replace(wiring, outbound=outbound or Outbound(refuse_all), peers=peers or Peers())
     store.prepare()
-    loop = Loop(Leftovers(client, store, "node-1").reconciler(30))
+    loop = Loop(Leftovers(client, store, config.node.name).reconciler(30))
     imports = Loop(Imports(wiring, config, workers=1).reconciler(30))
-    for each in (loop, imports):
+    copies = Loop(Copies(wiring, config.images.largest_bytes).reconciler(30))
+    for each in (loop, imports, copies):
         each.listen(bus)
     api = app.build_app(env, wiring)
-    return Glance(api, registry_app, client, transport, store, directory, db, bus, config, loop, imports)
+    return Glance(api, registry_app, client, transport, store, directory, db, bus, config, loop, imports, copies)
 
 
 def refuse_all(host: str, port: int) -> list[str]:

@@ -4,12 +4,14 @@ It has no table of its own: metadata is glance-registry's, data lies in files (`
 """
 
 import html
+from typing import Any
 
 from cumulet.core import certificates
 from cumulet.core.controller import ControllerEnv
 from cumulet.core.errors import ApiError
 from cumulet.core.http import App, Reply, Route
 from cumulet.core.policy import PUBLIC
+from cumulet.core.reconcile import Reconciler
 from cumulet.core.service import Service
 from cumulet.glance import (
     image_data,
@@ -26,8 +28,10 @@ from cumulet.glance import (
     tasks,
     versions,
 )
+from cumulet.glance.copies import Copies
 from cumulet.glance.imports import Imports
 from cumulet.glance.leftovers import Leftovers
+from cumulet.glance.peers import Peers
 from cumulet.glance.registry import PORT as REGISTRY_PORT
 from cumulet.glance.registry_client import HttpTransport, RegistryClient
 from cumulet.glance.store import Store
@@ -55,23 +59,30 @@ ROUTES = [
 
 def build(env: ControllerEnv) -> Service:
     address = env.config.api.internal_bind
-    registry = HttpTransport(_ANYWHERE.get(address, address), REGISTRY_PORT, certificates.trust(env.config))
+    trust = certificates.trust(env.config)
+    registry = HttpTransport(_ANYWHERE.get(address, address), REGISTRY_PORT, trust)
     wiring = Wiring(
         RegistryClient(registry, env.secrets.registry_secret),
         Store(env.config.state / "images"),
         env.config.node.name,
         env.secrets.host_secret,
+        peers=Peers(env.config.api.controllers, PORT, env.config.node.name, env.secrets.host_secret, trust),
     )
     wiring.store.prepare()
     return build_service(env, wiring)
 
 
 def build_service(env: ControllerEnv, wiring: Wiring) -> Service:
-    leftovers, imports = Leftovers(wiring.registry, wiring.store, wiring.node), Imports(wiring, env.config)
     seconds = env.config.agents.resync_seconds
+    loops: list[Reconciler[Any]] = [
+        Leftovers(wiring.registry, wiring.store, wiring.node).reconciler(seconds),
+        Imports(wiring, env.config).reconciler(seconds),
+    ]
+    if len(env.config.api.controllers) > 1:
+        loops.append(Copies(wiring, env.config.images.largest_bytes).reconciler(seconds))
     return Service(
         app=build_app(env, wiring),
-        loops=[leftovers.reconciler(seconds), imports.reconciler(seconds)],
+        loops=loops,
         stop=wiring.outbound.stopping.set,
     )
 

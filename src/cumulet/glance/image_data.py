@@ -7,7 +7,6 @@ in ``leftovers``.
 """
 
 import asyncio
-import io
 import logging
 import re
 import uuid
@@ -33,7 +32,8 @@ from cumulet.glance import store
 from cumulet.glance.images import get_record
 from cumulet.glance.inspection import PIECE, UnsafeImage
 from cumulet.glance.model import Claim, Record, Sent
-from cumulet.glance.public import image_ticket, upload_ticket
+from cumulet.glance.peers import Data
+from cumulet.glance.public import copy_ticket, image_ticket, upload_ticket
 from cumulet.glance.registry_client import SERVICE
 from cumulet.glance.store import Upload
 from cumulet.glance.wiring import Wiring, wiring_of
@@ -112,6 +112,15 @@ async def download_to_host(request: Request) -> Reply:
     if record.status != "active":
         raise NotFound(f"image {image_id} has no data")
     return await _send(request, record)
+
+
+async def download_to_controller(request: Request) -> Reply:
+    """GET: the data for a controller that has none of it yet and shows its ticket; 404 if it is not here either."""
+    wiring, image_id = wiring_of(request), request.params["image_id"]
+    ticket = copy_ticket(wiring.ticket_secret, image_id, request.params["host"])
+    if not same(request.headers.get("x-image-ticket", ""), ticket):
+        raise Unauthorized(f"this is not a ticket for a copy of image {image_id} on {request.params['host']}")
+    return await _send(request, await request.run(wiring.registry.get_image, SERVICE, image_id), copy=True)
 
 
 def _admit(request: Request) -> Record:
@@ -222,7 +231,8 @@ def _end(wiring: Wiring, context: Context, image_id: str, attempt: str, upload: 
         upload.close()
 
 
-async def _send(request: Request, record: Record) -> Reply:
+async def _send(request: Request, record: Record, copy: bool = False) -> Reply:
+    """``copy``: for a controller that may have been asked for it by this one, and for nobody to note."""
     if record.size is None or record.attempt is None:
         return Reply(None, 204)
     headers = {"Content-MD5": record.checksum or "", "Accept-Ranges": "bytes"}
@@ -232,30 +242,40 @@ async def _send(request: Request, record: Record) -> Reply:
         headers["Content-Range"] = f"bytes {first}-{last}/{record.size}"
         status = 206
     headers["Content-Length"] = str(last - first + 1)
-    try:
-        file = await request.run(wiring_of(request).store.open, record.id, record.attempt)
-    except FileNotFoundError:
-        raise NotFound(f"The data of image {record.id} cannot be found") from None
+    data = await request.run(_open, wiring_of(request), record.id, record.attempt, first, copy)
     if request.method == "HEAD":
-        file.close()
+        data.close()
         return Reply(None, status, headers)
-    stream = _read(request, record, file, first, last - first + 1)
+    stream = _read(request, record, data, last - first + 1, copy)
     return Reply(None, status, headers, "application/octet-stream", stream)
 
 
-async def _read(request: Request, record: Record, file: io.FileIO, start: int, length: int) -> AsyncIterator[bytes]:
+def _open(wiring: Wiring, image_id: str, attempt: str, first: int, only_here: bool) -> Data:
+    """The data from this byte on, of this controller or of one that has it."""
+    try:
+        file = wiring.store.open(image_id, attempt)
+    except FileNotFoundError:
+        found = None if only_here else wiring.peers.open(image_id, first)
+        if found is None:
+            raise NotFound(f"The data of image {image_id} cannot be found") from None
+        return found
+    file.seek(first)
+    return file
+
+
+async def _read(request: Request, record: Record, data: Data, length: int, copy: bool) -> AsyncIterator[bytes]:
     size = length
     try:
-        file.seek(start)
         while length > 0:
-            piece = await request.run(file.read, min(PIECE, length))
+            piece = await request.run(data.read, min(PIECE, length))
             if not piece:
-                raise OSError(f"{file.name!r} ends too early")
+                raise OSError(f"the data of image {record.id} ends too early")
             length -= len(piece)
             yield piece
     finally:
-        file.close()
-    await request.run(_report, request, record.id, Sent(size, request.client))
+        data.close()
+    if not copy:
+        await request.run(_report, request, record.id, Sent(size, request.client))
 
 
 def _report(request: Request, image_id: str, sent: Sent) -> None:
@@ -315,5 +335,6 @@ ROUTES = [
     Route("PUT", "/v2/images/{image_id}/stage", stage_image, "modify_image", 204, streams=True, also=(415,)),
     Route("GET", _FILE, download_image, "download_image", streams=True, also=(204, 206, 416)),
     Route("GET", "/hosts/{host}/images/{image_id}/file", download_to_host, HOST, streams=True),
+    Route("GET", "/hosts/{host}/copies/{image_id}", download_to_controller, HOST, streams=True),
     Route("PUT", "/hosts/{host}/images/{image_id}/file", upload_from_host, HOST, 204, streams=True),
 ]

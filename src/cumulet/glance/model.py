@@ -108,6 +108,15 @@ class DataState(Struct, frozen=True, kw_only=True):
     kept: bool = False  # what the attempt brought is the image's data, or staged to become it
 
 
+class StoredImage(Struct, frozen=True, kw_only=True):
+    """An image that has its data, as a controller must know it that has none of it yet."""
+
+    id: str
+    attempt: str
+    disk_format: str
+    sha512: str
+
+
 class NewImport(Struct, frozen=True, kw_only=True):
     """What a user asks to be imported into an image."""
 

@@ -26,6 +26,7 @@ from cumulet.glance.tables import images
 
 __all__ = [
     "change_properties",
+    "copy_ticket",
     "create_snapshot",
     "delete_image",
     "delete_snapshot",
@@ -59,6 +60,11 @@ def image_ticket(secret: str, image_id: str, host: str) -> str:
 def upload_ticket(secret: str, image_id: str, host: str) -> str:
     """Proof towards glance-api that ``host`` may send the data of the image, once."""
     return sign(secret, f"upload:{image_id}:{host}")
+
+
+def copy_ticket(secret: str, image_id: str, node: str) -> str:
+    """Proof towards glance-api of another controller that this one may have a copy of the data."""
+    return sign(secret, f"copy:{image_id}:{node}")
 
 
 def create_snapshot(tx: Transaction, context: Context, wish: SnapshotWish) -> str:

@@ -46,6 +46,7 @@ from cumulet.glance.model import (
     Sent,
     Staged,
     Stored,
+    StoredImage,
     Task,
     Usage,
 )
@@ -147,6 +148,10 @@ class RegistryClient:
     def list_data(self, image_ids: Sequence[str]) -> list[DataState]:
         """The data's state of these images and of all that are being saved or wait for their data's removal."""
         return self._call(SERVICE, "POST", "/data", list(image_ids), list[DataState])
+
+    def list_stored(self) -> list[StoredImage]:
+        """All images that have their data, whoever has it."""
+        return self._call(SERVICE, "GET", "/data/stored", None, list[StoredImage])
 
     def report_gone(self, image_id: str) -> None:
         self._call(SERVICE, "POST", _path("data", image_id, "gone"), None, None)

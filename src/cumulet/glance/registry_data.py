@@ -16,11 +16,13 @@ from cumulet.core.errors import Conflict
 from cumulet.core.http import Request, Route
 from cumulet.core.policy import AUTHENTICATED
 from cumulet.glance import records, registry_imports
-from cumulet.glance.model import Claim, DataState, Staged, Stored
+from cumulet.glance.model import Claim, DataState, Staged, Stored, StoredImage
 from cumulet.glance.registry_notes import notify
 from cumulet.glance.tables import images
 
 TOPIC = "glance.images"
+STORED = "glance.stored"
+"""The topic of images that have got their data."""
 SILENT_SECONDS = 900
 """An upload on another node that has not been renewed for so long is dead; glance-api renews every minute."""
 TOMBSTONE_DAYS = 30
@@ -112,6 +114,7 @@ def finish(request: Request) -> None:
     with request.db.transaction() as tx:
         if tx.write(_uploading(request).values(values)):
             registry_imports.finish(tx, request.params["image_id"])
+            tx.hint(STORED, request.params["image_id"])
             _tell(tx, request, request.params["image_id"], "image.upload", "image.activate")
             return
         if not _is_kept(tx, request):
@@ -152,6 +155,17 @@ def list_data(request: Request) -> list[DataState]:
             states |= _states(tx.all(_STATES.where(asked)), quiet_since)
         states |= _states(tx.all(_STATES.where(work)), quiet_since)
     return list(states.values())
+
+
+def list_stored(request: Request) -> list[StoredImage]:
+    """All images that have their data."""
+    here = sa.and_(images.c.stored_at.is_not(None), images.c.deleted_at.is_(None))
+    columns = (images.c.id, images.c.attempt, images.c.disk_format, images.c.sha512)
+    with request.db.read() as tx:
+        found = tx.all(sa.select(*columns).where(here).order_by(images.c.stored_at, images.c.id))
+    return [
+        StoredImage(id=row.id, attempt=row.attempt, disk_format=row.disk_format, sha512=row.sha512) for row in found
+    ]
 
 
 def report_gone(request: Request) -> None:
@@ -220,5 +234,6 @@ ROUTES = [
     Route("POST", "/images/{image_id}/uploads/{attempt}/staged", stage, AUTHENTICATED, 204, body=Staged),
     Route("DELETE", "/images/{image_id}/uploads/{attempt}", release, AUTHENTICATED, 204),
     Route("POST", "/data", list_data, AUTHENTICATED, body=list[str]),
+    Route("GET", "/data/stored", list_stored, AUTHENTICATED),
     Route("POST", "/data/{image_id}/gone", report_gone, AUTHENTICATED, 204),
 ]

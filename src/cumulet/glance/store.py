@@ -171,10 +171,15 @@ class Upload:
         except OSError as error:
             raise _failure(error) from error
 
-    def finish(self) -> Stored:
-        """The verdict, then the file under its final name.  The lock is still held: ``close`` ends it."""
+    def finish(self, sha512: str = "") -> Stored:
+        """The verdict, then the file under its final name.  The lock is still held: ``close`` ends it.
+
+        Unavailable, and no file, if there ought to be a certain SHA-512 and there is not.
+        """
         assert self._measure is not None
         stored = self._measure.finish()
+        if sha512 not in ("", stored.sha512):
+            raise Unavailable(f"what came of image {self._file.image_id} is not its data")
         self.keep()
         return stored
 

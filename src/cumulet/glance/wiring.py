@@ -6,6 +6,7 @@ from cumulet.core.config import Config
 from cumulet.core.http import Request
 from cumulet.core.outbound import Outbound
 from cumulet.glance.model import DIRECT, WEB
+from cumulet.glance.peers import Peers
 from cumulet.glance.registry_client import RegistryClient
 from cumulet.glance.store import Store
 
@@ -21,6 +22,7 @@ class Wiring:
     idle_seconds: float = 60.0
     renew_seconds: float = 60.0
     outbound: Outbound = field(default_factory=Outbound)  # only the import loop asks it
+    peers: Peers = field(default_factory=Peers)
 
 
 def import_methods(config: Config) -> list[str]:
