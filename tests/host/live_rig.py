@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 from msgspec.structs import replace
 
-from cumulet.core.config import Compute
 from cumulet.host import netns
 from cumulet.nova.compute.console import console_app
 from cumulet.nova.compute.hypervisor import Hypervisor
@@ -106,7 +105,7 @@ class LibvirtPair:
     def slow(self, mib: int) -> LibvirtHypervisor:
         """Another agent of the source, whose guests take their time on the way."""
         config = self.hosts[0].config
-        config.compute = Compute(virt_type="qemu", stop_seconds=2, live_migration_mib=mib)
+        config.compute = replace(config.compute, live_migration_mib=mib)
         self.rig.restart_agent()
         self.source = self.rig.hypervisor
         assert isinstance(self.source, LibvirtHypervisor)

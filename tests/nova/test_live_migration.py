@@ -349,6 +349,24 @@ def test_what_is_refused(cloud: Living, body: dict[str, Any], version: str, text
     assert cloud.state(server)[0] == "ACTIVE"
 
 
+def test_disks_that_hosts_share_are_not_sent(cloud: Living) -> None:
+    server, source, other = cloud.server()
+    cloud.add_host("h3")
+    cloud.share(source, other)
+    for wish, text in (
+        ({"block_migration": True}, f"{source} is not on local storage"),
+        ({"host": "h3"}, f"{source} is not on shared storage"),
+    ):
+        status, said = cloud.order(server, "2.33", **wish)
+        assert (status, text in said["badRequest"]["message"]) == (400, True)
+    cloud.set_agent(other, enabled=False)
+    assert cloud.order(server, "2.33")[0] == 400, "nobody else has the disk"
+    cloud.set_agent(other, enabled=True)
+    assert cloud.order(server, "2.33", block_migration=False)[0] == 202
+    cloud.schedule()
+    assert cloud.wanted(server)[other] != "absent"
+
+
 def test_no_host(cloud: Living) -> None:
     """A 400 until 2.33, a failed migration since."""
     server, _, other = cloud.server()

@@ -66,6 +66,14 @@ class Moving(Cloud):
         with self.db.transaction() as tx:
             tx.write(sa.update(agents).where(agents.c.host == host).values(values))
 
+    def share(self, *names: str) -> None:
+        """These hosts' servers have their disks on one file system."""
+        for host in names:
+            with self.db.read() as tx:
+                details = dict(tx.value(sa.select(agents.c.details).where(agents.c.host == host)) or {})
+            inventory = {**(details.get("inventory") or {}), "details": {"shared_disks": "a file system"}}
+            self.set_agent(host, details={**details, "inventory": inventory})
+
     def state(self, server: str) -> tuple[str, str, str | None]:
         shown = self.show("alice", server)
         return shown["status"], shown["OS-EXT-STS:vm_state"], shown["OS-EXT-STS:task_state"]
@@ -283,6 +291,36 @@ def test_evacuate(cloud: Moving) -> None:
     cloud.says(server, source, "absent")
     assert cloud.wanted(server) == {}
     assert (cloud.used(source), cloud.used(other)) == (0, 0)
+
+
+def test_an_evacuated_server_keeps_a_disk_that_both_hosts_have(cloud: Moving) -> None:
+    """The dead host, should it come back, must leave it alone until the other one has it."""
+    server, source, other = cloud.server()
+    cloud.add_host("h3")
+    cloud.share(source, other)
+    cloud.set_agent(source, forced_down=True)
+    action = f"/servers/{server}/action"
+    for wish, version in (
+        ({"onSharedStorage": False}, "2.13"),
+        ({"onSharedStorage": True, "adminPass": "x"}, "2.13"),
+        ({"host": "h3"}, "2.67"),
+    ):
+        assert cloud.refused("admin", "POST", action, {"evacuate": wish}, version)[0] == 400, wish
+    cloud.set_agent(other, enabled=False)
+    cloud.good("admin", "POST", action, {"evacuate": {}}, "2.14")
+    cloud.schedule()
+    assert cloud.migrations()[0]["status"] == "failed", "a host that has not the disk is no place to go"
+    cloud.set_agent(other, enabled=True)
+    wish = {"onSharedStorage": True}
+    assert cloud.good("admin", "POST", action, {"evacuate": wish}, "2.13") == {"adminPass": None}
+    cloud.schedule()
+    assert cloud.wanted(server) == {source: "keep", other: "run"}
+    new, old = cloud.intent(server, other), cloud.intent(server, source)
+    assert (new.heir_of, new.held, old.kept, old.absent) == (source, False, True, False)
+    cloud.says(server, other, "on")
+    assert cloud.state(server) == ("ACTIVE", "active", None)
+    assert cloud.intent(server, source).absent
+    assert cloud.intent(server, other).heir_of == ""
 
 
 def test_evacuated_servers_are_off_since_2_95(cloud: Moving) -> None:

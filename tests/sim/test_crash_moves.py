@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from msgspec.structs import replace
 
 from cumulet.core.tables import agents
+from cumulet.nova.model import STORE
 from cumulet.nova.tables import migrations
 from cumulet.sim.effects import Crash
+from cumulet.sim.guests import INVENTORY
 from cumulet.sim.machine import Machine
 from cumulet.sim.world import World
 from tests.sim.copies import Prepared
@@ -135,6 +138,14 @@ def on_a_dead_host(world: World) -> None:
     world.stop_agents("h1")
 
 
+def on_a_dead_host_that_shared(world: World) -> None:
+    """The same, where the hosts have their servers' disks on one file system."""
+    for host in world.hosts.values():
+        host.hypervisor.change_inventory(replace(INVENTORY, details={STORE: "a file system"}))
+    world.settle()
+    on_a_dead_host(world)
+
+
 def resize_in_vain(world: World) -> None:
     """Its destination loses its power before it knows of it."""
     act("resize", BIGGER)(world)
@@ -170,6 +181,7 @@ OPERATIONS = (
     LIVELY,
     Operation("cancel", set_out_and_back, runs_on(*OVER), running),
     Operation("evacuate", as_admin("evacuate", {}), sized("ACTIVE", 512, 1, 0, 2), on_a_dead_host),
+    Operation("inherit", as_admin("evacuate", {}), sized("ACTIVE", 512, 2, 0, 2), on_a_dead_host_that_shared),
 )
 
 

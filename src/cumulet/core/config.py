@@ -77,6 +77,10 @@ class Compute(msgspec.Struct, forbid_unknown_fields=True):
     overhead_memory_mb: Annotated[int, Meta(description="memory of a server beyond its flavor's")] = 110
     image_cache_mb: Annotated[int, Meta(description="bound of the cache of base images")] = 20480
     image_cache_seconds: Annotated[int, Meta(description="age at which an unused base image goes")] = 86400
+    shared_disks: Annotated[
+        str,
+        Meta(description="a directory that compute hosts have in common, for servers' disks; empty: none"),
+    ] = ""
     console_log_bytes: Annotated[int, Meta(description="bound of one server's console log")] = 1048576
     stop_seconds: Annotated[int, Meta(description="how long a guest may take to shut down")] = 60
     resize_to_same_host: Annotated[bool, Meta(description="whether a resized server may stay on its host")] = True

@@ -16,6 +16,8 @@ LIVE = "live-migration"
 """The verb that sends a running server to another host, and the type of its migration."""
 FETCHES = "fetches_while_held"
 """What a nova-compute says of itself that knows of ``ServerIntent.fetching``."""
+STORE = "shared_disks"
+"""In the details of an inventory: which file system the host's servers have their disks on, if others have it."""
 PCI_BUSES = 10
 """Of a guest, each for one device; without a free one a running guest takes no new NIC or disk."""
 Counter = Annotated[int, Meta(ge=0, le=0x7FFFFFFFFFFFFFFF)]
@@ -108,6 +110,7 @@ class ServerIntent(Struct, frozen=True):
     held: bool = False  # its other host has yet to cease: nothing may start it here
     fetch: Fetch | None = None  # its disk comes from there, once that host has ceased
     fetching: bool = False  # that host has ceased: though the server is held, its disk may be fetched
+    heir_of: str = ""  # the dead host whose disks of it, on a file system that both have, are this one's now
     receiving: bool = False  # its guest may come in here, and stands still until the controller has decided
 
 

@@ -11,6 +11,7 @@ from cumulet.nova import live_moves, moves
 from cumulet.nova.console_tokens import CONSOLE_PORT
 from cumulet.nova.model import FETCHES, LIVE, Fetch, ServerIntent, Verb
 from cumulet.nova.services import host_address
+from cumulet.nova.shared_disks import sharing
 
 
 def needs_hosts(row: Row[Any]) -> bool:
@@ -36,6 +37,8 @@ def add(
         return replace(intent, held=True) if held else intent
     if row.move_type == LIVE:
         return replace(intent, held=held)
+    if row.move_type == moves.EVACUATION and row.host in sharing(hosts, row.move_source):
+        intent = replace(intent, heir_of=row.move_source)
     fetch = None
     if row.move_type in moves.ON_TRIAL:
         address = host_address(hosts.get(row.move_source))

@@ -19,6 +19,8 @@ from cumulet.core.reconcile import Reconciler
 from cumulet.nova import live_moves, moves, scheduler_hints, scheduler_view
 from cumulet.nova.model import LIVE
 from cumulet.nova.scheduling import Decision, Group, Hint, Wish, parse_zone, place
+from cumulet.nova.services import list_hosts
+from cumulet.nova.shared_disks import sharing
 from cumulet.nova.tables import migrations, server_groups, server_hosts, servers
 from cumulet.placement.model import Resources
 
@@ -84,8 +86,12 @@ def _wish(tx: Transaction, config: Config, move: Row[Any]) -> Wish:
         besides.discard(move.source)
     (server,) = tx.all(_HINTED, {"server": move.server_id})
     asked = scheduler_hints.read_hints(tx, [server]).get(server.id, ())
-    hints = (Hint("other_host", frozenset(besides), inside=False), *asked)
-    return Wish(move.server_id, need, config.compute.overhead_memory_mb, zone, move.target or "", group, hints)
+    hints = [Hint("other_host", frozenset(besides), inside=False), *asked]
+    if move.type in (LIVE, moves.EVACUATION) and (near := sharing(list_hosts(tx), move.source)):
+        hints.append(Hint("shared_disks", near, inside=True))
+    return Wish(
+        move.server_id, need, config.compute.overhead_memory_mb, zone, move.target or "", group, tuple(hints)
+    )
 
 
 class MoveScheduler:

@@ -25,6 +25,8 @@ from cumulet.core.http import Request
 from cumulet.neutron import public as neutron
 from cumulet.nova import notices
 from cumulet.nova.model import LIVE
+from cumulet.nova.services import list_hosts
+from cumulet.nova.shared_disks import sharing
 from cumulet.nova.tables import migrations, server_actions, server_hosts, servers
 from cumulet.placement import public as placement
 from cumulet.placement.model import Capacity, Claim, Resources
@@ -125,7 +127,8 @@ def place(tx: Transaction, move: Row[Any], capacity: Capacity, need: Resources) 
         tx.hint(f"nova.hosts.{host}", move.server_id)
         return
     launched = tx.value(sa.select(_h.launched_at).where(_h.server_id == move.server_id, _h.host == source))
-    tell_host(tx, move.server_id, source, wanted="absent" if dead else "keep", since=generation, fenced=dead)
+    keeps = not dead or host in sharing(list_hosts(tx), source)
+    tell_host(tx, move.server_id, source, wanted="keep" if keeps else "absent", since=generation, fenced=dead)
     row = {"server_id": move.server_id, "host": host, "wanted": "run", "since": generation, "launched_at": launched}
     tx.write(server_hosts.insert(), row)
     tx.hint(f"nova.hosts.{host}", move.server_id)
@@ -187,6 +190,7 @@ def follow(tx: Transaction, row: Row[Any], action: str, fault: str) -> None:
         tx.write(sa.update(migrations).where(_m.id == row.move_id).values(arrived_at=clock.now()))
         if row.move_type == EVACUATION:
             finish(tx, row, "done")
+            tell_host(tx, row.id, row.move_source, wanted="absent")
         elif row.move_type == LIVE:
             finish(tx, row, "completed")
             notices.tell(tx, row, "live_migration.post.dest.end", state="active", host=row.host)

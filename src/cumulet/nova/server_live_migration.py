@@ -22,12 +22,15 @@ from cumulet.nova.server_actions import URL, check_state, movable
 from cumulet.nova.server_moves import HostName
 from cumulet.nova.servers import Order, order
 from cumulet.nova.services import is_up, list_hosts
+from cumulet.nova.shared_disks import sharing
 
 MIGRATE_LIVE = "os_compute_api:os-migrate-server:migrate_live"
 NOT_SHARED = (
     "{} is not on shared storage: Shared storage live-migration requires either shared storage or boot-from-volume "
     "with no local disks."
 )
+
+NOT_LOCAL = "{} is not on local storage: Block migration can not be used with shared storage."
 
 
 class Wish(Strict):
@@ -44,7 +47,7 @@ class MigrateLive(Strict):
 def migrate_live(request: Request) -> Reply:
     """To the host that an administrator names, or to one that is found."""
     wish: Wish = request.body.migrate
-    shared, target = _check(request, wish), wish.host
+    send, target = _check(request, wish), wish.host
     if target:
         request.enforce(MIGRATE_LIVE + ":host")
     early = request.version < (2, 34)
@@ -53,7 +56,7 @@ def migrate_live(request: Request) -> Reply:
         check_state(row, "os-migrateLive", ("active", "paused"))
         if target and target not in list_hosts(tx):
             raise BadRequest(f"Compute host {target} could not be found.", kind="ComputeHostNotFound")
-        fault = _fault(tx, request, row, target, shared)
+        fault = _fault(tx, request, row, target, send)
         order(tx, request, row, Order(LIVE, verb=True))
         moves.begin(tx, request, row, LIVE, row.flavor, target)
         move = find_move(tx, row.id)
@@ -66,8 +69,8 @@ def migrate_live(request: Request) -> Reply:
     return Reply()
 
 
-def _check(request: Request, wish: Wish) -> bool:
-    """Whether it is said that the disks need not be sent."""
+def _check(request: Request, wish: Wish) -> bool | None:
+    """Whether it is said that the disks are to be sent; None if that is left to the cloud."""
     versions.check_fields("os-migrateLive", given(wish), request.version)
     if request.version < (2, 25):
         if wish.disk_over_commit is UNSET:
@@ -79,11 +82,11 @@ def _check(request: Request, wish: Wish) -> bool:
     if wish.force is not UNSET and boolean(wish.force, "force") and not wish.host:
         raise BadRequest("Can't force to a non-provided destination")
     if wish.block_migration == "auto" and request.version >= (2, 25):
-        return False
-    return not boolean(wish.block_migration, "block_migration")
+        return None
+    return boolean(wish.block_migration, "block_migration")
 
 
-def _fault(tx: Transaction, request: Request, row: Row[Any], target: str | None, shared: bool) -> str:
+def _fault(tx: Transaction, request: Request, row: Row[Any], target: str | None, send: bool | None) -> str:
     """Why it cannot be, as far as that is known already."""
     hosts = list_hosts(tx)
     if target == row.host:
@@ -91,7 +94,12 @@ def _fault(tx: Transaction, request: Request, row: Row[Any], target: str | None,
     for host in filter(None, (row.host, target)):
         if host not in hosts or not is_up(hosts[host], request.config):
             return DEAD.format(host)
-    return NOT_SHARED.format(row.host) if shared else ""
+    near = sharing(hosts, row.host)
+    if send and near:
+        return NOT_LOCAL.format(row.host)
+    if (near and target and target not in near) or (send is False and not near):
+        return NOT_SHARED.format(row.host)
+    return ""
 
 
 ROUTES = (Route("POST", URL, migrate_live, MIGRATE_LIVE, 202, body=MigrateLive, action="os-migrateLive"),)

@@ -21,6 +21,7 @@ from cumulet.nova.server_actions import URL, check_state, movable
 from cumulet.nova.server_create import flavor_copy, make_password
 from cumulet.nova.servers import POLICY, Order, check_disk_config, order
 from cumulet.nova.services import is_up, list_hosts
+from cumulet.nova.shared_disks import sharing
 from cumulet.nova.tables import servers
 
 MIGRATE = "os_compute_api:os-migrate-server:migrate"
@@ -154,12 +155,15 @@ def revert_resize(request: Request) -> Reply:
 def evacuate_server(request: Request) -> Reply:
     """From a host that is dead: made anew elsewhere from its image, with its ports and addresses.
 
+    If the host had its disk on a file system that others have, too, it keeps that.
+
     An administrator says so, and that the host is dead; should it come back, it destroys what it has of the server.
     """
     wish: Refuge = request.body.evacuate
     versions.check_fields("evacuate", given(wish), request.version)
-    if wish.onSharedStorage is not UNSET and boolean(wish.onSharedStorage, "onSharedStorage"):
-        raise BadRequest("Invalid state of instance files on shared storage: this cloud has none")
+    shared = None if wish.onSharedStorage is UNSET else boolean(wish.onSharedStorage, "onSharedStorage")
+    if shared and wish.adminPass is not UNSET:
+        raise BadRequest("admin password can't be changed on existing disk")
     target = wish.host or None
     if wish.force is not UNSET and boolean(wish.force, "force") and not target:
         raise BadRequest("Can't force to a non-provided destination")
@@ -173,11 +177,18 @@ def evacuate_server(request: Request) -> Reply:
             raise BadRequest("The target host can't be the same one.")
         if row.host in hosts and is_up(hosts[row.host], request.config):
             raise BadRequest(f"Compute service of {row.host} is still in use.", kind="ComputeServiceInUse")
+        near = sharing(hosts, row.host)
+        if shared is not None and shared != bool(near):
+            raise BadRequest("Invalid state of instance files on shared storage")
+        if near and target and target not in near:
+            raise BadRequest(f"{target} does not have the file system that {row.host} has the server's disks on")
         stopped = request.version >= (2, 95) or row.vm_state == "stopped"
         order(tx, request, row, Order("evacuate", {"power": "off" if stopped else "on"}))
         moves.begin(tx, request, row, moves.EVACUATION, row.flavor, target)
     if request.version >= (2, 14):
         return Reply(status=200)
+    if shared:
+        return Reply({"adminPass": None}, status=200)
     return Reply({"adminPass": make_password() if wish.adminPass is UNSET else wish.adminPass}, status=200)
 
 

@@ -53,6 +53,9 @@ class SimHypervisor(SimGuests):
         if machine.disk is None:
             with self.effect(f"disk {server.id}"):
                 machine.disk = server.image.id if server.image else EMPTY
+                if server.heir_of:
+                    heritage = self._others[server.heir_of].machines[server.id]
+                    machine.disk, machine.boots, machine.written = heritage.disk, heritage.boots, heritage.written
 
     def fetch_disk(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
         """A guest's disk is not to be read while it runs."""

@@ -10,6 +10,7 @@ from cumulet.nova.compute.connection import Connection
 from cumulet.nova.compute.domains import find_domain, unless_gone
 from cumulet.nova.compute.passages import LIBVIRTD, Berth
 from cumulet.nova.compute.server_files import ServerFiles
+from cumulet.nova.compute.shared_disks import SharedDisks
 
 
 @dataclass
@@ -18,6 +19,7 @@ class Berths:
 
     connection: Connection
     files: ServerFiles
+    shared: SharedDisks
     run: Path
     ids: Callable[[], tuple[int, int]]
     disk_cache: Callable[[], str]
@@ -35,7 +37,7 @@ class Berths:
             raise Retry("nothing is prepared for it")
         self.files.empty_disks(server_id, sizes)
         passages.make_place(self.run, server_id, *self.ids(), 0o700)
-        return Berth(self.files.paths(server_id), self.disk_cache())
+        return Berth(self.files.paths(server_id), self.disk_cache(), self.shared.prove(server_id))
 
     def find_way(self, server_id: str, way: str) -> Path:
         """The socket behind a way."""

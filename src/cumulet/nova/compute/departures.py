@@ -27,6 +27,7 @@ from cumulet.nova.compute.domain_xml import Marks
 from cumulet.nova.compute.domains import Found
 from cumulet.nova.compute.passages import DISKS, LIBVIRTD, MEMORY, Berth, Destination
 from cumulet.nova.compute.server_files import ServerFiles
+from cumulet.nova.compute.shared_disks import SharedDisks
 from cumulet.nova.compute.tunnel import Tunnel
 from cumulet.nova.model import Progress, Verb
 
@@ -38,11 +39,12 @@ _FLAGS = (
     | libvirt.VIR_MIGRATE_PEER2PEER
     | libvirt.VIR_MIGRATE_PERSIST_DEST
     | libvirt.VIR_MIGRATE_UNDEFINE_SOURCE
-    | libvirt.VIR_MIGRATE_NON_SHARED_INC
     | libvirt.VIR_MIGRATE_ABORT_ON_ERROR
     | libvirt.VIR_MIGRATE_AUTO_CONVERGE
     | libvirt.VIR_MIGRATE_PAUSED
 )
+_SENT = libvirt.VIR_MIGRATE_NON_SHARED_INC  # disks go along
+_SHARED = libvirt.VIR_MIGRATE_UNSAFE  # they do not, and it is known better than by the kind of the file system
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Departures:
 
     connection: Connection
     files: ServerFiles
+    shared: SharedDisks
     run: Path
     bandwidth: int
     ids: Callable[[], tuple[int, int]]
@@ -120,17 +123,18 @@ class Departures:
         to = Destination(*(verb.args[name] for name in ("host", "address", "port", "ticket")))
         end_copies(self.connection, found)
         berth = passages.knock(to, self.trust(), server_id, self.files.measure(server_id))
+        shared = self.shared.hand_over(server_id, to.host, berth.proof)
         job = self._jobs[server_id] = Job(verb.id, found.domain)
-        work = (server_id, job, found, to, berth)
+        work = (server_id, job, found, to, berth, shared)
         threading.Thread(target=self._wait, args=work, name="departure", daemon=True).start()
 
-    def _wait(self, server_id: str, job: Job, found: Found, to: Destination, berth: Berth) -> None:
+    def _wait(self, server_id: str, job: Job, found: Found, to: Destination, berth: Berth, shared: bool) -> None:
         """From the first connection to the last."""
         try:
             group = self.ids()[1]
             place = passages.make_place(self.run, server_id, 0, group, 0o710)
             with Tunnel(place, group, server_id, to, self.trust()):
-                self.connection.call(lambda _: self._migrate(server_id, found, berth))
+                self.connection.call(lambda _: self._migrate(server_id, found, berth, shared))
         except (Retry, OSError, libvirt.libvirtError) as error:
             job.failure = str(error.__cause__ or error) or "The live migration failed."
             LOG.warning("server %s was not sent to %s: %s", server_id, to.host, job.failure)
@@ -139,7 +143,7 @@ class Departures:
             job.over.set()
             self.wake(server_id)
 
-    def _migrate(self, server_id: str, found: Found, berth: Berth) -> None:
+    def _migrate(self, server_id: str, found: Found, berth: Berth, shared: bool) -> None:
         marks = Marks(generation=found.marks.generation, last_verb=found.marks.last_verb)
         here = self.files.paths(server_id)
 
@@ -156,7 +160,7 @@ class Departures:
         if self.bandwidth:
             options[libvirt.VIR_MIGRATE_PARAM_BANDWIDTH] = self.bandwidth
         daemon = f"qemu+unix:///system?socket={passages.seen_by_libvirtd(server_id, LIBVIRTD)}"
-        found.domain.migrateToURI3(daemon, options, _FLAGS)
+        found.domain.migrateToURI3(daemon, options, _FLAGS | (_SHARED if shared else _SENT))
 
     def _steer(self, job: Job, verb: Verb) -> None:
         if verb.args.get("abort"):

@@ -6,14 +6,15 @@ from pathlib import Path
 
 from cumulet.core.config import Config
 from cumulet.nova.compute.connection import Connection
-from cumulet.nova.model import Inventory
+from cumulet.nova.model import STORE, Inventory
 
 MIB, GIB = 1 << 20, 1 << 30
 
 
-def read(connection: Connection, config: Config, virt_type: str) -> Inventory:
+def read(connection: Connection, config: Config, virt_type: str, place: Path, store: str) -> Inventory:
+    """``place``: where servers' disks are; ``store``: which shared file system that is, if it is one."""
     version, library = connection.call(lambda c: (c.getVersion(), c.getLibVersion()))
-    space = os.statvfs(config.state)
+    space = os.statvfs(place)
     return Inventory(
         vcpus=os.cpu_count() or 1,
         memory_mb=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // MIB,
@@ -22,7 +23,7 @@ def read(connection: Connection, config: Config, virt_type: str) -> Inventory:
         hypervisor_version=version,
         cpu_model=_cpu_model() if virt_type == "kvm" else "qemu64",
         address=config.api.internal_bind,
-        details={"architecture": platform.machine(), "libvirt_version": library},
+        details={"architecture": platform.machine(), "libvirt_version": library, STORE: store},
     )
 
 

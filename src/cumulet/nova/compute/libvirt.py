@@ -25,7 +25,7 @@ from cumulet.core.config import Config
 from cumulet.core.errors import Retry, Terminal
 from cumulet.host import kvm, libvirtd, openvswitch
 from cumulet.host.ovsdb import Ovsdb
-from cumulet.nova.compute import domain_xml, file_gifts, host_inventory
+from cumulet.nova.compute import domain_xml, file_gifts, host_inventory, shared_disks
 from cumulet.nova.compute.arrivals import Arrivals
 from cumulet.nova.compute.berths import Berths
 from cumulet.nova.compute.connection import Connection
@@ -47,6 +47,7 @@ from cumulet.nova.compute.file_gifts import BASE, Take
 from cumulet.nova.compute.image_cache import Base, Fetch, ImageCache
 from cumulet.nova.compute.passages import remove_place
 from cumulet.nova.compute.server_files import GIB, ServerFiles, direct_io
+from cumulet.nova.compute.shared_disks import SharedDisks
 from cumulet.nova.compute.taps import Taps
 from cumulet.nova.model import LIVE, Diagnostics, Domain, Inventory, ServerIntent, Verb
 
@@ -86,7 +87,9 @@ class LibvirtHypervisor:
         self._connection = Connection(libvirtd.uri(config.run))
         switch = openvswitch.database_socket(str(config.run / "openvswitch"))
         self._taps = Taps(Ovsdb(switch), qemu_user)
-        self._files = ServerFiles(config.state / "servers", qemu_user)
+        self._files = ServerFiles(shared_disks.directory(config), qemu_user)
+        root = config.compute.shared_disks
+        self._shared = SharedDisks(Path(root) if root else None, host, config.state)
         self._images = ImageCache(
             config.state / "images-cache",
             config.compute.image_cache_mb * MIB,
@@ -95,7 +98,7 @@ class LibvirtHypervisor:
             self._files.bases,
             lambda: pwd.getpwnam(qemu_user).pw_gid,
         )
-        moving = (self._connection, self._files, config.run)
+        moving = (self._connection, self._files, self._shared, config.run)
         self._departures = Departures(*moving, config.compute.live_migration_mib, self._files.ids, trust)
         berths = Berths(*moving, self._files.ids, lambda: self._traits[2])
         self.arrivals = Arrivals(guest_ticket, berths.prepare, berths.find_way)
@@ -113,6 +116,7 @@ class LibvirtHypervisor:
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def look(self) -> Mapping[str, Domain]:
+        self._shared.store()
         taps, files = self._taps.look(), self._files.scan()
         domains = self._connection.call(list_domains)
         servers = domains.keys() | files.keys() | taps.plugged.keys() | taps.broken.keys()
@@ -129,6 +133,7 @@ class LibvirtHypervisor:
         return seen
 
     def look_at(self, server_id: str) -> Domain:
+        self._shared.store()
         found, progress = self._find(server_id), self._departures.progress(server_id)
         return describe(found, self._taps.look(), self._files.find(server_id), server_id, progress)
 
@@ -148,7 +153,8 @@ class LibvirtHypervisor:
         return socket(fileno=self._connection.call(lambda _: found.domain.openGraphicsFD(0, skip)))
 
     def inventory(self) -> Inventory:
-        return host_inventory.read(self._connection, self._config, self._traits[0])
+        virt_type, place = self._traits[0], self._files.directory
+        return host_inventory.read(self._connection, self._config, virt_type, place, self._shared.store())
 
     # ── making ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -162,7 +168,11 @@ class LibvirtHypervisor:
         _check_size(server, server.image.virtual_size)
         with self._images.use(server.image) as base:
             _check_size(server, base.virtual_size)
-            self._files.make_disk(server, base)
+            if server.heir_of:
+                self._files.link_base(server.id, base)
+                self._shared.inherit(server.id, server.heir_of)
+            else:
+                self._files.make_disk(server, base)
 
     def fetch_disk(self, server: ServerIntent, config_drive: Mapping[str, bytes]) -> None:
         self._take_over(server, config_drive, lambda base, pull: self._files.adopt_disk(server, base, pull))

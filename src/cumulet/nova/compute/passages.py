@@ -34,6 +34,7 @@ class Berth(Struct, frozen=True):
 
     files: Files
     disk_cache: str
+    proof: str = ""  # to be read in that host's files by who shares them
 
 
 class Destination(Struct, frozen=True):

@@ -92,12 +92,16 @@ class ServerFiles:
     def make_disk(self, server: ServerIntent, base: Base) -> None:
         """The disk: an overlay on ``base``, as large as the flavor says; and those beside it."""
         place, size = self.place(server.id), server.root_gb * GIB or base.virtual_size
-        link = place / "base"
-        link.unlink(missing_ok=True)
-        link.symlink_to(base.path)
+        self.link_base(server.id, base)
         partial = self._make_overlay(place, str(base.path), base.format, size)
         spare_disks.make(place, server, self._give)
         partial.rename(place / "disk")
+
+    def link_base(self, server_id: str, base: Base) -> None:
+        """The disk to come is based on this."""
+        link = self.place(server_id) / "base"
+        link.unlink(missing_ok=True)
+        link.symlink_to(base.path)
 
     def empty_disks(self, server_id: str, sizes: Mapping[str, int]) -> None:
         """Disks of these sizes with nothing in them, in place of those that are there: a guest brings its own."""
@@ -129,9 +133,7 @@ class ServerFiles:
 
     def adopt_disk(self, server: ServerIntent, base: Base, pull: Pull) -> None:
         """The disks of a server that comes from another host."""
-        link = self.place(server.id) / "base"
-        link.unlink(missing_ok=True)
-        link.symlink_to(base.path)
+        self.link_base(server.id, base)
         disk_sizes.adopt(self.place(server.id), server, base, pull, self._give)
 
     def resize_disk(self, server: ServerIntent) -> None:
