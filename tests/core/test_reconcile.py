@@ -28,9 +28,11 @@ class World:
     tried: list[str] = field(default_factory=list)
     now: float = 0.0
     unreadable: str = ""
+    read_seconds: float = 0.0
 
     def read(self) -> Mapping[str, Thing]:
         self.reads += 1
+        self.now += self.read_seconds
         if self.unreadable:
             raise Retry(self.unreadable)
         return dict(self.things)
@@ -90,6 +92,25 @@ def test_hints_for_everything_are_gathered_longer() -> None:
     assert world.pass_after(loop, 0.25) == ["a"]
     assert world.pass_after(loop, 0.5) == []
     assert world.pass_after(loop, 0.25) == ["a", "b"]
+
+
+def test_they_are_gathered_longer_where_reading_takes_long() -> None:
+    """Up to ten times as long, while what is one's own is read as ever."""
+    world = make("a", "b")
+    loop = world.loop(spacing=0.25, gathering=1.0)
+    world.read_seconds = 0.08
+    world.pass_after(loop, 0)
+    loop.wake(EVERYTHING)
+    loop.wake("a")
+    assert world.pass_after(loop, 0.25) == ["a"]
+    assert world.pass_after(loop, 3.0) == []
+    assert world.pass_after(loop, 0.75) == ["a", "b"]
+    world.read_seconds = 3.0
+    loop.wake(EVERYTHING)
+    assert world.pass_after(loop, 4.0) == ["a", "b"]
+    loop.wake(EVERYTHING)
+    assert world.pass_after(loop, 6.0) == []
+    assert world.pass_after(loop, 1.0) == ["a", "b"]
 
 
 def test_a_full_pass_at_start_and_then_only_at_the_resync() -> None:

@@ -3,8 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 
+from cumulet.neutron import hosts
 from cumulet.neutron.tables import dhcp_bindings, router_bindings
 from tests.neutron.conftest import Cloud
 
@@ -85,7 +87,7 @@ def test_wiring(cloud: Cloud) -> None:
     assert len(read(cloud, "c2", "ports")["ports"]) == 1
 
 
-def test_an_unchanged_document_is_not_sent_again(cloud: Cloud) -> None:
+def test_an_unchanged_document_is_not_sent_again(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
     network, _ = cloud.network()
     bound_port(cloud, network, "c1")
     from cumulet.core.secrets import host_token
@@ -95,6 +97,15 @@ def test_an_unchanged_document_is_not_sent_again(cloud: Cloud) -> None:
     assert status == 200
     again = cloud.app.call("GET", "/hosts/c1/ports", None, {**headers, "If-None-Match": answered["ETag"]})
     assert again[0] == 304
+    monkeypatch.setattr(hosts, "wire_intent", None)
+    again = cloud.app.call("GET", "/hosts/c1/ports", None, {**headers, "If-None-Match": answered["ETag"]})
+    assert again[0] == 304, "it was not even made"
+    monkeypatch.undo()
+    bound_port(cloud, network, "c2")
+    changed = cloud.app.call("GET", "/hosts/c1/ports", None, {**headers, "If-None-Match": answered["ETag"]})
+    assert (changed[0], changed[2]["ETag"] != answered["ETag"]) == (200, True)
+    fresh = cloud.app.call("GET", "/hosts/c1/ports", None, headers)
+    assert (fresh[0], fresh[1], fresh[2]["ETag"]) == (200, changed[1], changed[2]["ETag"])
 
 
 def test_members_of_a_group_are_known_wherever_they_are(cloud: Cloud) -> None:

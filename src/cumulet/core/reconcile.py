@@ -35,6 +35,8 @@ from cumulet.core.metrics import FAILING, PASSES
 LOG = logging.getLogger(__name__)
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0
 LONGEST_RETRY = 10.0
+READS_APART = 50
+"""How many times as long as it took lies between two reads for the sake of others."""
 
 Intent = TypeVar("Intent")
 
@@ -59,7 +61,8 @@ class Reconciler(Generic[Intent]):
     the service's own source of events (libvirt, OVSDB) does not wake it.  A hint that comes less than ``spacing``
     seconds after a pass began waits for the rest of them: the first of many is obeyed at once, those that follow it
     closely, together.  Those that name one of the ``prompt`` keys never wait, those that name none (``EVERYTHING``)
-    wait for ``gathering`` seconds, if that is longer.
+    wait for ``gathering`` seconds, if that is longer, and up to ten times as long where ``read`` takes its time:
+    what others are told of must not keep the controller from those whose own it is.
     """
 
     name: str
@@ -122,6 +125,7 @@ class Loop(Generic[Intent]):
     _busy: set[str] = field(default_factory=set)
     _next_resync: float = float("-inf")
     _began: float = float("-inf")
+    _read_seconds: float = 0.0
     _read_tries: int = 0
     _changed: threading.Condition = field(default_factory=threading.Condition)
     _stopping: bool = False
@@ -140,8 +144,10 @@ class Loop(Generic[Intent]):
             self._changed.notify_all()
 
     def _rest(self, key: str) -> float:
-        spacing = self.reconciler.spacing
-        return max(spacing, self.reconciler.gathering) if key == EVERYTHING else spacing
+        spacing, gathering = self.reconciler.spacing, self.reconciler.gathering
+        if key != EVERYTHING:
+            return spacing
+        return max(spacing, gathering, min(self._read_seconds * READS_APART, gathering * 10))
 
     def run(self) -> None:
         """Work until ``stop``; the body of a thread."""
@@ -216,6 +222,7 @@ class Loop(Generic[Intent]):
         """The intent, or None when it cannot be read: then nothing on the host is touched."""
         try:
             intents = self.reconciler.read()
+            self._read_seconds = self.clock() - now
             if self.reconciler.before:
                 self.reconciler.before(intents)
         except (Retry, Unavailable) as reason:

@@ -12,6 +12,7 @@ group in its project.
 
 from sqlalchemy import JSON, BigInteger, Boolean, Column, ForeignKey, Index, Integer, String, Table, Text
 
+from cumulet.core.stamps import mark
 from cumulet.core.tables import Id, Name, Time, metadata
 
 Mac = String(17)
@@ -310,3 +311,16 @@ network_quotas = Table(
     Column("resource", String(32), primary_key=True),
     Column("bound", Integer, nullable=False),  # -1: none
 )
+
+STAMP = "wiring"
+"""What the document of a host's wiring is made of (``wire_intent``)."""
+for _table in (
+    networks,
+    ports,
+    port_bindings,
+    port_addresses,
+    port_pairs,
+    port_groups,
+    security_group_rules,
+):
+    mark(_table, STAMP)

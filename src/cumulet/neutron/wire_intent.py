@@ -9,7 +9,6 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
 from cumulet.core.db import Transaction
-from cumulet.core.facts import find_cloud_id
 from cumulet.core.tables import agents
 from cumulet.neutron import ipam
 from cumulet.neutron.bindings import L2_AGENT
@@ -78,10 +77,19 @@ MEMBER_PAIRS = (
 )
 
 
-def wire_intent(tx: Transaction, host: str) -> WireIntent:
-    """The ports of ``host`` with all that wiring them takes."""
+Tunnels = Mapping[str, str]
+"""Where the tunnels of a host end; empty if there are none yet."""
+
+
+def tunnel_ends(tx: Transaction) -> Tunnels:
+    """Of all hosts."""
+    return {row.host: _tunnel_address(row.details) for row in tx.all(TUNNELS)}
+
+
+def wire_intent(tx: Transaction, host: str, tunnels: Tunnels, cloud: str) -> WireIntent:
+    """The ports of ``host`` with all that wiring them takes: out of tables of one stamp, and what is given."""
     here = {"host": host}
-    rows, cloud = tx.all(PORTS, here), find_cloud_id(tx)
+    rows = tx.all(PORTS, here)
     if not rows:
         return WireIntent(cloud=cloud)
     ips, pairs = grouped(tx.all(ADDRESSES, here), "port_id"), grouped(tx.all(PAIRS, here), "port_id")
@@ -89,7 +97,7 @@ def wire_intent(tx: Transaction, host: str) -> WireIntent:
     rules = grouped(tx.all(RULES, here), "security_group_id")
     return WireIntent(
         ports=tuple(_port(row, ips, pairs, groups) for row in rows),
-        segments=_segments(tx, here),
+        segments=_segments(tx, here, tunnels),
         rules={group: tuple(_rule(rule) for rule in found) for group, found in sorted(rules.items())}
         | {
             row.security_group_id: ()
@@ -123,8 +131,7 @@ def _port(row: Row[Any], ips: Rows, pairs: Rows, groups: Rows) -> WirePort:
     )
 
 
-def _segments(tx: Transaction, here: dict[str, str]) -> dict[str, Segment]:
-    tunnels = {row.host: _tunnel_address(row.details) for row in tx.all(TUNNELS)}
+def _segments(tx: Transaction, here: dict[str, str], tunnels: Tunnels) -> dict[str, Segment]:
     peers: dict[str, list[str]] = {}
     for row in tx.all(PEERS, here):
         peers.setdefault(row.network_id, []).append(row.host)
@@ -147,7 +154,7 @@ def _tunnel_address(details: str) -> str:
     return str(msgspec.json.decode(details).get("tunnel_address") or "")
 
 
-def _ends(peers: Iterable[str], tunnels: Mapping[str, str]) -> tuple[str, ...]:
+def _ends(peers: Iterable[str], tunnels: Tunnels) -> tuple[str, ...]:
     """Where the tunnels of these hosts end; some have none yet."""
     return tuple(sorted(set(filter(None, map(tunnels.get, peers)))))
 
