@@ -87,7 +87,7 @@ def list_zones(request: Request) -> Json:
 
 def check_details(details: dict[str, Any]) -> None:
     """What one host's signs of life tell the others: where its tunnels end."""
-    end = details.get("tunnel_address") or ""
+    end = details.get("tunnel_address", "")
     if not isinstance(end, str):
         raise checks.bad(f"'{checks.shown(str(end))}' is not a tunnel_address")
     if end:

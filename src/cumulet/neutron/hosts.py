@@ -45,7 +45,7 @@ def get_wire_intent(request: Request) -> Reply:
             made.append(encode(wire_intent(tx, host, tunnels, cloud)))
             return etag_of(made[0])
 
-        etag = _SENT.recall(tx, (host, cloud, etag_of(encode(sorted(tunnels.items())))), make)
+        etag = _SENT.recall(tx, (host, cloud, etag_of(tunnels.encode())), make)
         if etag and request.headers.get("if-none-match") == etag:
             return Reply(None, 304, {"ETag": etag})
         if not made:

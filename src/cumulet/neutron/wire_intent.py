@@ -4,7 +4,6 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import msgspec
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
@@ -23,6 +22,9 @@ from cumulet.neutron.tables import (
     ports,
     security_group_rules,
 )
+
+SEPARATOR, BETWEEN = "\n", "\t"
+"""In texts that the database makes of many rows; no name of a host and no address has one in it."""
 
 # Statements about the host ``:host``; those with IN take a subquery, not a list of any length.
 _BOUND = sa.select(port_bindings.c.port_id).where(port_bindings.c.host == sa.bindparam("host"))
@@ -50,23 +52,31 @@ PORT_GROUPS = (
     sa.select(port_groups).where(port_groups.c.port_id.in_(_BOUND)).order_by(port_groups.c.security_group_id)
 )
 SEGMENTS = sa.select(networks).where(networks.c.id.in_(_NETWORKS))
-PEERS = (
+_HOSTS = (
     sa.select(ports.c.network_id, port_bindings.c.host)
     .join(port_bindings, port_bindings.c.port_id == ports.c.id)
     .where(ports.c.network_id.in_(_NETWORKS), port_bindings.c.host != sa.bindparam("host"))
     .distinct()
+    .subquery()
 )
-TUNNELS = sa.select(agents.c.host, sa.type_coerce(agents.c.details, sa.Text).label("details")).where(
+# What may be thousands of rows for one document comes as one text for each network or group, made by the database.
+PEERS = sa.select(_HOSTS.c.network_id, sa.func.aggregate_strings(_HOSTS.c.host, SEPARATOR).label("hosts")).group_by(
+    _HOSTS.c.network_id
+)
+_END = agents.c.details["tunnel_address"].as_string()
+TUNNELS = sa.select(sa.func.aggregate_strings(agents.c.host + BETWEEN + _END, SEPARATOR)).where(
     agents.c.binary == L2_AGENT
 )
-MOST_HOSTS = 1 << 17
 RULES = (
     sa.select(security_group_rules)
     .where(security_group_rules.c.security_group_id.in_(_GROUPS))
     .order_by(security_group_rules.c.id)
 )
 MEMBERS = (
-    sa.select(port_groups.c.security_group_id, port_addresses.c.ip)
+    sa.select(
+        port_groups.c.security_group_id, sa.func.aggregate_strings(port_addresses.c.ip, SEPARATOR).label("ips")
+    )
+    .group_by(port_groups.c.security_group_id)
     .join(port_addresses, port_addresses.c.port_id == port_groups.c.port_id)
     .where(port_groups.c.security_group_id.in_(_REMOTE))
 )
@@ -77,16 +87,12 @@ MEMBER_PAIRS = (
 )
 
 
-Tunnels = Mapping[str, str]
-"""Where the tunnels of a host end; empty if there are none yet."""
+def tunnel_ends(tx: Transaction) -> str:
+    """Where the tunnels of all hosts end, to be given to ``wire_intent``; the same text as long as they do."""
+    return tx.value(TUNNELS) or ""
 
 
-def tunnel_ends(tx: Transaction) -> Tunnels:
-    """Of all hosts."""
-    return {row.host: _tunnel_address(row.details) for row in tx.all(TUNNELS)}
-
-
-def wire_intent(tx: Transaction, host: str, tunnels: Tunnels, cloud: str) -> WireIntent:
+def wire_intent(tx: Transaction, host: str, tunnels: str, cloud: str) -> WireIntent:
     """The ports of ``host`` with all that wiring them takes: out of tables of one stamp, and what is given."""
     here = {"host": host}
     rows = tx.all(PORTS, here)
@@ -97,7 +103,7 @@ def wire_intent(tx: Transaction, host: str, tunnels: Tunnels, cloud: str) -> Wir
     rules = grouped(tx.all(RULES, here), "security_group_id")
     return WireIntent(
         ports=tuple(_port(row, ips, pairs, groups) for row in rows),
-        segments=_segments(tx, here, tunnels),
+        segments=_segments(tx, here, _by_host(tunnels)),
         rules={group: tuple(_rule(rule) for rule in found) for group, found in sorted(rules.items())}
         | {
             row.security_group_id: ()
@@ -131,10 +137,8 @@ def _port(row: Row[Any], ips: Rows, pairs: Rows, groups: Rows) -> WirePort:
     )
 
 
-def _segments(tx: Transaction, here: dict[str, str], tunnels: Tunnels) -> dict[str, Segment]:
-    peers: dict[str, list[str]] = {}
-    for row in tx.all(PEERS, here):
-        peers.setdefault(row.network_id, []).append(row.host)
+def _segments(tx: Transaction, here: dict[str, str], tunnels: Mapping[str, str]) -> dict[str, Segment]:
+    peers = {row.network_id: row.hosts.split(SEPARATOR) for row in tx.all(PEERS, here)}
     return {
         row.id: Segment(
             network_id=row.id,
@@ -148,13 +152,13 @@ def _segments(tx: Transaction, here: dict[str, str], tunnels: Tunnels) -> dict[s
     }
 
 
-@lru_cache(MOST_HOSTS)
-def _tunnel_address(details: str) -> str:
-    """What an agent has told of itself is the same text each time, and read for each host's document."""
-    return str(msgspec.json.decode(details).get("tunnel_address") or "")
+@lru_cache(2)
+def _by_host(tunnels: str) -> Mapping[str, str]:
+    """The same text is read for each host's document."""
+    return dict(pair.split(BETWEEN, 1) for pair in tunnels.split(SEPARATOR)) if tunnels else {}
 
 
-def _ends(peers: Iterable[str], tunnels: Tunnels) -> tuple[str, ...]:
+def _ends(peers: Iterable[str], tunnels: Mapping[str, str]) -> tuple[str, ...]:
     """Where the tunnels of these hosts end; some have none yet."""
     return tuple(sorted(set(filter(None, map(tunnels.get, peers)))))
 
@@ -177,7 +181,7 @@ def _members(tx: Transaction, here: dict[str, str], remote: set[str | None]) -> 
     if not found:
         return {}
     for row in tx.all(MEMBERS, here):
-        found.setdefault(row.security_group_id, set()).add(row.ip)
+        found.setdefault(row.security_group_id, set()).update(row.ips.split(SEPARATOR))
     for row in tx.all(MEMBER_PAIRS, here):
         found.setdefault(row.security_group_id, set()).add(ipam.bare(row.prefix))
     return {group: tuple(sorted(ips)) for group, ips in sorted(found.items())}
