@@ -184,6 +184,7 @@ def test_guests_outlive_libvirtd(libvirt_rig: LibvirtRig) -> None:
 
     until(seen, "the same as before")
     assert libvirt_rig.host.qemu_pid(server.id) == pid
+    until(lambda: libvirt_rig.hypervisor.diagnostics(server.id), "libvirtd to have the guest's monitor again")
     libvirt_rig.woken.clear()
     libvirt_rig.crash_guest(server.id)
     until(lambda: server.id in libvirt_rig.woken, "events of the new connection")

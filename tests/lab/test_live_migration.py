@@ -44,6 +44,18 @@ def traces(lab: LabRig, node: str, server: str) -> list[str]:
     return [line for line in lab.left(node) if server in line or line == f"tap{port[:11]}"]
 
 
+def arrived(lab: LabRig, name: str, there: str) -> None:
+    """AssertionError with all that the cloud knows of it, if it does not come."""
+    try:
+        wait_for(lambda: status(lab, name) == ("ACTIVE", there), 120, f"{name} on {there}")
+    except AssertionError as error:
+        words = ("--os-compute-api-version", "2.51", "server", "event", "list", "--long", name)
+        told = [lab.openstack(*words), outcome(lab, server_id(lab, name))]
+        told += [lab.run("controller", "cumulet", verb, check=False) for verb in ("loops", "where")]
+        told.append(lab.run("controller", "cumulet", "why", name, check=False))
+        raise AssertionError("\n".join(told)) from error
+
+
 def outcome(lab: LabRig, server: str) -> str:
     """What became of its latest migration."""
     words = ("--os-compute-api-version", "2.59", "server", "migration", "list", "--server", server)
@@ -63,7 +75,7 @@ def test_a_server_goes_there_and_back_as_it_runs(lab: LabRig, servers: Servers) 
             lab.lost("network", one["private"], "nsenter", f"--net=/run/netns/{space}") as from_inside,
         ):
             lab.openstack(*LIVE, there, "one")
-            wait_for(lambda there=there: status(lab, "one") == ("ACTIVE", there), 120, f"the server on {there}")  # type: ignore[misc]
+            arrived(lab, "one", there)
             seconds = time.monotonic() - begun
             wait_for(lambda here=here: traces(lab, here, server) == [], 60, f"nothing left on {here}")  # type: ignore[misc]
         assert lab.ssh("one", "cat", "/proc/sys/kernel/random/boot_id") == boot
