@@ -313,7 +313,7 @@ network_quotas = Table(
 )
 
 STAMP = "wiring"
-"""What the document of a host's wiring is made of (``wire_intent``)."""
+"""What the document of a host's wiring is made of (``wire_intent``), and whatever takes some of it along."""
 for _table in (
     networks,
     ports,
@@ -321,6 +321,7 @@ for _table in (
     port_addresses,
     port_pairs,
     port_groups,
+    security_groups,
     security_group_rules,
 ):
     mark(_table, STAMP)
