@@ -4,6 +4,8 @@ A host reads and writes only what is bound to it: the path's host is the caller 
 statement names it.  Reports that come twice, late or for things that are gone change nothing.
 """
 
+import time
+import zlib
 from typing import Any
 
 import sqlalchemy as sa
@@ -31,6 +33,7 @@ from cumulet.neutron.tables import (
 )
 from cumulet.neutron.wire_intent import tunnel_ends, wire_intent
 
+ERA_SECONDS = 300
 _SENT: Memory[str] = Memory(STAMP, most=10_000)
 """The ETags of wiring documents, by host and by what is in them that has no stamp."""
 
@@ -45,12 +48,20 @@ def get_wire_intent(request: Request) -> Reply:
             made.append(encode(wire_intent(tx, host, tunnels, cloud)))
             return etag_of(made[0])
 
-        etag = _SENT.recall(tx, (host, cloud, etag_of(tunnels.encode())), make)
+        etag = _SENT.recall(tx, (host, cloud, etag_of(tunnels.encode()), _era(host)), make)
         if etag and request.headers.get("if-none-match") == etag:
             return Reply(None, 304, {"ETag": etag})
         if not made:
             make()
     return Reply(made[0], 200, {"ETag": etag_of(made[0])})
+
+
+def _era(host: str) -> int:
+    """Another number every so often, at another time for each host.
+
+    A controller of the version before changes the tables without the stamp, and may do so while both run.
+    """
+    return int(time.monotonic() + zlib.crc32(host.encode()) % ERA_SECONDS) // ERA_SECONDS
 
 
 def report_wired(request: Request) -> None:
